@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make train` and `make test` need nothing but Python (3.11 or newer) and a package index.
+
+PYTHON ?= $(shell python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || echo python3)
+VENV ?= .venv
+# The versions tested together: JAX 0.10 is the last that runs on Python 3.11.
+CONSTRAINTS ?= constraints/$(shell $(PYTHON) -c 'import sys; print("py311-jax0.10" if sys.version_info < (3, 12) else "py312-jax0.12")').txt
+# From PyPI, torch on Linux brings its own CUDA libraries (several GB). For the CPU build:
+#   make parity TORCH_INSTALL="torch --index-url https://download.pytorch.org/whl/cpu"
+TORCH_INSTALL ?= torch==2.13.0
+
+PY = $(VENV)/bin/python
+INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
+
+.PHONY: train test lint parity clean
+
+# The offline demo: train a tiny model on embedded text, convert it, fill masks with it.
+train: export HF_HUB_OFFLINE = 1
+train: $(VENV)/.installed
+	$(PY) scripts/train.py --config configs/tiny.py --workdir runs/tiny
+	$(PY) -m conversion.convert --input runs/tiny --to huggingface --output runs/tiny-huggingface --overwrite
+	$(PY) scripts/fill_mask.py --model runs/tiny-huggingface
+
+test: $(VENV)/.installed
+	$(PY) -m pytest -q
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+parity: $(VENV)/.installed-torch
+	$(PY) -m pytest -q tests/parity
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	@echo "Setting up $(VENV) with $(CONSTRAINTS): a minute or two the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -c $(CONSTRAINTS) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-torch: $(VENV)/.installed
+	@$(INSTALL) $(TORCH_INSTALL)
+	@touch $@

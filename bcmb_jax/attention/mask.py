@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which keys a query sees: one contiguous interval, the contract of every attention kernel.
+
+In a packed row, segment ids are 1, 2, … in contiguous runs and 0 is padding. Query `i` sees the keys
+`[max(segment_start, i - window), min(segment_end, i + window + 1))`; `window=None` is a global layer.
+Two segments and a padding position, window 1 (`#` is seen):
+
+    segment_ids  1 1 1 2 2 0          start  0 0 1 3 3 0
+    query 0      # # . . . .          end    2 3 3 5 5 0
+    query 1      # # # . . .
+    query 2      . # # . . .
+    query 3      . . . # # .
+    query 4      . . . # # .
+    query 5      . . . . . .          (padding sees nothing; its output is 0)
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def key_intervals(segment_ids: jax.Array, window: int | None) -> tuple[jax.Array, jax.Array]:
+    """`(start, end)`, each `[B, L]` int32: query `i` sees the keys `start[i] <= j < end[i]`."""
+    position = lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
+    length = segment_ids.shape[1]
+    change = segment_ids[:, 1:] != segment_ids[:, :-1]
+    edge = jnp.ones_like(change[:, :1], shape=(segment_ids.shape[0], 1))
+    first = jnp.concatenate([edge, change], axis=1)
+    last = jnp.concatenate([change, edge], axis=1)
+    start = lax.cummax(jnp.where(first, position, 0), axis=1)
+    end = lax.cummin(jnp.where(last, position + 1, length), axis=1, reverse=True)
+    if window is not None:
+        start = jnp.maximum(start, position - window)
+        end = jnp.minimum(end, position + window + 1)
+    padding = segment_ids == 0
+    return jnp.where(padding, 0, start), jnp.where(padding, 0, end)
+
+
+def segment_positions(segment_ids: jax.Array) -> jax.Array:
+    """`[B, L]` int32: the position of each token in its segment, from 0; 0 in padding."""
+    start, end = key_intervals(segment_ids, None)
+    position = lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
+    return jnp.where(end > start, position - start, 0)
+
+
+def visible(start: jax.Array, end: jax.Array, keys: jax.Array) -> jax.Array:
+    """Bool: whether the key numbers `keys` lie in `[start, end)` (broadcast together)."""
+    return (keys >= start) & (keys < end)

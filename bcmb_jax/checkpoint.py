@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orbax checkpoints: asynchronous, atomic, with checksums of our own.
+
+`<workdir>/checkpoints/<step>/` holds `state` (parameters and optimizer state as arrays) and `meta`
+(JSON: counters, position in the data, config, fingerprints, checksums). They restore onto any mesh
+and any number of processes.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax import lax
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.parameters import Parameters
+from bcmb_jax.optimizer import StableAdamWState
+
+log = logging.getLogger(__name__)
+
+
+class TrainState(NamedTuple):
+    params: Parameters
+    opt_state: StableAdamWState | None
+    """None only in checkpoints of weights alone (`save_weights`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands; all that resuming needs beside the arrays.
+
+    Attributes:
+      step: optimizer updates made.
+      tokens_seen: non-padding tokens, masked ones included; by source in `tokens_by_source`.
+      epoch, row: the next row to train on.
+      row_id: its number since the start of training.
+    """
+
+    step: int = 0
+    tokens_seen: int = 0
+    tokens_by_source: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    epoch: int = 0
+    row: int = 0
+    row_id: int = 0
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """`(epoch, row, row_id)`, where the loader goes on."""
+        return self.epoch, self.row, self.row_id
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, directory: Path, keep: int):
+        keep_policy = ocp.checkpoint_managers.preservation_policy.LatestN(keep)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep_policy, cleanup_tmp_directories=True
+        )
+        self.directory = directory.resolve()
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, state: TrainState, progress: Progress, facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint of `progress.step` in the background; `facts` must be JSON."""
+        meta = dict(facts, progress=dataclasses.asdict(progress), checksums=checksums(state))
+        self._manager.save(
+            progress.step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(state._asdict()), meta=ocp.args.JsonSave(meta)
+            ),
+        )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, Progress, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, or None if there is none at all.
+
+        Args:
+          like: `jax.ShapeDtypeStruct`s with shardings.
+
+        Raises:
+          InputError: there are checkpoints, and not one is whole.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                state, meta = load(self.directory / str(step), like)
+            except InputError as error:
+                log.error("%s; trying the one before", error)
+                self._set_aside(step)
+                continue
+            return state, Progress(**meta["progress"]), meta
+        if steps:
+            raise InputError(
+                f"none of the {len(steps)} checkpoints in {self.directory} is whole; they were "
+                "moved to checkpoints-damaged beside it; start again with a new --workdir"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Until what is being saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            aside = self.directory.with_name("checkpoints-damaged")
+            aside.mkdir(exist_ok=True)
+            target = aside / f"{step}-{len(list(aside.iterdir()))}"
+            (self.directory / str(step)).rename(target)
+        self._manager.reload()
+
+
+def save_weights(directory: Path, params: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write `directory`: parameters alone, for `load` and a config's `init_from`."""
+    state = TrainState(dict(params), None)
+    meta = dict(facts, progress=dataclasses.asdict(Progress()), checksums=checksums(state))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            directory.resolve(),
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave({"params": state.params}), meta=ocp.args.JsonSave(meta)
+            ),
+        )
+
+
+def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, dict[str, Any]]:
+    """One checkpoint folder, checked; `like=None` restores what is there as host arrays.
+
+    Raises:
+      InputError: it is damaged (the message names the file or the tensor).
+    """
+    try:
+        meta = read_meta(directory)
+        state = _restore(directory / "state", like)
+    except Exception as error:  # Orbax raises many types for a damaged folder
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error)
+        raise InputError(f"checkpoint {directory} cannot be read: {reason}") from error
+    found = checksums(state)
+    wrong = sorted(name for name, value in meta["checksums"].items() if found.get(name) != value)
+    if wrong or len(found) != len(meta["checksums"]):
+        raise InputError(
+            f"checkpoint {directory} is damaged: {len(wrong)} of {len(found)} tensors do not have "
+            f"their checksum, first {wrong[:1]}"
+        )
+    return state, meta
+
+
+def _restore(folder: Path, like: TrainState | None) -> TrainState:
+    handler = ocp.PyTreeCheckpointHandler()
+    target: Any = dict(handler.metadata(folder).tree) if like is None else like._asdict()
+    if like is None:
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    else:
+        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+    with ocp.Checkpointer(handler) as checkpointer:
+        restored = checkpointer.restore(
+            folder, args=ocp.args.PyTreeRestore(target, restore_args=restore_args)
+        )
+    moments = restored.get("opt_state")
+    if isinstance(moments, dict):
+        moments = StableAdamWState(**moments)
+    return TrainState(restored["params"], moments)
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """A checkpoint's JSON."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(directory / "meta")
+
+
+def latest(path: Path) -> Path:
+    """The checkpoint folder that `path` means: itself, or the newest of a workdir.
+
+    Raises:
+      InputError: there is none.
+    """
+    if (path / "meta").is_dir():
+        return path.resolve()
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    steps = [p for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+    if not steps:
+        raise InputError(f"{path} holds no checkpoint (looked for checkpoints/<step>/meta)")
+    return max(steps, key=lambda p: int(p.name)).resolve()
+
+
+def checksums(state: TrainState) -> dict[str, int]:
+    """A number for each tensor that any single flipped bit changes, the same on every mesh."""
+    names, leaves = zip(*_named_leaves(state._asdict()), strict=True)
+    return dict(zip(names, map(int, jax.device_get(_checksums(list(leaves)))), strict=True))
+
+
+@jax.jit
+def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
+    def one(x: jax.Array) -> jax.Array:
+        bits = lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
+        return jnp.sum(bits * (2 * lax.iota(jnp.uint32, bits.size) + 1), dtype=jnp.uint32)
+
+    return [one(x) for x in leaves]
+
+
+def _named_leaves(tree: Any) -> list[tuple[str, jax.Array]]:
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data a run's config names, opened and checked: shards, tokenizer and packing plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bcmb_jax.data.plan import PackingPlan
+from bcmb_jax.data.shards import Shards, open_shards
+from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
+from bcmb_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a run reads; source names are unique."""
+
+    train: tuple[Shards, ...]
+    validation: tuple[Shards, ...]
+    tokenizer: Tokenizer
+    plan: PackingPlan
+
+
+def open_corpus(config: Any, *, tokenizer: str, vocab_size: int, seed: int) -> Corpus:
+    """Open what `config` (a run's `data` keys) names.
+
+    Args:
+      tokenizer: folder or hub id; empty takes the copy beside the first source's shards.
+      vocab_size: of the model.
+
+    Raises:
+      InputError: a missing or damaged folder, shards of another tokenizer, a vocabulary larger
+        than the model's, weights that do not match the sources.
+    """
+    train = tuple(open_shards(Path(d) / "train") for d in config.train)
+    validation = tuple(open_shards(d) for d in _validation_folders(config))
+    loaded = load_tokenizer(tokenizer or str(Path(config.train[0]) / "tokenizer"))
+    for shards in (*train, *validation):
+        _check(shards, loaded, vocab_size)
+    for sources in (train, validation):
+        names = [shards.name for shards in sources]
+        if len(set(names)) < len(names):
+            raise InputError(f"two sources have the same name in {names}: rename a folder's source")
+    plan = PackingPlan(
+        [shards.lengths for shards in train],
+        weights=_weights(config.weights, train),
+        row_length=config.row_length,
+        max_document_length=config.max_document_length,
+        seed=seed,
+    )
+    return Corpus(train, validation, loaded, plan)
+
+
+def _validation_folders(config: Any) -> list[Path]:
+    if config.validation:
+        return [Path(d) / "validation" for d in config.validation]
+    beside = [Path(d) / "validation" for d in config.train]
+    return [d for d in beside if d.is_dir()]
+
+
+def _check(shards: Shards, tokenizer: Tokenizer, vocab_size: int) -> None:
+    if shards.tokenizer_fingerprint != tokenizer.fingerprint:
+        raise InputError(
+            f"{shards.directory} was made with another tokenizer (fingerprint "
+            f"{shards.tokenizer_fingerprint[:12]}, vocabulary {shards.vocab_size:,}) than "
+            f"{tokenizer.directory} ({tokenizer.fingerprint[:12]}, {tokenizer.vocab_size:,}): "
+            "give --config.tokenizer the shards' own, or prepare the data again"
+        )
+    if shards.vocab_size > vocab_size:
+        raise InputError(
+            f"{shards.directory} has a vocabulary of {shards.vocab_size:,}, the model only "
+            f"{vocab_size:,}: set --config.model.vocab_size={shards.vocab_size} or more"
+        )
+
+
+def _weights(weights: Sequence[float], train: Sequence[Shards]) -> Sequence[float]:
+    if weights and len(weights) != len(train):
+        raise InputError(
+            f"data.weights has {len(weights)} entries for the {len(train)} folders of data.train"
+        )
+    return weights or (1.0,) * len(train)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""csv and tsv: a header line, then a record a row; quoted fields may span lines."""
+
+import csv
+from collections.abc import Iterator
+from typing import Any
+
+from bcmb_jax.data.ingest.files import open_text
+from bcmb_jax.data.ingest.record import (
+    BROKEN_COLUMNS,
+    BROKEN_QUOTES,
+    EMPTY,
+    Record,
+    Skipped,
+    choose_columns,
+)
+from bcmb_jax.errors import InputError
+
+_LARGEST_FIELD = 2**31 - 1  # the csv module's own limit of 131,072 is less than many notes
+
+
+def read_delimited(
+    stream: Any, file: str, text_column: str | None, group_column: str | None, *, delimiter: str
+) -> Iterator[Record]:
+    """Yields a record a row."""
+    csv.field_size_limit(_LARGEST_FIELD)
+    with open_text(stream, newline="") as lines:
+        rows = _rows(lines, file, delimiter)
+        _, header = next(rows, (0, None))
+        if not header:
+            raise InputError(f"{file} does not begin with a header line that names its columns")
+        columns = choose_columns(header, text_column, group_column, file)
+        for line, row in rows:
+            if row is None:
+                yield Skipped(file, line, BROKEN_QUOTES)
+            elif not row:
+                yield Skipped(file, line, EMPTY)
+            elif len(row) != len(header):
+                yield Skipped(file, line, BROKEN_COLUMNS)
+            else:
+                yield columns.record(dict(zip(header, row, strict=True)), file, line)
+
+
+def _rows(lines: Any, file: str, delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+    """(first line, fields); None where quotes are misplaced, which without `strict` would merge
+    records unnoticed."""
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise InputError(
+                    f"{file}: a quote opened in the record at line {line} is still open at the "
+                    f"end, line {rows.line_num}: close it, or double quotes inside fields"
+                ) from error
+            yield line, None
+        else:
+            yield line, row

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding, opening and walking through input files: plain or gzip, with the way gone in bytes."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from io import BufferedReader, TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+from bcmb_jax.data.ingest.record import Record
+from bcmb_jax.errors import InputError
+
+Reader = Callable[[Any, str, str | None, str | None], Iterator[Record]]
+"""`reader(binary stream, file's name, text column, group column)` yields its records."""
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def list_files(paths: Sequence[str | Path], suffixes: tuple[str, ...]) -> list[Path]:
+    """The files as given, and all below folders that end so, sorted; hidden ones left out."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            files.append(path)
+        elif not path.exists():
+            raise InputError(f"input {path} does not exist")
+        else:
+            below = [
+                file
+                for file in path.rglob("*")
+                if file.name.lower().endswith(suffixes)
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and file.is_file()
+            ]
+            if not below:
+                raise InputError(f"input folder {path} holds no {' or '.join(suffixes)} file")
+            files.extend(sorted(below, key=lambda file: file.relative_to(path).as_posix()))
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise InputError(f"input {file} is given more than once: its text would count twice")
+        seen.add(file.resolve())
+    return files
+
+
+def open_text(stream: BufferedReader | gzip.GzipFile, newline: str | None) -> IO[str]:
+    """Decodes UTF-8, or UTF-16 that says so; undecodable bytes become lone surrogates."""
+    encoding = "utf-16" if stream.peek(2)[:2] in _UTF16_MARKS else "utf-8-sig"
+    return TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
+
+
+class Records:
+    """The records of many files in order; `fraction` of their bytes have been read."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        reader: Reader,
+        text_column: str | None,
+        group_column: str | None,
+    ):
+        self._reader = reader
+        self._columns = (text_column, group_column)
+        # Named from the lowest folder that holds all, so that names are short, distinct and the
+        # same wherever that folder lies.
+        absolute = [Path(os.path.abspath(file)) for file in files]
+        root = os.path.commonpath([file.parent for file in absolute])
+        self._files = [(file, file.relative_to(root).as_posix()) for file in absolute]
+        self._sizes = [file.stat().st_size for file in absolute]
+        self._bytes_before = 0
+        self._raw: BufferedReader | None = None
+
+    @property
+    def fraction(self) -> float:
+        """The part of the input's bytes that has been read, 0 to 1."""
+        here = self._raw.tell() if self._raw and not self._raw.closed else 0
+        return (self._bytes_before + here) / max(1, sum(self._sizes))
+
+    def check(self) -> None:
+        """Reads the first record of every file, so that a missing column is not a late surprise."""
+        for file, name in self._files:
+            next(self._read(file, name), None)
+
+    def __iter__(self) -> Iterator[Record]:
+        self._bytes_before = 0
+        for (file, name), size in zip(self._files, self._sizes, strict=True):
+            yield from self._read(file, name)
+            self._bytes_before += size
+
+    def _read(self, file: Path, name: str) -> Iterator[Record]:
+        line = 0
+        with open(file, "rb") as self._raw:
+            raw = self._raw
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            stream = gzip.GzipFile(fileobj=raw) if packed else raw
+            try:
+                for record in self._reader(stream, name, *self._columns):
+                    line = record.line
+                    yield record
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise InputError(
+                    f"input {file} is a damaged or incomplete gzip file (after line {line}): "
+                    "fetch it again or leave it out"
+                ) from error
+            except UnicodeError as error:
+                raise InputError(
+                    f"input {file} holds bytes after line {line} that are not the encoding it "
+                    "begins with: save it as UTF-8"
+                ) from error

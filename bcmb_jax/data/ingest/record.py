@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every reader yields, a document or the reason why there is none, and which columns it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bcmb_jax.errors import InputError
+
+EMPTY = "empty"
+BROKEN_COLUMNS = "broken: wrong number of columns"
+BROKEN_JSON = "broken: not a JSON object"
+BROKEN_QUOTES = "broken: misplaced quote"
+BROKEN_TYPE = "broken: text is not a string"
+BROKEN_UNICODE = "broken: not valid Unicode"
+NO_TEXT_COLUMN = "broken: no text column"
+
+_LONGEST_NAME = 60
+USUAL_NAMES = (
+    "text",
+    "note",
+    "notes",
+    "note_text",
+    "report",
+    "report_text",
+    "transcription",
+    "document",
+    "content",
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole text; documents of one group (patient, article) stay in one split.
+
+    `line` is the record's first line (its row in Parquet), counted from 1.
+    """
+
+    text: str
+    group: str | None
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record that gives no document, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+
+Record = Document | Skipped
+
+
+def make_record(text: str, group: str | None, file: str, line: int) -> Record:
+    """A document, unless its text is blank or cannot be encoded.
+
+    Undecodable bytes and unpaired `\\uD800` escapes both arrive here as lone surrogates.
+    """
+    if not text or text.isspace():
+        return Skipped(file, line, EMPTY)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Skipped(file, line, BROKEN_UNICODE)
+    return Document(text, group, file, line)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that make a document: texts, joined by blank lines, and perhaps a group."""
+
+    text: tuple[str, ...]
+    group: str | None
+
+    def record(self, values: Mapping[str, Any], file: str, line: int) -> Record:
+        """The record that one row or object gives; empty and missing parts are left out."""
+        if not any(name in values for name in self.text):
+            return Skipped(file, line, NO_TEXT_COLUMN)
+        parts = [part for name in self.text if (part := values.get(name)) is not None]
+        if not all(isinstance(part, str) for part in parts):
+            return Skipped(file, line, BROKEN_TYPE)
+        text = "\n\n".join(part for part in parts if part and not part.isspace())
+        group = values.get(self.group) if self.group else None
+        return make_record(text, None if group in (None, "") else str(group), file, line)
+
+
+def choose_columns(
+    names: Sequence[str], text_column: str | None, group_column: str | None, file: str
+) -> Columns:
+    """The columns to read out of those that exist; `InputError` lists them if that fails."""
+    # Without a header line, a record's text would be taken for names, and must not be shown.
+    shown = (n if len(n) <= _LONGEST_NAME else f"<{len(n):,} characters>" for n in names)
+    listed = f"{file} has the columns {', '.join(shown)}"
+    if text_column is None:
+        usual = [name for name in names if name.lower() in USUAL_NAMES]
+        chosen = list(names) if len(names) == 1 else usual
+        if len(chosen) != 1:
+            raise InputError(f"{listed}: say which holds the text with --text-column")
+    else:
+        # The name itself may hold a comma.
+        chosen = [text_column] if text_column in names else text_column.split(",")
+    for option, column in [*(("text", name) for name in chosen), ("group", group_column)]:
+        if column is None:
+            continue
+        if column not in names:
+            raise InputError(f"{listed}, not {column!r}: correct --{option}-column")
+        if list(names).count(column) > 1:
+            raise InputError(f"{listed}, {column!r} more than once: rename one in the header")
+    return Columns(tuple(chosen), group_column)

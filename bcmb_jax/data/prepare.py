@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text to token shards: split by group, tokenize, shuffle, write; all of a source or nothing.
+
+`OUTPUT/train` and `OUTPUT/validation` are token shards (see `shards`), `OUTPUT/tokenizer` is what
+they were made with, `OUTPUT/report.json` has the counts and the file and line of every record that
+was left out.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from bcmb_jax.data.ingest.record import Document, Record, Skipped
+from bcmb_jax.data.shards import ShardWriter
+from bcmb_jax.data.tokenize import Tokenizer
+from bcmb_jax.errors import InputError
+
+NO_TOKENS = "empty: no tokens"
+
+_BATCH_DOCUMENTS = 1000
+_BATCH_CHARACTERS = 8_000_000  # a batch of full-text articles should not take gigabytes
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, documents, tokens)`, called after every batch."""
+
+
+def prepare(
+    records: Iterable[Record],
+    tokenizer: Tokenizer,
+    output: str | Path,
+    *,
+    source: str,
+    validation_fraction: float = 0.01,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    license: str = "",
+    overwrite: bool = False,
+    progress: Progress = lambda stage, documents, tokens: None,
+) -> dict[str, Any]:
+    """Writes the folder `output` and returns its report; the same input gives the same bytes.
+
+    A group is in validation or in train by its hash alone; a record without a group is its own.
+    `options` are only written down. Raises `InputError` if `output` exists (unless `overwrite`,
+    which replaces it at the very end) or if a split would be empty.
+    """
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"validation fraction {validation_fraction} is not in [0, 1)")
+    output = Path(output).resolve()
+    building, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
+    _clear_leftovers(output, building, old)
+    _check_replaceable(output, overwrite)
+    options = {**(options or {}), "validation_fraction": validation_fraction}
+    try:
+        building.mkdir(parents=True)
+        tokenizer.save(building / "tokenizer")
+        with ExitStack() as stack:
+            splits = ["train", "validation"] if validation_fraction else ["train"]
+            writers = {s: stack.enter_context(ShardWriter(building / s, tokenizer)) for s in splits}
+            report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
+            _check_split_sizes(report, validation_fraction)
+            for split, writer in writers.items():
+                writer.finish(
+                    source=source,
+                    split=split,
+                    seed=seed,
+                    options=options,
+                    license=license,
+                    skipped=report["skipped"],
+                    progress=partial(progress, f"writing {split}"),
+                )
+        report = {"source": source, **report, "options": {**options, "seed": seed}}
+        text = json.dumps(report, indent=1) + "\n"
+        (building / "report.json").write_text(text, encoding="utf-8")
+        if output.exists():
+            output.rename(old)
+        building.rename(output)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return report
+
+
+def _clear_leftovers(output: Path, building: Path, old: Path) -> None:
+    """Undoes what a killed run left: half an output, or the old one not yet replaced."""
+    shutil.rmtree(building, ignore_errors=True)
+    if old.exists() and not output.exists():
+        old.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise InputError(f"output {output} exists already: choose another, or add --overwrite")
+    if not (output / "report.json").is_file():
+        raise InputError(f"output {output} was not written by prepare_data.py: remove it yourself")
+
+
+def _spool(
+    records: Iterable[Record],
+    tokenizer: Tokenizer,
+    writers: dict[str, ShardWriter],
+    seed: int,
+    fraction: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Tokenizes every document into its split's writer; returns the counts."""
+    skipped: dict[str, dict[str, list[int]]] = {}
+    without_group = 0
+
+    def skip(record: Skipped) -> None:
+        skipped.setdefault(record.reason, {}).setdefault(record.file, []).append(record.line)
+
+    for batch, encoded in _encode_ahead(_batches(records, skip), tokenizer):
+        for document, ids in zip(batch, encoded, strict=True):
+            if len(ids) == 0:
+                skip(Skipped(document.file, document.line, NO_TOKENS))
+                continue
+            without_group += int(document.group is None)
+            writers[_split(document, seed, fraction)].add(ids)
+        counts = [(len(writer), writer.tokens) for writer in writers.values()]
+        progress("tokenizing", sum(d for d, _ in counts), sum(t for _, t in counts))
+    documents = sum(len(writer) for writer in writers.values())
+    tokens = sum(writer.tokens for writer in writers.values())
+    return {
+        "documents": documents,
+        "tokens": tokens,
+        "tokens_with_special": tokens + 2 * documents,
+        "documents_without_group": without_group,
+        "splits": {s: {"documents": len(w), "tokens": w.tokens} for s, w in writers.items()},
+        "skipped": {
+            reason: sum(map(len, files.values())) for reason, files in sorted(skipped.items())
+        },
+        "skipped_lines": dict(sorted(skipped.items())),
+    }
+
+
+def _batches(
+    records: Iterable[Record], skip: Callable[[Skipped], None]
+) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for record in records:
+        if isinstance(record, Skipped):
+            skip(record)
+            continue
+        batch.append(record)
+        characters += len(record.text)
+        if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _encode_ahead(
+    batches: Iterable[list[Document]], tokenizer: Tokenizer
+) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
+    """Tokenizes a batch (without the interpreter lock) while the next is read and the last kept."""
+    pending: tuple[list[Document], Future[list[np.ndarray]]] | None = None
+    with ThreadPoolExecutor(1) as pool:
+        for batch in batches:
+            future = pool.submit(tokenizer.encode_batch, [document.text for document in batch])
+            if pending:
+                yield pending[0], pending[1].result()
+            pending = batch, future
+        if pending:
+            yield pending[0], pending[1].result()
+
+
+def _split(document: Document, seed: int, fraction: float) -> str:
+    group = document.group if document.group is not None else f"{document.file}:{document.line}"
+    digest = hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogatepass")).hexdigest()
+    return "validation" if int(digest[:8], 16) / 2**32 < fraction else "train"
+
+
+def _check_split_sizes(report: dict[str, Any], fraction: float) -> None:
+    documents = report["documents"]
+    if not documents:
+        left_out = ", ".join(f"{n:,} {reason}" for reason, n in report["skipped"].items())
+        raise InputError(f"the input holds no document (left out: {left_out or 'nothing'})")
+    for split, counts in report["splits"].items():
+        if not counts["documents"]:
+            raise InputError(
+                f"{split} would be empty: none of {documents:,} documents fell into it at a "
+                f"validation fraction of {fraction}; change --validation-fraction (0 writes train "
+                "only) or --seed"
+            )
+
+
+class ProgressLine:
+    """Says how far it is: a rewritten line on a terminal, else a line every 30 seconds."""
+
+    def __init__(self, fraction: Callable[[], float], stream: TextIO = sys.stderr):
+        self._fraction = fraction
+        self._stream = stream
+        self._interval = 0.2 if stream.isatty() else 30.0
+        self._stage = ""
+        self._called = self._started = self._written = time.monotonic()
+
+    def __call__(self, stage: str, documents: int, tokens: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started = stage, self._called
+        self._called = now
+        if now - self._written < self._interval:
+            return
+        self._written = now
+        seconds = max(now - self._started, 1e-3)
+        line = f"{stage}: {documents:,} documents, {tokens:,} tokens"
+        line += f", {documents / seconds:,.0f} documents/s, {tokens / seconds:,.0f} tokens/s"
+        if stage == "tokenizing":
+            line += f", {self._fraction():.1%} of the input read"
+        if self._stream.isatty():
+            self._stream.write(f"\r\x1b[K{line}")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the terminal's line clean for what is printed next."""
+        if self._stream.isatty():
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

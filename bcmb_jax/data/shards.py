@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token shards: whole tokenized documents on disk, one folder per source and split.
+
+`tokens.bin`: ids, raw little-endian uint16 (uint32 for vocabularies above 65,536), no special
+tokens, documents one after another in a seeded shuffled order. `lengths.npy`: int32, tokens per
+document in the file's order. `index.json`: what it is, how it was made, checksums.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from bcmb_jax.data.tokenize import Tokenizer
+from bcmb_jax.errors import InputError
+
+FORMAT_VERSION = 1
+
+_ABOUT = (
+    "bcmb_jax token shards: whole documents without special tokens, in shuffled order; "
+    "tokens_with_special = tokens + 2 * documents counts one [CLS] ... [SEP] segment per document "
+    "(documents that the plan splits add 2 more per cut); skipped counts the whole source"
+)
+_GATHER_TOKENS = 1 << 25
+"""Tokens held in memory while shuffling: 64 MiB of uint16."""
+
+
+class Shards:
+    """Open token shards: random access to documents; safe to share between threads."""
+
+    def __init__(self, directory: Path, index: dict[str, Any], lengths: np.ndarray):
+        self.directory = directory
+        self.index = index
+        self.lengths = lengths
+        self.name: str = index["source"]
+        self.vocab_size: int = index["tokenizer"]["vocab_size"]
+        self.tokenizer_fingerprint: str = index["tokenizer"]["fingerprint"]
+        content = [index["sha256"]["tokens.bin"], index["sha256"]["lengths.npy"]]
+        facts = "\n".join([*content, self.tokenizer_fingerprint])
+        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        # A plain array view: slicing np.memmap itself costs several microseconds a time.
+        self._tokens = np.asarray(
+            np.memmap(directory / "tokens.bin", dtype=_file_dtype(index["dtype"]), mode="r")
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled for another process, the memory map would travel as a copy of the whole file.
+        return open_shards, (self.directory,)
+
+    def read(self, document: int, start: int, stop: int) -> np.ndarray:
+        """`[stop - start]` int32: that part of a document."""
+        if not 0 <= document < len(self.lengths):
+            raise IndexError(f"document {document} of {len(self.lengths)} in {self.directory}")
+        if not 0 <= start <= stop <= self.lengths[document]:
+            length = self.lengths[document]
+            raise IndexError(f"tokens {start}:{stop} of document {document} with {length} tokens")
+        first = self._starts[document]
+        return self._tokens[first + start : first + stop].astype(np.int32)
+
+    def verify(self) -> None:
+        """Reads all of `tokens.bin` and raises `InputError` unless its checksum is the index's."""
+        _check_sha256(self.directory / "tokens.bin", self.index)
+
+
+def open_shards(directory: str | Path) -> Shards:
+    """Opens a split's folder, after checking it; `InputError` says what is wrong with it.
+
+    Sizes, counts and the lengths' checksum are checked here; `Shards.verify` checks the tokens'.
+    """
+    directory = Path(directory)
+    index = _read_index(directory)
+    tokens_file, lengths_file = directory / "tokens.bin", directory / "lengths.npy"
+    for file in (tokens_file, lengths_file):
+        if not file.is_file():
+            raise InputError(f"{directory} has no {file.name}: run prepare_data.py again")
+    _check_sha256(lengths_file, index)
+    lengths = np.load(lengths_file, allow_pickle=False)
+    if len(lengths) != index["documents"]:
+        raise InputError(
+            f"{lengths_file} has {len(lengths):,} documents but index.json says "
+            f"{index['documents']:,}: run prepare_data.py again"
+        )
+    itemsize = _file_dtype(index["dtype"]).itemsize
+    expected, found = int(lengths.sum(dtype=np.int64)) * itemsize, tokens_file.stat().st_size
+    if found != expected:
+        raise InputError(
+            f"{tokens_file} has {found:,} bytes, expected {expected:,}: it was cut short or "
+            "changed; run prepare_data.py again"
+        )
+    return Shards(directory, index, lengths)
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise InputError(f"token shards {directory} do not exist: write them with prepare_data.py")
+    file = directory / "index.json"
+    if not file.is_file():
+        splits = sorted(path.parent.name for path in directory.glob("*/index.json"))
+        if splits:
+            raise InputError(
+                f"{directory} is not a split but holds {', '.join(splits)}: "
+                f"give {directory / splits[0]}"
+            )
+        names = sorted(path.name for path in directory.iterdir())
+        held = ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
+        raise InputError(
+            f"{directory} has no index.json (it holds {held or 'nothing'}): "
+            "write token shards with prepare_data.py"
+        )
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        version = index["version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is not a token shard index: run prepare_data.py again") from error
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{file} has format version {version}, this program reads {FORMAT_VERSION}: "
+            "run prepare_data.py again"
+        )
+    return index
+
+
+class ShardWriter:
+    """Writes one split: `add` documents in input order, then `finish` shuffles them into place.
+
+    Documents are spooled to an unnamed file in the output's parent, so memory stays bounded and a
+    killed run leaves at most a `.<name>.partial` folder, which the next run clears.
+    """
+
+    def __init__(self, directory: str | Path, tokenizer: Tokenizer):
+        self.directory = Path(directory)
+        if self.directory.exists():
+            raise InputError(f"{self.directory} exists already: remove it or choose another folder")
+        self.tokens = 0
+        self._tokenizer = tokenizer
+        self._dtype = _file_dtype("uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
+        self._lengths = array("i")
+        self._partial = self.directory.with_name(f".{self.directory.name}.partial")
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
+        self._spool = tempfile.TemporaryFile(dir=self.directory.parent)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._spool.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def add(self, tokens: np.ndarray) -> None:
+        """Appends one document, `[N]` integer ids, N > 0, without special tokens."""
+        if len(tokens) == 0:
+            raise ValueError("a document needs at least one token")
+        if tokens.min() < 0 or tokens.max() >= self._tokenizer.vocab_size:
+            raise ValueError(f"token ids beyond the vocabulary of {self._tokenizer.vocab_size}")
+        self._spool.write(tokens.astype(self._dtype).tobytes())
+        self._lengths.append(len(tokens))
+        self.tokens += len(tokens)
+
+    def finish(
+        self,
+        *,
+        source: str,
+        split: str,
+        seed: int,
+        options: dict[str, Any],
+        license: str = "",
+        skipped: dict[str, int] | None = None,
+        progress: Callable[[int, int], None] = lambda documents, tokens: None,
+    ) -> dict[str, Any]:
+        """Writes the folder, documents in an order drawn from `seed`, and returns its index."""
+        if not self._lengths:
+            raise ValueError(f"no documents for {self.directory}")
+        lengths = np.frombuffer(self._lengths, dtype=np.int32)
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(lengths))
+        np.save(self._partial / "lengths.npy", lengths[order].astype("<i4"))
+        digest = hashlib.sha256()
+        documents = tokens = 0
+        with open(self._partial / "tokens.bin", "wb") as file:
+            for count, chunk in self._gather(lengths, order):
+                file.write(chunk.data)
+                digest.update(chunk.data)
+                documents, tokens = documents + count, tokens + len(chunk)
+                progress(documents, tokens)
+        directory = self._tokenizer.directory
+        index = {
+            "about": _ABOUT,
+            "version": FORMAT_VERSION,
+            "source": source,
+            "split": split,
+            "documents": documents,
+            "tokens": tokens,
+            "tokens_with_special": tokens + 2 * documents,
+            "dtype": self._dtype.name,
+            "tokenizer": {
+                "fingerprint": self._tokenizer.fingerprint,
+                "vocab_size": self._tokenizer.vocab_size,
+                "special": asdict(self._tokenizer.special),
+                "directory": None if directory is None else directory.name,
+            },
+            "license": license,
+            "options": {**options, "seed": seed},
+            "skipped": skipped or {},
+            "sha256": {
+                "tokens.bin": digest.hexdigest(),
+                "lengths.npy": _sha256(self._partial / "lengths.npy"),
+            },
+            "created_by": {name: _version(name) for name in ("bcmb_jax", "numpy", "tokenizers")},
+        }
+        text = json.dumps(index, indent=2) + "\n"
+        (self._partial / "index.json").write_text(text, encoding="utf-8")
+        self._partial.rename(self.directory)
+        return index
+
+    def _gather(self, lengths: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Chunks of (documents, tokens) in the shuffled order, read in the spool's order."""
+        self._spool.flush()
+        spool = np.asarray(np.memmap(self._spool, dtype=self._dtype, mode="r"))
+        starts = np.cumsum(lengths, dtype=np.int64) - lengths
+        ends = np.cumsum(lengths[order], dtype=np.int64)
+        done = 0
+        while done < len(order):
+            base = int(ends[done - 1]) if done else 0
+            stop = max(int(np.searchsorted(ends, base + _GATHER_TOKENS, side="right")), done + 1)
+            chunk = np.empty(int(ends[stop - 1]) - base, dtype=self._dtype)
+            documents = order[done:stop]
+            places = ends[done:stop] - lengths[documents] - base
+            by_start = np.argsort(starts[documents])
+            fields = (places, starts[documents], lengths[documents])
+            for place, start, length in zip(*(f[by_start].tolist() for f in fields), strict=True):
+                chunk[place : place + length] = spool[start : start + length]
+            yield stop - done, chunk
+            done = stop
+
+
+def _file_dtype(name: str) -> np.dtype:
+    return np.dtype(name).newbyteorder("<")
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_sha256(file: Path, index: dict[str, Any]) -> None:
+    found, expected = _sha256(file), index["sha256"][file.name]
+    if found != expected:
+        raise InputError(
+            f"{file} is damaged (sha256 {found[:12]}…, index.json says {expected[:12]}…): "
+            "run prepare_data.py again"
+        )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

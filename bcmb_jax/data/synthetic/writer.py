@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The author of a synthetic note: one manner of writing, and the phrases for a patient's facts.
+
+A phrase is text with choices `[x|y]` and facts `{name}`; both may contain each other.
+"""
+
+import datetime
+import re
+from collections.abc import Callable, Sequence
+
+from bcmb_jax.data.synthetic import words
+from bcmb_jax.data.synthetic.patients import Draw, Order, Patient
+from bcmb_jax.data.synthetic.words import split
+
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_FACT = re.compile(r"\{(\w+)\}")
+_SPELLED_OUT = {
+    "PO": "by mouth", "SC": "under the skin", "PRN": "as needed for", "daily": "once a day",
+    "BID": "twice a day", "TID": "three times a day", "QID": "four times a day",
+    "nightly": "at bedtime", "q4h": "every 4 hours", "q6h": "every 6 hours",
+    "q8h": "every 8 hours", "q12h": "every 12 hours", "q24h": "every 24 hours",
+}  # fmt: skip
+
+
+class Writer:
+    """Says things about one patient on one day of the stay."""
+
+    def __init__(self, patient: Patient, draw: Draw, day: int) -> None:
+        self.patient, self.draw, self.day = patient, draw, day
+        self.abbreviates = draw.pick((0.1, 0.5, 0.9))
+        self.capitals = draw.chance(0.5)
+        self.bullet = draw.pick(("{}. ", "- ", "* ", "{}) "))
+        self.prose = draw.chance(0.3)
+        self.spells_out = draw.chance(0.2)
+        self.flags = draw.pick(({"high": " (H)", "low": " (L)"}, {"high": "*", "low": "*"}, {}))
+        self.date_format = draw.pick(("{m:02d}/{d:02d}/{y}", "{y}-{m:02d}-{d:02d}", "{m}/{d}/{y}"))
+        problem, age = patient.problem, str(patient.age)
+        article = "an" if age[0] == "8" else "a"
+        self.facts: dict[str, str | Callable[[], str]] = {
+            **patient.facts,
+            "aged": f"{article} {age}[-year-old| year old| y/o|yo]",
+            "pt": "[the patient|the patient|pt|{title} {last}]",
+            "dx": lambda: self.term(split(problem.names)),
+            "pmh": lambda: self.listing([self.term(c.names) for c in patient.chronic]),
+            "complaint": lambda: draw.pick(split(problem.complaint)),
+            "symptom": lambda: draw.pick(split(problem.symptoms)),
+            "symptoms": lambda: self.listing(draw.some(split(problem.symptoms), 2, 4)),
+            "negatives": lambda: self.listing(self.negatives(), "or"),
+            "attending": patient.doctors[0].split()[-1],
+            "rx": lambda: self.order(draw.pick(patient.treatment)),
+            "exam": problem.exam,
+            "study": lambda: draw.pick(self.studies())[0],
+            "result": lambda: "{} [showed|demonstrated|was notable for] {}".format(
+                *draw.pick(self.studies())[::2]
+            ),
+            "lab": lambda: self.lab(draw.pick(list(patient.labs))),
+            "notable": lambda: self.listing([self.lab(name) for name in self.notable()]),
+            "panel": lambda: ", ".join(self.lab(name, unit=True) for name in patient.labs),
+            "vitals": self.vitals,
+            "today": lambda: self.date(self.day),
+            "admitted": lambda: self.date(0),
+            "discharged": lambda: self.date(patient.days),
+            "hd": lambda: str(self.day + 1),
+        }
+
+    def say(self, phrase: str) -> str:
+        """The phrase with its choices made and its facts filled in."""
+        while "[" in phrase or "{" in phrase:
+            phrase = _CHOICE.sub(lambda choice: self.draw.pick(choice[1].split("|")), phrase)
+            phrase = _FACT.sub(self._fact, phrase)
+        return phrase
+
+    def _fact(self, match: re.Match[str]) -> str:
+        value = self.facts[match[1]]
+        return value if isinstance(value, str) else value()
+
+    def sentences(self, *phrases: str) -> str:
+        said = [" ".join(self.say(phrase).split()) for phrase in phrases]
+        return " ".join(f"{s[0].upper()}{s[1:].removesuffix('.')}." for s in said if s)
+
+    def on_day(self, day: int, *phrases: str) -> str:
+        """The sentences as they were true on another day of the stay."""
+        today, self.day = self.day, day
+        said = self.sentences(*phrases)
+        self.day = today
+        return said
+
+    def lines(self, items: Sequence[str]) -> str:
+        return "\n".join(self.bullet.format(n) + self.say(item) for n, item in enumerate(items, 1))
+
+    def listing(self, items: Sequence[str], conjunction: str = "and") -> str:
+        if len(items) < 2:
+            return "".join(items)
+        comma = self.draw.pick(("", ",")) if len(items) > 2 else ""
+        return f"{', '.join(items[:-1])}{comma} {conjunction} {items[-1]}"
+
+    def term(self, names: Sequence[str]) -> str:
+        """The full name, or an abbreviation where the author likes them."""
+        if len(names) > 1 and self.draw.chance(self.abbreviates):
+            return self.draw.pick(names[1:])
+        return names[0]
+
+    def date(self, day: int) -> str:
+        return self.format_date(self.patient.day(day))
+
+    def format_date(self, when: datetime.date) -> str:
+        return self.date_format.format(d=when.day, m=when.month, y=when.year)
+
+    def negatives(self) -> list[str]:
+        """Symptoms to deny: none that the patient has."""
+        present = f"{self.patient.problem.symptoms} {self.patient.problem.complaint}"
+        absent = [s for s in words.NEGATIVES if s.removesuffix("s") not in present]
+        return self.draw.some(absent, 2, 5)
+
+    def studies(self) -> list[list[str]]:
+        """Modality, finding and impression of each imaging study."""
+        return [study.split(" > ") for study in split(self.patient.problem.imaging)]
+
+    def order(self, order: Order) -> str:
+        """As "lisinopril 10 mg PO daily", or the same for lay readers."""
+        said = str(order)
+        if not self.spells_out:
+            return said
+        return " ".join(_SPELLED_OUT.get(word, word) for word in said.split(" "))
+
+    def orders(self, orders: Sequence[Order], verb: str = "") -> str:
+        said = [verb + self.order(order) for order in orders]
+        if self.draw.chance(0.4):
+            said = [f"{s} for {o.reason}" for s, o in zip(said, orders, strict=True)]
+        if not said:
+            return "None"
+        return self.sentences(", ".join(said)) if self.prose else self.lines(said)
+
+    def lab(self, name: str, unit: bool = False) -> str:
+        """As "creatinine 2.1 mg/dL (H)"."""
+        lab, value = words.LABS[name], self.patient.labs[name][self.day]
+        said = f"{self.term(lab.names)} {value}" + (f" {lab.unit}" if unit else "")
+        return said.removesuffix(" -") + self.flags.get(_direction(lab, value), "")
+
+    def notable(self) -> list[str]:
+        """The abnormal tests of the day, or the routine ones when all are normal."""
+        labs = self.patient.labs
+        found = [n for n in labs if _direction(words.LABS[n], labs[n][self.day]) != "normal"]
+        return found or list(labs)[:3]
+
+    def vitals(self) -> str:
+        """Vital signs: as deranged as the problem says on admission, normal at discharge."""
+        sickness = 1.0 - min(1.0, self.day / min(self.patient.days, 6))
+        signs, draw = self.patient.problem.vitals, self.draw
+
+        def shifted(sign: str, amount: float) -> float:
+            return sickness * amount * (0.6 + 0.4 * draw.random()) if sign in signs else 0.0
+
+        temperature = draw.between(976, 989) / 10 + shifted("febrile", 4.2)
+        pulse = draw.between(64, 92) + shifted("tachycardic", 44) - shifted("bradycardic", 24)
+        high, low = shifted("hypertensive", 60), shifted("hypotensive", 34)
+        pressure = draw.between(112, 136) + high - low, draw.between(62, 82) + 0.5 * (high - low)
+        breaths = draw.between(14, 18) + shifted("tachypneic", 12) + shifted("hypoxic", 6)
+        saturation = draw.between(95, 99) - shifted("hypoxic", 9)
+        oxygen = "[on room air|RA]" if saturation > 91.5 else "[on {units}L NC|on room air]"
+        return self.say(
+            f"[T|Temp] {temperature:.1f}, HR {pulse:.0f}, BP {pressure[0]:.0f}/{pressure[1]:.0f}, "
+            f"RR {breaths:.0f}, [SpO2|O2 sat|sat] {saturation:.0f}% {oxygen}"
+        )
+
+
+def _direction(lab: words.Lab, value: str) -> str:
+    low, high = lab.normal
+    return "high" if float(value) > high else "low" if float(value) < low else "normal"

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception a user is meant to read."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is a single line that names the thing, the numbers and the fix; scripts print it
+    without a traceback and exit with status 2.
+    """

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one matrix product of the model: compute-dtype operands, fp32 accumulation, in both passes.
+
+Plain autodiff of a bf16 × bf16 → fp32 product makes its backward products fp32 × bf16, which leave
+the fast kernels of every backend. So the product has its own VJP: the incoming cotangent is rounded
+to the compute dtype first, as upstream's autocast does, and the weight's cotangent stays fp32.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def linear(x: jax.Array, weight: jax.Array, dtype: jnp.dtype, axes: int = 1) -> jax.Array:
+    """Contract the last `axes` axes of `x` and `weight` (PyTorch's `[out, in]` order).
+
+    Args:
+      x: `[..., *inputs]`, any float dtype; rounded to `dtype`.
+      weight: `[*outputs, *inputs]` fp32 master weight; rounded to `dtype` here, on every use.
+      dtype: bfloat16, or float32 for full fp32 products (TF32 is not used).
+      axes: the number of input axes.
+
+    Returns:
+      `[..., *outputs]` float32.
+    """
+    return _linear(x.astype(dtype), weight, axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _linear(x: jax.Array, weight: jax.Array, axes: int) -> jax.Array:
+    weight = weight.astype(x.dtype)
+    return product(x, weight, _last(x, axes), _last(weight, axes))
+
+
+def _linear_fwd(x: jax.Array, weight: jax.Array, axes: int) -> tuple[jax.Array, tuple]:
+    return _linear(x, weight, axes), (x, weight)
+
+
+def _linear_bwd(axes: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, weight = residuals
+    g = g.astype(x.dtype)
+    outputs = weight.ndim - axes
+    dx = product(g, weight.astype(x.dtype), _last(g, outputs), tuple(range(outputs)))
+    return dx.astype(x.dtype), weight_gradient(g, x, axes).astype(weight.dtype)
+
+
+_linear.defvjp(_linear_fwd, _linear_bwd)
+
+
+def product(a: jax.Array, b: jax.Array, contract_a: tuple, contract_b: tuple) -> jax.Array:
+    """`lax.dot_general` without batch axes, accumulated and returned in fp32."""
+    return lax.dot_general(
+        a,
+        b,
+        ((contract_a, contract_b), ((), ())),
+        precision=lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
+    """`[*outputs, *inputs]` fp32: the product of `g` `[..., *outputs]` and `x` `[..., *inputs]`
+    contracted over the leading axes."""
+    leading = tuple(range(x.ndim - axes))
+
+    def direct(g: jax.Array, x: jax.Array) -> jax.Array:
+        return product(g, x, leading, leading)
+
+    def transposed(g: jax.Array, x: jax.Array) -> jax.Array:
+        rows = math.prod(x.shape[: x.ndim - axes])
+        g2, x2 = g.reshape(rows, -1), x.reshape(rows, -1)
+        dw = product(row_major_transpose(g2), x2, (1,), (0,))
+        return dw.reshape(g.shape[len(leading) :] + x.shape[len(leading) :])
+
+    if x.dtype == jnp.float32 or math.prod(x.shape[: x.ndim - axes]) % 2:
+        return direct(g, x)
+    return lax.platform_dependent(g, x, cpu=transposed, default=direct)
+
+
+def row_major_transpose(x: jax.Array) -> jax.Array:
+    """`x` `[..., m, n]` with its last two axes swapped and materialised row-major (`m` even).
+
+    XLA's CPU backend gives a plain transpose a permuted layout, which its bf16 kernel does not
+    take: the product is then upcast and runs at half the speed. A reshape resets the layout; the
+    barrier keeps the compiler from folding it away.
+    """
+    *batch, m, n = x.shape
+    pairs = jnp.swapaxes(x, -1, -2).reshape(*batch, n, m // 2, 2)
+    return lax.optimization_barrier(pairs).reshape(*batch, n, m)
+
+
+def _last(x: jax.Array, axes: int) -> tuple[int, ...]:
+    return tuple(range(x.ndim - axes, x.ndim))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-entropy at the masked positions, without ever building all their logits."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bcmb_jax.linear import linear, product, weight_gradient
+
+LOGITS_AT_ONCE = 2**27  # 0.5 GB of fp32 logits over all devices
+
+
+class Sums(NamedTuple):
+    """Sums over predicted tokens: divide by `weight` for means, add to join batches."""
+
+    loss: jax.Array
+    correct: jax.Array
+    weight: jax.Array
+
+
+def masked_lm_sums(
+    hidden: jax.Array,
+    decoder_weight: jax.Array,
+    decoder_bias: jax.Array,
+    targets: jax.Array,
+    loss_weights: jax.Array,
+    dtype: jnp.dtype,
+) -> Sums:
+    """Cross-entropy and top-1 hits of the predicted tokens, summed.
+
+    Args:
+      hidden: `[B, K, D]`, the prediction head's output at the predicted positions.
+      decoder_weight: `[V, D]` fp32; decoder_bias: `[V]` fp32.
+      targets: `[B, K]` int32 original tokens; loss_weights: `[B, K]`, 0 at unused places.
+      dtype: of the decoder's operands.
+
+    The sum over the whole global batch divided by its number of masked tokens does not depend on
+    microbatches or devices.
+    """
+    # Fidelity: upstream averages within each microbatch and weighs microbatches by their number
+    # of packed segments (RECIPE §6), so that a masked token's weight depends on its neighbours.
+    pieces = chunks_of_places(hidden.shape, decoder_weight.shape[0])
+    loss, correct = _cross_entropy(
+        hidden.astype(dtype), decoder_weight, decoder_bias, targets, loss_weights, pieces
+    )
+    return Sums(loss, correct, loss_weights.sum())
+
+
+def chunks_of_places(shape: tuple[int, ...], vocab_size: int) -> int:
+    """Into how many equal parts the K axis is cut (a divisor of K)."""
+    rows, places, _ = shape
+    wanted = -(-rows * places * vocab_size // LOGITS_AT_ONCE)
+    return next(n for n in range(wanted, places + 1) if places % n == 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _cross_entropy(hidden, weight, bias, targets, loss_weights, pieces):
+    def piece(sums, part):
+        loss, correct, _ = _logits_and_sums(weight, bias, *part)
+        return (sums[0] + loss, sums[1] + correct), None
+
+    sums, _ = lax.scan(piece, (0.0, 0.0), cut_places((hidden, targets, loss_weights), pieces))
+    return sums
+
+
+def _logits_and_sums(weight, bias, hidden, targets, loss_weights):
+    logits = linear(hidden, weight, hidden.dtype) + bias.reshape(1, 1, -1)
+    lse = jax.nn.logsumexp(logits, axis=-1)
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    correct = (logits.argmax(-1) == targets) * loss_weights
+    return ((lse - at_target) * loss_weights).sum(), correct.sum(), (logits, lse)
+
+
+def _fwd(hidden, weight, bias, targets, loss_weights, pieces):
+    # The gradient is made here, beside the loss, while a chunk's logits exist: nothing of size
+    # K × V is kept or computed twice.
+    def piece(sums, part):
+        hidden, targets, loss_weights = part
+        loss, correct, (logits, lse) = _logits_and_sums(weight, bias, *part)
+        expected = jax.nn.one_hot(targets, logits.shape[-1], dtype=jnp.float32)
+        dlogits = (jnp.exp(logits - lse[..., None]) - expected) * loss_weights[..., None]
+        rounded = dlogits.astype(hidden.dtype)
+        dhidden = product(rounded, weight.astype(hidden.dtype), (2,), (0,))
+        dweight = sums[2] + weight_gradient(rounded, hidden, 1)
+        dbias = sums[3] + dlogits.sum((0, 1))
+        return (sums[0] + loss, sums[1] + correct, dweight, dbias), dhidden.astype(hidden.dtype)
+
+    zeros = (0.0, 0.0, jnp.zeros_like(weight), jnp.zeros_like(bias))
+    parts = cut_places((hidden, targets, loss_weights), pieces)
+    (loss, correct, dweight, dbias), dhidden = lax.scan(piece, zeros, parts)
+    dhidden = jnp.moveaxis(dhidden, 0, 1).reshape(hidden.shape)
+    return (loss, correct), (dhidden, dweight, dbias)
+
+
+def _bwd(pieces, residuals, cotangents):
+    dhidden, dweight, dbias = residuals
+    scale = cotangents[0]  # of the loss; `correct` has no gradient
+    return (dhidden * scale).astype(dhidden.dtype), dweight * scale, dbias * scale, None, None
+
+
+_cross_entropy.defvjp(_fwd, _bwd)
+
+
+def cut_places(arrays, pieces: int):
+    """`[B, K, ...]` → `[pieces, B, K / pieces, ...]`: rows stay whole, and so on their devices."""
+    return tuple(
+        jnp.moveaxis(x.reshape(x.shape[0], pieces, -1, *x.shape[2:]), 1, 0) for x in arrays
+    )

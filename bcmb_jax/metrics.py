@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, and the terminal. Never a word of text."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from tensorboardX import SummaryWriter
+
+from bcmb_jax.model.config import ModelConfig
+
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bf16 peak by device kind (vendor data sheets); elsewhere MFU is not reported."""
+
+
+class MetricsWriter:
+    """Appends JSON lines and TensorBoard scalars; on resume forgets what lies after `step`.
+
+    Lines of steps after the restored one were written by a run that was stopped before it could
+    save them; they come again, identical.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        path = workdir / "metrics.jsonl"
+        kept = [x for x in _whole_lines(path) if json.loads(x)["step"] <= step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                tag = name if name.startswith("eval/") else f"train/{name}"
+                self._board.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [x for x in path.read_text().splitlines(keepends=True) if x.endswith("\n")]
+
+
+class Display:
+    """A line that rewrites itself on a terminal; plain lines, seldom, in a batch log."""
+
+    def __init__(self, stream: TextIO = sys.stderr, seconds: float = 15.0):
+        self._stream, self._live = stream, stream.isatty()
+        self._seconds, self._last = (0.2 if self._live else seconds), 0.0
+
+    def progress(self, done: float, text: str) -> None:
+        """`done` in 0..1. Shown at most every so often."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return
+        self._last = now
+        done = min(done, 1.0)
+        bar = "█" * round(20 * done)
+        line = f"{bar:░<20} {done:6.1%}  {text}" if self._live else f"{done:6.1%}  {text}"
+        self._stream.write(f"\r\x1b[K{line}" if self._live else line + "\n")
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._stream.write(f"\r\x1b[K{text}\n" if self._live else text + "\n")
+        self._stream.flush()
+
+
+def train_flops_per_token(config: ModelConfig, mean_segment: float, predicted: float) -> float:
+    """Model FLOPs of forward and backward (3 × forward) for one token.
+
+    Counts the layers' products, attention over `mean_segment` keys in global layers and at most
+    `2 * window + 1` in local ones, and head and decoder on the `predicted` share of tokens; no
+    recomputation.
+    """
+    d, f = config.hidden_size, config.intermediate_size
+    layers = config.num_hidden_layers * (8 * d * d + 6 * d * f)
+    keys = {"global": mean_segment, "local": min(mean_segment, 2 * config.window + 1)}
+    scores = sum(4 * d * keys[kind] for kind in config.layer_types)
+    decoder = predicted * 2 * d * (d + config.vocab_size)
+    return 3 * (layers + scores + decoder)
+
+
+def mfu(tokens_per_second: float, flops_per_token: float, kind: str, devices: int) -> float | None:
+    """Share of the devices' bf16 peak that the model's own FLOPs use; None if the peak is unknown."""
+    peak = next((peak for name, peak in PEAK_FLOPS.items() if name in kind), None)
+    return tokens_per_second * flops_per_token / (peak * devices) if peak else None

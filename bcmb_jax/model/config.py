@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What defines a ModernBERT: the fields of Hugging Face's config that the architecture reads."""
+
+import dataclasses
+from typing import Any
+
+from bcmb_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and constants of one model; names are Hugging Face's, defaults are ModernBERT-base.
+
+    `ModelConfig(**config.model)` of a run's config refuses unknown keys.
+
+    Raises:
+      InputError: sizes that do not fit together.
+    """
+
+    vocab_size: int = 50368
+    hidden_size: int = 768
+    num_hidden_layers: int = 22
+    num_attention_heads: int = 12
+    intermediate_size: int = 1152
+    local_attention: int = 128
+    global_attn_every_n_layers: int = 3
+    global_rope_theta: float = 160_000.0
+    local_rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    max_position_embeddings: int = 8192
+    attention_output_dropout: float = 0.1
+    """Training only, after attention's output projection: the one dropout upstream trains with
+    (FlexBERT `attn_out_dropout_prob`; not Hugging Face's `attention_dropout`)."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "attention_output_dropout" and not value > 0:
+                raise InputError(f"model.{field.name} is {value}; it must be positive")
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise InputError(
+                f"model.hidden_size {self.hidden_size} over {self.num_attention_heads} heads "
+                "is not an even head size; change one of them"
+            )
+        if not 0 <= self.attention_output_dropout < 1:
+            raise InputError(
+                f"model.attention_output_dropout {self.attention_output_dropout} is not in [0, 1)"
+            )
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def layer_types(self) -> tuple[str, ...]:
+        """`("global", "local", "local", "global", …)`: layer `i` is global iff `i % 3 == 0`."""
+        every = self.global_attn_every_n_layers
+        return tuple("global" if i % every == 0 else "local" for i in range(self.num_hidden_layers))
+
+    @property
+    def window(self) -> int:
+        """Keys a local layer sees on each side, inclusive: 64 for `local_attention` 128."""
+        return self.local_attention // 2
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+BASE = ModelConfig()
+LARGE = ModelConfig(
+    hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, intermediate_size=2624
+)

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training, top to bottom: mesh, data, model, optimizer, start, loop."""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from bcmb_jax import schedule
+from bcmb_jax.batch import Batch
+from bcmb_jax.checkpoint import Checkpoints, Progress, TrainState
+from bcmb_jax.data.corpus import Corpus, open_corpus
+from bcmb_jax.data.loader import Loader, StepBatch
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.baselines import Unigram
+from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows
+from bcmb_jax.losses import Sums, masked_lm_sums
+from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
+from bcmb_jax.metrics import train_flops_per_token
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import ModernBertForMaskedLM
+from bcmb_jax.model.parameters import merge, split
+from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.precision import compute_dtype
+from bcmb_jax.reporting import Reporter
+from bcmb_jax.sharding import (
+    batch_sharding,
+    batch_shards,
+    make_mesh,
+    optimizer_shardings,
+    parameter_shardings,
+)
+from bcmb_jax.start import (
+    Initial,
+    StopSignal,
+    abstract_state,
+    check_same_run,
+    init_state,
+    place_initial,
+    run_facts,
+)
+
+DONE, PREEMPTED = 0, 75
+"""Exit statuses: the run is complete; it was told to stop, has saved, and wants to be requeued."""
+
+
+class StepMetrics(NamedTuple):
+    """Of one optimizer step, on the device."""
+
+    loss: jax.Array
+    masked_accuracy: jax.Array
+    grad_norm: jax.Array
+    clipped_fraction: jax.Array
+
+
+def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
+    """Run `config` (see `configs/base.py`) in `workdir`, resuming what is there.
+
+    Args:
+      initial: foreign or earlier weights, used only where `workdir` has no checkpoint yet.
+
+    Returns:
+      `DONE` or `PREEMPTED`.
+
+    Raises:
+      InputError: something in the config or the data; FloatingPointError: the loss is not finite.
+    """
+    # --- mesh, data, model ---------------------------------------------------------------------
+    mesh = make_mesh(**config.mesh)
+    model_config = ModelConfig(**config.model)
+    corpus = open_corpus(
+        config.data,
+        tokenizer=config.tokenizer,
+        vocab_size=model_config.vocab_size,
+        seed=config.seed,
+    )
+    microbatches = count_microbatches(config, mesh)
+    make_model = functools.partial(
+        ModernBertForMaskedLM,
+        model_config,
+        dtype=compute_dtype(config.precision),
+        remat=config.remat,
+    )
+    graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
+
+    # --- optimizer, step -----------------------------------------------------------------------
+    optimizer = stable_adamw(
+        weight_decay=config.weight_decay, max_lr=config.learning_rate, decay_mask=decays
+    )
+    rule = masking_rule(config, corpus)
+    step_fn = jax.jit(
+        functools.partial(
+            train_step, graph=graph, optimizer=optimizer, rule=rule, seed=config.seed
+        ),
+        donate_argnums=0,
+    )
+
+    # --- start: resume this workdir, else the given weights, else from scratch ------------------
+    shardings = parameter_shardings(mesh, shapes)
+    shardings = TrainState(shardings, optimizer_shardings(mesh, shardings))
+    like = abstract_state(shapes, optimizer, shardings)
+    facts = run_facts(config, corpus)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+    restored = checkpoints.restore(like)
+    if restored is not None:
+        state, progress, meta = restored
+        check_same_run(meta, facts, workdir)
+    else:
+        progress = Progress(tokens_by_source={shards.name: 0 for shards in corpus.train})
+        if initial is not None:
+            state = place_initial(initial, optimizer, like, config.init_from)
+        else:
+            state = init_state(make_model, optimizer, config.seed, like)
+    del initial, restored  # large arrays
+
+    # --- loop ----------------------------------------------------------------------------------
+    rows = evaluation_sets(config, corpus)
+    evaluate = Evaluator(graph, rows, mesh)
+    loader = Loader(
+        corpus.train,
+        corpus.plan,
+        special=corpus.tokenizer.special,
+        rows_per_step=config.train_rows_per_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    with (
+        jax.set_mesh(mesh),
+        StopSignal() as stop,
+        contextlib.closing(checkpoints),
+        contextlib.closing(loader.batches(*progress.position)) as batches,
+        make_reporter(config, corpus, progress, rows, workdir) as reporter,
+    ):
+        done = progress.tokens_seen >= config.max_tokens
+        while not done and not stop.requested:
+            started = time.perf_counter()
+            item = next(batches)
+            waited = time.perf_counter() - started
+            rate = config.learning_rate * multiplier(config, progress.tokens_seen)
+            state, metrics = step_fn(state, to_mesh(item.batch, mesh, microbatches), rate)
+            progress = advance(progress, item)
+            done = progress.tokens_seen >= config.max_tokens
+            # While the device is busy with this step, the one before it is written.
+            reporter.step(progress, metrics, rate, item, waited)
+            if done or (config.eval_every and progress.step % config.eval_every == 0):
+                reporter.evaluation(progress, evaluate(state.params))
+            if done or stop.requested or progress.step % config.save_every == 0:
+                reporter.flush()  # first the lines, so that a checkpoint never lacks one
+                checkpoints.save(state, progress, facts)
+    return DONE if done else PREEMPTED
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    learning_rate: float,
+    *,
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformationExtraArgs,
+    rule: MaskingRule,
+    seed: int,
+) -> tuple[TrainState, StepMetrics]:
+    """One optimizer step over `batch`, whose arrays are `[microbatches, rows, …]`."""
+    mask_key, dropout_key = jax.random.split(jax.random.key(seed))
+
+    def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
+        model = merge(graph, params)
+        masked = mask_tokens(batch, rule, mask_key)
+        hidden = model.hidden_at(
+            masked.inputs,
+            masked.segment_ids,
+            masked.positions,
+            masked.target_places,
+            jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.row_ids),
+        )
+        sums = masked_lm_sums(
+            hidden,
+            model.decoder_weight,
+            model.decoder.bias[...],
+            masked.targets,
+            masked.loss_weights,
+            model.dtype,
+        )
+        return sums.loss, sums
+
+    def accumulate(total: Any, batch: Batch) -> tuple[Any, None]:
+        (_, sums), grads = jax.value_and_grad(summed_loss, has_aux=True)(state.params, batch)
+        return jax.tree.map(jnp.add, total, (grads, sums)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params), Sums(*(jnp.zeros(()),) * 3)
+    (grads, sums), _ = jax.lax.scan(accumulate, zeros, batch)
+    grads = jax.tree.map(lambda g: g / sums.weight, grads)
+    updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.params, learning_rate=learning_rate
+    )
+    metrics = StepMetrics(
+        loss=sums.loss / sums.weight,
+        masked_accuracy=sums.correct / sums.weight,
+        grad_norm=optax.global_norm(grads),
+        clipped_fraction=opt_state.clipped_fraction,
+    )
+    return TrainState(optax.apply_updates(state.params, updates), opt_state), metrics
+
+
+def multiplier(config: Any, tokens: int) -> float:
+    """What the learning rate is multiplied with after `tokens` tokens."""
+    lengths = dict(config.schedule, max_tokens=config.max_tokens)
+    match lengths.pop("name"):
+        case "constant_with_warmup":
+            return schedule.constant_with_warmup(tokens, warmup_tokens=lengths["warmup_tokens"])
+        case "one_minus_sqrt":
+            del lengths["warmup_tokens"]
+            return schedule.one_minus_sqrt(tokens, **lengths)
+        case "warmup_stable_decay":
+            return schedule.warmup_stable_decay(tokens, **lengths)
+    raise InputError(
+        f"schedule.name {config.schedule.name!r} is not one of constant_with_warmup, "
+        "one_minus_sqrt, warmup_stable_decay"
+    )
+
+
+def masking_rule(config: Any, corpus: Corpus) -> MaskingRule:
+    special = corpus.tokenizer.special
+    return MaskingRule(
+        rate=config.mask_rate,
+        mask_token=special.mask,
+        special_tokens=dataclasses.astuple(special),
+        random_tokens=corpus.tokenizer.ordinary_ids,
+    )
+
+
+def count_microbatches(config: Any, mesh: Mesh) -> int:
+    """How many forward and backward passes make a step.
+
+    Raises:
+      InputError: the rows do not divide over the devices, or over the microbatches.
+    """
+    rows, shards = config.train_rows_per_step, batch_shards(mesh)
+    if rows < 1 or rows % shards:
+        raise InputError(
+            f"train_rows_per_step {rows} does not divide over {shards} devices (mesh.data x "
+            f"mesh.fsdp); the next that does is {max(1, -(-rows // shards)) * shards}"
+        )
+    each = rows // shards
+    at_once = min(config.rows_per_microbatch or each, each)
+    if at_once < 1 or each % at_once:
+        raise InputError(
+            f"rows_per_microbatch {at_once} does not divide the {each} rows that each of {shards} "
+            f"devices has of train_rows_per_step {rows}"
+        )
+    return each // at_once
+
+
+def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
+    """This process's rows → the global batch on the mesh, as `[microbatches, rows, …]`."""
+    sharding = batch_sharding(mesh, row_axis=1)
+    return Batch(
+        *(
+            jax.make_array_from_process_local_data(
+                sharding, x.reshape(microbatches, -1, *x.shape[1:])
+            )
+            for x in batch
+        )
+    )
+
+
+def advance(progress: Progress, item: StepBatch) -> Progress:
+    """The progress after a step on `item`."""
+    before = progress.tokens_by_source
+    return Progress(
+        step=progress.step + 1,
+        tokens_seen=progress.tokens_seen + item.tokens,
+        tokens_by_source={name: before[name] + n for name, n in item.tokens_by_source.items()},
+        **item.next_position._asdict(),
+    )
+
+
+def evaluation_sets(config: Any, corpus: Corpus) -> dict[str, MaskedBatch]:
+    """The fixed validation rows of each source."""
+    return {
+        shards.name: evaluation_rows(
+            shards,
+            corpus.tokenizer,
+            row_length=config.data.row_length,
+            max_document_length=config.data.max_document_length,
+            max_tokens=config.eval_tokens,
+        )
+        for shards in corpus.validation
+    }
+
+
+def make_reporter(
+    config: Any, corpus: Corpus, progress: Progress, rows: dict[str, MaskedBatch], workdir: Path
+) -> Reporter:
+    """The run's reporter, with the unigram baseline of each validation source."""
+    model_config = ModelConfig(**config.model)
+    unigram = Unigram(corpus.train, model_config.vocab_size)
+    mean_segment = float(np.mean([shards.lengths.mean() for shards in corpus.train]))
+    return Reporter(
+        workdir,
+        progress,
+        max_tokens=config.max_tokens,
+        log_every=config.log_every,
+        unigram={name: unigram.score(batch).loss for name, batch in rows.items()},
+        flops_per_token=train_flops_per_token(model_config, mean_segment, config.mask_rate),
+    )

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tensor is which: one table, read in both directions. Needs numpy alone.
+
+Names and bytes are those of Hugging Face's checkpoints; three kinds of tensors are viewed with more
+axes here (heads, and the two halves of the MLP's input), so that conversion never moves a number.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import ModelConfig
+
+LISTED = 8  # names an error shows of each kind
+READABLE = ("float32", "float16", "bfloat16")
+
+
+class Row(NamedTuple):
+    """One tensor.
+
+    Attributes:
+      name: the same on both sides.
+      shape: here.
+      stored: there, PyTorch's `[out, in]`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stored: tuple[int, ...]
+
+
+def table(config: ModelConfig, *, encoder_only: bool = False) -> tuple[Row, ...]:
+    """Every tensor of a model; the decoder's weight is the token table and has no row."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = (config.num_attention_heads, config.head_size)
+
+    def same(name: str, *shape: int) -> Row:
+        return Row(name, shape, shape)
+
+    rows = [
+        same("model.embeddings.tok_embeddings.weight", config.vocab_size, hidden),
+        same("model.embeddings.norm.weight", hidden),
+    ]
+    for index in range(config.num_hidden_layers):
+        layer = f"model.layers.{index}"
+        if index:
+            rows.append(same(f"{layer}.attn_norm.weight", hidden))
+        rows += [
+            Row(f"{layer}.attn.Wqkv.weight", (3, *heads, hidden), (3 * hidden, hidden)),
+            Row(f"{layer}.attn.Wo.weight", (hidden, *heads), (hidden, hidden)),
+            same(f"{layer}.mlp_norm.weight", hidden),
+            Row(f"{layer}.mlp.Wi.weight", (2, inner, hidden), (2 * inner, hidden)),
+            same(f"{layer}.mlp.Wo.weight", hidden, inner),
+        ]
+    rows.append(same("model.final_norm.weight", hidden))
+    if not encoder_only:
+        rows += [
+            same("head.dense.weight", hidden, hidden),
+            same("head.norm.weight", hidden),
+            same("decoder.bias", config.vocab_size),
+        ]
+    return tuple(rows)
+
+
+def to_ours(
+    stored: Mapping[str, np.ndarray], rows: Iterable[Row], origin: str
+) -> dict[str, np.ndarray]:
+    """Tensors as stored → parameters, float32. Every tensor is used exactly once.
+
+    Raises:
+      InputError: tensors are missing, unexpected, of another shape, or not floating point.
+    """
+    rows = tuple(rows)
+    check_complete({name: x.shape for name, x in stored.items()}, rows, origin)
+    wrong = [f"{n} {x.dtype}" for n, x in stored.items() if x.dtype.name not in READABLE]
+    if wrong:
+        raise InputError(f"{origin}: {_some(wrong)} not in {', '.join(READABLE)}; save as float32")
+    return {row.name: _float32(stored[row.name]).reshape(row.shape) for row in rows}
+
+
+def to_stored(params: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """Parameters → tensors as stored, float32.
+
+    Raises:
+      InputError: they are not those of the table.
+    """
+    rows = tuple(rows)
+    here = tuple(Row(row.name, row.stored, row.shape) for row in rows)
+    check_complete({name: x.shape for name, x in params.items()}, here, "the model")
+    return {row.name: _float32(params[row.name]).reshape(row.stored) for row in rows}
+
+
+def check_complete(found: Mapping[str, tuple[int, ...]], rows: Iterable[Row], origin: str) -> None:
+    """Compare the names and shapes in `origin` with `stored` of the table, both ways.
+
+    Raises:
+      InputError: one line with everything that differs.
+    """
+    expected = {row.name: row.stored for row in rows}
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} is {list(found[name])} and should be {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
+    if problems:
+        raise InputError(
+            f"{origin} does not have the {len(expected)} tensors that its config asks for; "
+            + "; ".join(problems)
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _float32(x: Any) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(x), dtype=np.float32)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train: python scripts/train.py --config configs/NAME.py[:variant] --workdir DIR [--plan]
+
+Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal and saved (requeue),
+2 something to correct, told in one line. `--config.key=value` overrides a key of configs/base.py.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+import conversion
+from bcmb_jax.data.synthetic import prepare_synthetic
+from bcmb_jax.errors import InputError
+from bcmb_jax.forecast import forecast
+from bcmb_jax.train import train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # configs import one another
+
+CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
+
+
+def main() -> int:
+    config, workdir = CONFIG.value, Path(WORKDIR.value)
+    if config is None:
+        raise InputError("no --config; try --config configs/tiny.py")
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        jax.distributed.initialize()
+    if not config.data.train:
+        vocab_size = config.model.vocab_size
+        config.data.train = (str(prepare_synthetic(workdir / "synthetic", vocab_size=vocab_size)),)
+    if PLAN.value:
+        print(forecast(config))
+        return 0
+    initial = conversion.load_initial(config.init_from) if config.init_from else None
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    return train(config, workdir, initial)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
+    try:
+        flags.FLAGS(sys.argv)
+        sys.exit(main())
+    except (InputError, FloatingPointError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree keeps its promises: who imports whom, names, lengths, licences, README's map."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("bcmb_jax", "conversion", "scripts", "configs")
+FILES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for room in (*ROOMS, "tests")
+    for path in sorted((ROOT / room).rglob("*.py"))
+}
+MAX_LINES = 350
+
+# A folder or file -> the modules (with all below them) that nothing in it may import.
+FORBIDDEN = {
+    "bcmb_jax": ("conversion", "scripts", "configs", "tests"),
+    "bcmb_jax/data": ("jax", "jaxlib", "flax", "optax", "orbax"),
+    "bcmb_jax/linear.py": ("bcmb_jax.model", "bcmb_jax.train", "bcmb_jax.evaluation"),
+    "bcmb_jax/attention": ("bcmb_jax.model", "bcmb_jax.train", "bcmb_jax.evaluation"),
+    "bcmb_jax/model": ("bcmb_jax.train", "bcmb_jax.evaluation"),
+    "bcmb_jax/evaluation": ("bcmb_jax.train",),
+    "conversion": ("scripts", "configs", "tests"),
+    "scripts": ("scripts", "tests"),
+    "configs": ("bcmb_jax", "conversion", "scripts", "tests"),
+}
+DATA_MAY_IMPORT = ("bcmb_jax.data", "bcmb_jax.batch", "bcmb_jax.errors")
+TORCH_ROOMS = ("conversion", "bcmb_jax/evaluation/torch_baseline.py", "tests/parity")
+
+
+def _inside(name: str, parents: tuple[str, ...], separator: str) -> bool:
+    return any(name == parent or name.startswith(parent + separator) for parent in parents)
+
+
+def _imports(node: ast.AST, lazy: bool = False) -> Iterator[tuple[str, int, bool]]:
+    """`(module, line, inside a function)` of every import; `from a import b` is `a.b`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            package = "" if isinstance(child, ast.Import) else "." * child.level
+            if isinstance(child, ast.ImportFrom):
+                package += f"{child.module or ''}."
+            for alias in child.names:
+                yield package + alias.name, child.lineno, lazy
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _imports(child, lazy or function)
+
+
+IMPORTS = [
+    (path, f"{path}:{line} imports {module}", module, lazy)
+    for path, text in FILES.items()
+    for module, line, lazy in _imports(ast.parse(text, path))
+]
+
+
+def test_every_room_is_looked_at() -> None:
+    assert {path.split("/")[0] for path in FILES} == {*ROOMS, "tests"}
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        place
+        for path, place, module, _ in IMPORTS
+        for room, forbidden in FORBIDDEN.items()
+        if _inside(path, (room,), "/") and _inside(module, forbidden, ".")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_are_absolute() -> None:
+    wrong = [place for _, place, module, _ in IMPORTS if module.startswith(".")]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_data_needs_only_the_batch_and_the_errors() -> None:
+    wrong = [
+        place
+        for path, place, module, _ in IMPORTS
+        if _inside(path, ("bcmb_jax/data",), "/")
+        and _inside(module, ("bcmb_jax",), ".")
+        and not _inside(module, DATA_MAY_IMPORT, ".")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_configs_import_only_ml_collections_and_each_other() -> None:
+    wrong = [
+        place
+        for path, place, module, _ in IMPORTS
+        if _inside(path, ("configs",), "/")
+        and not _inside(module, ("ml_collections", "configs"), ".")
+        and module.split(".")[0] not in sys.stdlib_module_names
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_torch_stays_in_its_rooms_and_is_imported_late() -> None:
+    wrong = [
+        place
+        for path, place, module, lazy in IMPORTS
+        if _inside(module, ("torch",), ".")
+        and not _inside(path, ("tests/parity",), "/")
+        and not (lazy and _inside(path, TORCH_ROOMS, "/"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    homeless = {"utils", "util", "common", "helpers", "helper", "misc"}
+    wrong = [path for path in FILES if homeless & set(Path(path).stem.split("_"))]
+    assert not wrong, f"name these after what they do: {wrong}"
+
+
+def test_no_file_is_long() -> None:
+    lines = {path: len(text.splitlines()) for path, text in FILES.items()}
+    wrong = {
+        path: n for path, n in lines.items() if n > MAX_LINES and not path.startswith("tests/")
+    }
+    assert not wrong, f"over {MAX_LINES} lines, more than one room each: {wrong}"
+
+
+def test_licence_line_comes_first() -> None:
+    line = "# SPDX-License-Identifier: Apache-2.0\n"
+    wrong = [path for path, text in FILES.items() if not text.startswith(line)]
+    assert not wrong, f"the first line is not {line!r}: {wrong}"
+
+
+def _readme_tree() -> set[str]:
+    """Paths in README's annotated tree: the fenced block with a line that starts with `bcmb_jax/`.
+
+    The first word of a line is a path, below the less indented folder above it; folders end in "/".
+    """
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1::2]
+    tree = next(block for block in blocks if "\nbcmb_jax/" in block)
+    paths: set[str] = set()
+    above: list[tuple[int, str]] = []
+    for line in filter(str.strip, tree.splitlines()[1:]):
+        indent = len(line) - len(line.lstrip())
+        while above and above[-1][0] >= indent:
+            above.pop()
+        path = (above[-1][1] if above else "") + line.split()[0]
+        if path.endswith("/"):
+            above.append((indent, path))
+        paths.add(path)
+    return paths
+
+
+def test_readme_lists_only_what_exists() -> None:
+    gone = [
+        path
+        for path in _readme_tree()
+        if not ((ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file())
+    ]
+    assert not gone, f"README's tree lists what is not there: {sorted(gone)}"
+
+
+def test_readme_lists_every_module() -> None:
+    tree = _readme_tree()
+    modules = {path for path in FILES if not path.startswith("tests/")}
+    # A package's line stands for its __init__.py.
+    missing = [path for path in modules if not {path, path.removesuffix("__init__.py")} & tree]
+    assert not missing, f"README's tree lacks {sorted(missing)}"
+
+
+def test_readme_lists_the_top_level() -> None:
+    ignored = [
+        pattern.strip("/")
+        for pattern in (ROOT / ".gitignore").read_text(encoding="utf-8").split("\n")
+        if pattern and not pattern.startswith("#")
+    ]
+    listed = {path.split("/")[0] for path in _readme_tree()}
+    missing = [
+        entry.name
+        for entry in ROOT.iterdir()
+        if entry.name not in listed
+        and not entry.name.startswith(".")
+        and not any(fnmatch(entry.name, pattern) for pattern in ignored)
+    ]
+    assert not missing, f"README's tree (or .gitignore) lacks {sorted(missing)}"
