@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BioClinical ModernBERT in JAX: continued pretraining of ModernBERT on biomedical and clinical text."""
+"""BioClinical ModernBERT in JAX: ModernBERT, pretrained on with biomedical and clinical text."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run would do: steps, tokens, packing, memory, disk and learning rates, before it starts."""
+"""What a run would do: steps, tokens, packing, memory, disk and learning rates."""
 
 import functools
 import math

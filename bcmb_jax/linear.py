@@ -65,19 +65,28 @@ def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
     """`[*outputs, *inputs]` fp32: the product of `g` `[..., *outputs]` and `x` `[..., *inputs]`
     contracted over the leading axes."""
     leading = tuple(range(x.ndim - axes))
+    rows = math.prod(x.shape[: x.ndim - axes])
 
     def direct(g: jax.Array, x: jax.Array) -> jax.Array:
         return product(g, x, leading, leading)
 
-    def transposed(g: jax.Array, x: jax.Array) -> jax.Array:
-        rows = math.prod(x.shape[: x.ndim - axes])
+    def as_matrices(g: jax.Array, x: jax.Array) -> jax.Array:
+        # XLA's CPU backend: twice as fast as with several axes, and in bf16 with a transposed copy.
         g2, x2 = g.reshape(rows, -1), x.reshape(rows, -1)
-        dw = product(row_major_transpose(g2), x2, (1,), (0,))
+        if x.dtype == jnp.float32 or rows % 2:
+            dw = product(g2, x2, (0,), (0,))
+        else:
+            dw = product(row_major_transpose(g2), x2, (1,), (0,))
         return dw.reshape(g.shape[len(leading) :] + x.shape[len(leading) :])
 
-    if x.dtype == jnp.float32 or math.prod(x.shape[: x.ndim - axes]) % 2:
-        return direct(g, x)
-    return lax.platform_dependent(g, x, cpu=transposed, default=direct)
+    return lax.platform_dependent(g, x, cpu=as_matrices, default=direct)
+
+
+def column_sums(x: jax.Array) -> jax.Array:
+    """`[..., n]` fp32 summed over all but the last axis, as a product: a column reduction of XLA's
+    CPU backend is a hundred times slower."""
+    leading = tuple(range(x.ndim - 1))
+    return product(jnp.ones(x.shape[:-1], x.dtype), x, leading, leading)
 
 
 def row_major_transpose(x: jax.Array) -> jax.Array:

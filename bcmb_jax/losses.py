@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.linear import linear, product, weight_gradient
+from bcmb_jax.linear import column_sums, linear, product, weight_gradient
 
-LOGITS_AT_ONCE = 2**27  # 0.5 GB of fp32 logits over all devices
+LOGITS_AT_ONCE = 2**25  # 134 MB of fp32 logits over all devices
 
 
 class Sums(NamedTuple):
@@ -59,19 +59,22 @@ def chunks_of_places(shape: tuple[int, ...], vocab_size: int) -> int:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _cross_entropy(hidden, weight, bias, targets, loss_weights, pieces):
     def piece(sums, part):
-        loss, correct, _ = _logits_and_sums(weight, bias, *part)
+        loss, correct, _ = _softmax_and_sums(weight, bias, *part)
         return (sums[0] + loss, sums[1] + correct), None
 
     sums, _ = lax.scan(piece, (0.0, 0.0), cut_places((hidden, targets, loss_weights), pieces))
     return sums
 
 
-def _logits_and_sums(weight, bias, hidden, targets, loss_weights):
+def _softmax_and_sums(weight, bias, hidden, targets, loss_weights):
     logits = linear(hidden, weight, hidden.dtype) + bias.reshape(1, 1, -1)
-    lse = jax.nn.logsumexp(logits, axis=-1)
-    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    correct = (logits.argmax(-1) == targets) * loss_weights
-    return ((lse - at_target) * loss_weights).sum(), correct.sum(), (logits, lse)
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+    top = logits.max(-1, keepdims=True)
+    powers = jnp.exp(logits - top)
+    total = powers.sum(-1, keepdims=True)
+    loss = ((top + jnp.log(total) - at_target)[..., 0] * loss_weights).sum()
+    correct = ((at_target >= top)[..., 0] * loss_weights).sum()
+    return loss, correct, (powers, total)
 
 
 def _fwd(hidden, weight, bias, targets, loss_weights, pieces):
@@ -79,13 +82,14 @@ def _fwd(hidden, weight, bias, targets, loss_weights, pieces):
     # K × V is kept or computed twice.
     def piece(sums, part):
         hidden, targets, loss_weights = part
-        loss, correct, (logits, lse) = _logits_and_sums(weight, bias, *part)
-        expected = jax.nn.one_hot(targets, logits.shape[-1], dtype=jnp.float32)
-        dlogits = (jnp.exp(logits - lse[..., None]) - expected) * loss_weights[..., None]
+        loss, correct, (powers, total) = _softmax_and_sums(weight, bias, *part)
+        token = lax.broadcasted_iota(jnp.int32, powers.shape, 2)
+        dlogits = powers * (loss_weights[..., None] / total)
+        dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)
         rounded = dlogits.astype(hidden.dtype)
         dhidden = product(rounded, weight.astype(hidden.dtype), (2,), (0,))
         dweight = sums[2] + weight_gradient(rounded, hidden, 1)
-        dbias = sums[3] + dlogits.sum((0, 1))
+        dbias = sums[3] + column_sums(dlogits)
         return (sums[0] + loss, sums[1] + correct, dweight, dbias), dhidden.astype(hidden.dtype)
 
     zeros = (0.0, 0.0, jnp.zeros_like(weight), jnp.zeros_like(bias))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, and the terminal. Never a word of text."""
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, the terminal. Never a word of text."""
 
 import json
 import os
@@ -93,6 +93,6 @@ def train_flops_per_token(config: ModelConfig, mean_segment: float, predicted: f
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, kind: str, devices: int) -> float | None:
-    """Share of the devices' bf16 peak that the model's own FLOPs use; None if the peak is unknown."""
+    """Share of the devices' bf16 peak that the model's FLOPs use; None if it is unknown."""
     peak = next((peak for name, peak in PEAK_FLOPS.items() if name in kind), None)
     return tokens_per_second * flops_per_token / (peak * devices) if peak else None

@@ -69,8 +69,8 @@ def stable_adamw(
             mask = jax.tree.map(lambda _: True, params)
 
         def tensor(g, m, v, p, decays):
-            m = m + gain1 * (g - m)
-            v = v + gain2 * (jnp.square(g) - v)
+            m = (1 - gain1) * m + gain1 * g
+            v = (1 - gain2) * v + gain2 * jnp.square(g)
             rms = jnp.sqrt(jnp.mean(jnp.square(g) / jnp.maximum(v, eps**2)))
             eta = learning_rate / jnp.maximum(1.0, rms)
             decayed = eta / state.max_lr * weight_decay if decays else 0.0

@@ -41,7 +41,7 @@ class Initial(NamedTuple):
 
 
 class StopSignal:
-    """Whether SIGTERM, SIGUSR1 or SIGINT has asked the run to save and stop (a second SIGINT kills).
+    """Whether SIGTERM, SIGUSR1 or SIGINT has asked the run to save and stop (SIGINT again kills).
 
     SLURM sends such a signal before it takes the machine back (`#SBATCH --signal`). Use it with
     `with`, in the main thread; the handlers that were there come back at the end.
@@ -93,7 +93,7 @@ def init_state(
 def place_initial(
     initial: Initial, optimizer: optax.GradientTransformation, like: TrainState, origin: str
 ) -> TrainState:
-    """The state that starts from `initial`; its moments, step and `max_lr` come along if it has any.
+    """The state that starts from `initial`, with its moments, step and `max_lr` if it has any.
 
     Raises:
       InputError: its tensors are not those of the model (`origin` names where they are from).

@@ -205,7 +205,7 @@ def train_step(
     metrics = StepMetrics(
         loss=sums.loss / sums.weight,
         masked_accuracy=sums.correct / sums.weight,
-        grad_norm=optax.global_norm(grads),
+        grad_norm=optax.tree.norm(grads),
         clipped_fraction=opt_state.clipped_fraction,
     )
     return TrainState(optax.apply_updates(state.params, updates), opt_state), metrics

@@ -4,9 +4,9 @@
 python scripts/train.py --config configs/continue.py:shards/notes --workdir runs/notes \
     --config.init_from=modernbert-base-or-any-checkpoint
 
-The lengths follow from the size of the folder: three passes (the paper's phase 2), steps small enough
-that there are at least about 500 of them, a warm-up over 2 % and the 1 - sqrt decay over the rest.
-`--plan` prints what that means before anything runs.
+The lengths follow from the size of the folder: three passes (the paper's phase 2), steps so small
+that there are about 500 of them at least, and the 1 - sqrt decay over all of it. `--plan` prints
+what that means before anything runs.
 """
 
 import json

@@ -4,8 +4,8 @@
 python scripts/train.py --config configs/phase1.py:base --workdir runs/phase1 \
     --config.init_from=CHECKPOINT --config.data.train="('shards/pubmed', 'shards/pmc', …)"
 
-`:base` or `:large`. The paper: 8 H100, four days (base) and eleven (large), seven times … 12 (base)
-or 7 (large) rows a GPU at once. Sources are mixed as they are; set data.weights for other shares.
+`:base` or `:large`. The paper used 8 H100 GPUs, for base about four days, with 12 rows (large: 7) a
+GPU at once. Sources are mixed as they are; set data.weights for other shares.
 """
 
 from configs import base

@@ -4,9 +4,9 @@
 python scripts/train.py --config configs/phase2.py:base --workdir runs/phase2 \
     --config.init_from=runs/phase1 --config.data.train="('shards/mimic', …)"
 
-`:base`, `:large`: three passes over 2.75 B clinical tokens. `:bio_base`, `:bio_large`: one pass over
-50.7 B biomedical tokens. The learning rate falls as 1 - sqrt over the whole phase, for `:large` over
-its last third. `init_from` carries phase 1's optimizer moments and step along.
+`:base`, `:large`: three passes over 2.75 B clinical tokens. `:bio_base`, `:bio_large`: one pass
+over 50.7 B biomedical tokens. The learning rate falls as 1 - sqrt over the whole phase, for
+`:large` over its last third. `init_from` carries phase 1's optimizer moments and step along.
 """
 
 from configs import phase1

@@ -39,9 +39,7 @@ class PretrainedModel:
         self.tokenizer_directory = weights.tokenizer
         self.head = "encoder" if weights.encoder_only else "masked_lm"
         self.params: dict[str, jax.Array] = jax.device_put(weights.params)
-        self._apply = jax.jit(
-            functools.partial(_apply, self.config, self.head, compute_dtype(precision))
-        )
+        self.dtype = compute_dtype(precision)
 
     def __call__(
         self, tokens: Any, segment_ids: Any | None = None, positions: Any | None = None
@@ -50,7 +48,7 @@ class PretrainedModel:
 
         Args:
           tokens: `[B, L]` int32.
-          segment_ids: `[B, L]`, 1, 2, … in contiguous runs and 0 for padding; None: all one segment.
+          segment_ids: `[B, L]`, 1, 2, … in contiguous runs, 0 = padding; None: all one segment.
           positions: `[B, L]`; None: from 0 in each segment.
 
         Raises:
@@ -63,20 +61,26 @@ class PretrainedModel:
                     f"tokens reach from {low} to {high}; the model has {self.config.vocab_size}"
                 )
         tokens = jnp.asarray(tokens, jnp.int32)
-        segment_ids = (
-            jnp.ones_like(tokens) if segment_ids is None else jnp.asarray(segment_ids, jnp.int32)
-        )
-        positions = (
-            segment_positions(segment_ids)
-            if positions is None
-            else jnp.asarray(positions, jnp.int32)
-        )
-        if tokens.ndim != 2 or not tokens.shape == segment_ids.shape == positions.shape:
+        rows = [
+            tokens,
+            *(jnp.asarray(x, jnp.int32) for x in (segment_ids, positions) if x is not None),
+        ]
+        if tokens.ndim != 2 or any(x.shape != tokens.shape for x in rows):
             raise InputError(
                 "tokens, segment_ids and positions must have one shape [rows, length], not "
-                f"{tokens.shape}, {segment_ids.shape}, {positions.shape}"
+                + ", ".join(str(x.shape) for x in rows)
             )
-        return self._apply(self.params, tokens, segment_ids, positions)
+        if segment_ids is None:
+            segment_ids = jnp.ones_like(tokens)
+        if positions is None:
+            positions = segment_positions(jnp.asarray(segment_ids, jnp.int32))
+        return _apply(
+            self.config,
+            self.head,
+            self.dtype,
+            self.params,
+            *(jnp.asarray(x, jnp.int32) for x in (tokens, segment_ids, positions)),
+        )
 
     @property
     def weights(self) -> Weights:
@@ -133,6 +137,7 @@ def load_initial(path_or_id: str | Path) -> Initial:
     return Initial(weights.params, weights.opt_state)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _apply(config, head, dtype, params, tokens, segment_ids, positions) -> jax.Array:
     encoder_only = head == "encoder"
     make = ModernBert if encoder_only else ModernBertForMaskedLM

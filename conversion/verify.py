@@ -39,7 +39,7 @@ class Differences(NamedTuple):
 
 
 def verify(source: Weights, written: Path) -> Differences:
-    """Read `written` again; compare it with `source`, and with transformers where that is installed.
+    """Read `written` again; compare it with `source`, and with transformers where there is torch.
 
     Raises:
       InputError: they are not the same model.
@@ -109,20 +109,20 @@ def compare_logits(
 
 def make_inputs(source: Weights) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Random tokens as `(tokens, segment_ids)`: padded rows, a packed row, a long row."""
+    # Two shapes, since each is compiled once.
     long = min(LONG, source.config.max_position_embeddings)
     layouts = {
-        "padded": [[(1, 40)], [(1, 64)], [(1, 3)]],
-        "packed": [[(1, 5), (2, 150), (3, 1), (4, 90)]],
-        "long": [[(1, long)]],
+        "padded": ([40], [250], 256),
+        "packed": ([5, 150, 1, 90], [130, 100], 256),
+        "long": ([long], long),
     }
     rng = np.random.default_rng(0)
     inputs = {}
-    for kind, rows in layouts.items():
-        documents = [np.concatenate([np.full(n, s, np.int32) for s, n in row]) for row in rows]
-        length = max(map(len, documents)) + (8 if kind != "long" else 0)
+    for kind, (*rows, length) in layouts.items():
+        documents = [np.repeat(np.arange(1, len(row) + 1), row) for row in rows]
         segment_ids = np.stack([np.pad(row, (0, length - len(row))) for row in documents])
         tokens = rng.integers(0, source.config.vocab_size, segment_ids.shape, dtype=np.int32)
-        inputs[kind] = tokens, segment_ids
+        inputs[kind] = tokens, segment_ids.astype(np.int32)
     return inputs
 
 

@@ -14,7 +14,9 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.optimizer import StableAdamWState
 from conversion import huggingface
+from conversion.config_json import read_config
 from conversion.mapping import check_complete, table
+from conversion.tokenizer_files import write_tokenizer
 
 OURS_TO_REPLACE = (
     "config.json",
@@ -66,7 +68,7 @@ def read(path_or_id: str | Path, *, encoder_only: bool = False) -> Weights:
 
 
 def _read_huggingface(folder: Path, encoder_only: bool) -> Weights:
-    config, token_ids = huggingface.read_config(folder)
+    config, token_ids = read_config(folder)
     params = huggingface.read_weights(folder, table(config, encoder_only=encoder_only))
     has_tokenizer = (folder / "tokenizer.json").is_file()
     return Weights(config, params, token_ids, folder if has_tokenizer else None, folder)
@@ -95,7 +97,7 @@ def write_huggingface(weights: Weights, directory: Path) -> None:
     """Into an existing, empty folder, for transformers 4.48 … 5.x."""
     token_ids = weights.token_ids
     if weights.tokenizer is not None:
-        token_ids = huggingface.write_tokenizer(weights.tokenizer, directory, weights.config)
+        token_ids = write_tokenizer(weights.tokenizer, directory, weights.config)
     rows = table(weights.config, encoder_only=weights.encoder_only)
     huggingface.write_model(directory, weights.config, weights.params, rows, token_ids)
 
@@ -107,7 +109,7 @@ def write_orbax(weights: Weights, directory: Path) -> None:
     directory.rmdir()  # Orbax makes it
     checkpoint.save_weights(directory, weights.params, facts)
     if weights.tokenizer is not None:
-        huggingface.write_tokenizer(weights.tokenizer, directory / "tokenizer", weights.config)
+        write_tokenizer(weights.tokenizer, directory / "tokenizer", weights.config)
 
 
 def publish(directory: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:

@@ -6,6 +6,8 @@ Without --text, a few sentences for a model of the demo's synthetic notes.
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -30,21 +32,21 @@ def main() -> None:
         raise InputError(f"{options.model} has no tokenizer.json; put its tokenizer's files there")
     tokenizer = load_tokenizer(str(model.tokenizer_directory))
     texts = options.text or DEMO_CLOZES
-    rows = encode_clozes(tokenizer, texts)
+    rows = encode_clozes(model.tokenizer_directory, tokenizer, texts)
     for text, predictions in zip(texts, fill(model, tokenizer, rows, options.top), strict=True):
         print(f"\n{text}")
         for place in predictions:
             print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in place))
 
 
-def encode_clozes(tokenizer: Tokenizer, texts: list[str] | tuple[str, ...]) -> list[np.ndarray]:
+def encode_clozes(directory: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     """Token ids of each text with `[CLS]` and `[SEP]`, as transformers gives them.
 
     Raises:
       InputError: a text without a mask.
     """
     # Our tokenizer reads "[MASK]" as text, since notes are never to contain special tokens.
-    backend = tokenizers.Tokenizer.from_file(str(tokenizer.directory / "tokenizer.json"))
+    backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
     backend.no_truncation()
     cls, sep = tokenizer.special.cls, tokenizer.special.sep
     rows = [[cls, *backend.encode(text, add_special_tokens=False).ids, sep] for text in texts]

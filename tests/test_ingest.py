@@ -52,6 +52,8 @@ def test_csv_counts_what_it_cannot_use(tmp_path: Path) -> None:
 def test_an_open_quote_is_an_error_and_not_one_long_document(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at line 3 is still open at the end, line 4"):
         records(tmp_path, b'id,text\n1,a\n2,"b\n3,c\n', "csv")
+    cut = b'id,text\n1,a\n2,"b'
+    assert records(tmp_path, cut, "csv") == [("a", 2), ("broken: misplaced quote", 3)]
 
 
 def test_tsv(tmp_path: Path) -> None:

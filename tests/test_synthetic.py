@@ -30,7 +30,7 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 
 SEED = 5
-NOTES_SHA256 = "ab0a54181b0a720a67f9ee0b3e9e28b3970f329a52ce2bf5681bbcb31b0ff636"
+NOTES_SHA256 = "f8e91a3bb42010b6513520cecbde73446d8f1f58eff854318ef0511faafc6054"
 VOCABULARY = 2048
 CLOZES = (  # the answer, and where in the notes it is learned
     (" woman", r"(?:Mrs|Ms)\. \w+ is an? \d+ year old( \w+)"),
@@ -105,7 +105,9 @@ def test_notes_of_a_patient_agree(notes: list[Note]) -> None:
         ages = re.findall(r"\b(\d+)(?:-year-old| year old| y/o|yo)", text)
         assert set(ages) <= {str(patient.age)}
         if "{other}" not in "".join(patient.problem):
-            assert f" {patient.facts['other']} " not in _without_fixed_words(text), patient.identifier
+            assert f" {patient.facts['other']} " not in _without_fixed_words(text), (
+                patient.identifier
+            )
     assert shared > 100
 
 
@@ -260,7 +262,7 @@ def _prepare(folder: Path, **options: float) -> Path:
 
 
 def _stamps(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+    return {str(path): path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
 
 
 def test_prepared_shards_hold_every_note_and_split_by_patient(tmp_path: Path) -> None:
@@ -283,16 +285,15 @@ def test_prepared_shards_hold_every_note_and_split_by_patient(tmp_path: Path) ->
 def test_what_is_there_is_used_again_and_other_options_replace_it(tmp_path: Path) -> None:
     folder = tmp_path / "made"
     _prepare(folder)
-    before = _stamps(folder)
+    before = _stamps(tmp_path)
     _prepare(folder)
-    assert _stamps(folder) == before
+    assert _stamps(tmp_path) == before, "not even a temporary folder beside it"
     _prepare(folder, seed=2)
-    assert {note.text for note in synthetic_notes(60, 2)}  # the seed is another corpus
-    after = _stamps(folder)
+    after = _stamps(tmp_path)
     assert after.keys() == before.keys() and after != before
-    assert json.loads((folder / "synthetic.json").read_text())["seed"] == 2
     marker = json.loads((folder / "synthetic.json").read_text())
-    (folder / "synthetic.json").write_text(json.dumps({**marker, "code": "older"}))
+    assert marker["seed"] == 2
+    (folder / "synthetic.json").write_text(json.dumps({**marker, "code": marker["code"][::-1]}))
     _prepare(folder, seed=2)
     assert json.loads((folder / "synthetic.json").read_text()) == marker
 

@@ -7,8 +7,6 @@ comes from the key intervals, so a packed row costs the sum of its documents' sq
 square of its length, and a wide window costs its width.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax

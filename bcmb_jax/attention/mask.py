@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which keys a query sees: one contiguous interval, the contract of every attention kernel.
 
-In a packed row, segment ids are 1, 2, … in contiguous runs and 0 is padding. Query `i` sees the keys
-`[max(segment_start, i - window), min(segment_end, i + window + 1))`; `window=None` is a global layer.
+In a packed row, segment ids are 1, 2, … in contiguous runs and 0 is padding. Query `i` sees the
+keys `[max(segment_start, i - window), min(segment_end, i + window + 1))`; `window=None` is a
+global layer.
 Two segments and a padding position, window 1 (`#` is seen):
 
     segment_ids  1 1 1 2 2 0          start  0 0 1 3 3 0

@@ -22,7 +22,7 @@ INIT_STD = 0.02
 
 
 def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
-    """Cut at two `std` and not rescaled, as upstream does (RECIPE §2): the real std is 0.88 `std`."""
+    """Cut at two `std`, not rescaled, as upstream does (RECIPE §2): the real std is 0.88 `std`."""
     return nnx.Param(std * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape))
 
 

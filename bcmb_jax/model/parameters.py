@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters as one flat dict: checkpoint name → array, the form everything outside the model uses."""
+"""Parameters as one flat dict, checkpoint name → array: their form outside the model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

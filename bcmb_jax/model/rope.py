@@ -10,7 +10,7 @@ def rope_table(positions: jax.Array, theta: float, head_size: int) -> tuple[jax.
     """`(cos, sin)`, each `[B, L, 1, head_size / 2]` fp32, for `positions` `[B, L]`."""
     # Fidelity: upstream rounds the tables to bf16 when it trains in bf16; here they stay fp32.
     frequencies = 1.0 / theta ** (np.arange(0, head_size, 2, dtype=np.float32) / head_size)
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies.astype(np.float32)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies.reshape(1, 1, 1, -1)
     return jnp.cos(angles), jnp.sin(angles)
 
 

@@ -52,7 +52,8 @@ def _rows(lines: Any, file: str, delimiter: str) -> Iterator[tuple[int, list[str
         except StopIteration:
             return
         except csv.Error as error:
-            if "unexpected end of data" in str(error):
+            # A last line cut short loses itself; a quote left open earlier would swallow the rest.
+            if "unexpected end of data" in str(error) and rows.line_num > line:
                 raise InputError(
                     f"{file}: a quote opened in the record at line {line} is still open at the "
                     f"end, line {rows.line_num}: close it, or double quotes inside fields"

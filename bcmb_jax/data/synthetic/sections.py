@@ -176,9 +176,8 @@ class Sections(Writer):
         return f"{opinion}\n{self.lines(advice)}"
 
     def discharge(self) -> str:
-        new, old = self.patient.discharge, self.patient.home
-        lists = [self.orders(new, "[START |NEW: ||]")] if new else []
-        return "\n".join([*lists, self.orders(old, "[CONTINUE ||]")] if old else lists)
+        new = self.patient.discharge
+        return self.orders((*new, *self.patient.home), new)
 
     def condition(self) -> str:
         return self.sentences(

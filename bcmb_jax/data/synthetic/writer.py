@@ -123,8 +123,8 @@ class Writer:
             return said
         return " ".join(_SPELLED_OUT.get(word, word) for word in said.split(" "))
 
-    def orders(self, orders: Sequence[Order], verb: str = "") -> str:
-        said = [verb + self.order(order) for order in orders]
+    def orders(self, orders: Sequence[Order], new: Sequence[Order] = ()) -> str:
+        said = [("[START |NEW: ||]" if o in new else "") + self.order(o) for o in orders]
         if self.draw.chance(0.4):
             said = [f"{s} for {o.reason}" for s, o in zip(said, orders, strict=True)]
         if not said:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face's config.json of a ModernBERT, in both dialects.
+
+transformers 4 names thetas and the layer pattern one way (`global_rope_theta`, …), transformers 5
+another (`rope_parameters`, `layer_types`), and neither says so when it ignores the other's keys. So
+both are read, and both are written.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import ModelConfig
+
+TOKEN_IDS = {"cls": 50281, "sep": 50282, "pad": 50283}
+"""The special tokens a config names, and transformers' defaults for them."""
+
+# What ModernBERT may have in transformers and does not have here, nor in any published checkpoint.
+REQUIRED = {
+    "model_type": "modernbert",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "norm_bias": False,
+    "classifier_bias": False,
+    "decoder_bias": True,
+    "tie_word_embeddings": True,
+    "hidden_activation": "gelu",
+    "classifier_activation": "gelu",
+    "rope_scaling": None,
+}
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "local_attention",
+    "norm_eps",
+    "max_position_embeddings",
+)
+LAYER_TYPES = {"global": "full_attention", "local": "sliding_attention"}
+
+
+def read_config(directory: Path) -> tuple[ModelConfig, dict[str, int | None]]:
+    """`(config, token ids by role)` of a folder's config.json; unknown keys are ignored.
+
+    Raises:
+      InputError: it is not a ModernBERT, or one with parts that do not exist here.
+    """
+    file = directory / "config.json"
+    values = read_json(file)
+    for key, only in REQUIRED.items():
+        if values.get(key, only) != only or (key == "model_type" and key not in values):
+            raise InputError(f"{file} has {key} {values.get(key)!r}; only {only!r} exists here")
+    try:
+        sizes = {key: values[key] for key in SIZES if key in values}
+        sizes |= {"global_attn_every_n_layers": _every(values), **_thetas(values)}
+        config = ModelConfig(**sizes)
+    except (InputError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{file}: {error}") from error
+    token_ids = {role: values.get(f"{role}_token_id", i) for role, i in TOKEN_IDS.items()}
+    fits = {
+        role: index if index is not None and 0 <= index < config.vocab_size else None
+        for role, index in token_ids.items()
+    }
+    return config, fits
+
+
+def config_json(
+    config: ModelConfig, token_ids: Mapping[str, int | None], *, encoder_only: bool = False
+) -> dict[str, Any]:
+    """What config.json says of a model, for transformers 4.48 … 5.x."""
+    ids = {role: token_ids.get(role) for role in TOKEN_IDS}
+    thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
+    return {
+        "architectures": ["ModernBertModel" if encoder_only else "ModernBertForMaskedLM"],
+        **{key: only for key, only in REQUIRED.items() if only is not None},
+        **{key: getattr(config, key) for key in SIZES},
+        **{f"{role}_token_id": index for role, index in ids.items()},
+        "bos_token_id": ids["cls"],
+        "eos_token_id": ids["sep"],
+        # Not our training dropout: theirs would drop attention weights too when fine-tuning.
+        "attention_dropout": 0.0,
+        "embedding_dropout": 0.0,
+        "mlp_dropout": 0.0,
+        "classifier_dropout": 0.0,
+        "classifier_pooling": "mean",
+        "initializer_range": 0.02,
+        "initializer_cutoff_factor": 2.0,
+        "torch_dtype": "float32",
+        # transformers 4
+        "global_attn_every_n_layers": config.global_attn_every_n_layers,
+        "global_rope_theta": config.global_rope_theta,
+        "local_rope_theta": config.local_rope_theta,
+        # transformers 5
+        "layer_types": [LAYER_TYPES[kind] for kind in config.layer_types],
+        "rope_parameters": {
+            LAYER_TYPES[kind]: {"rope_type": "default", "rope_theta": theta}
+            for kind, theta in thetas.items()
+        },
+    }
+
+
+def _every(values: Mapping[str, Any]) -> int:
+    """Every how many layers one is global, from either dialect."""
+    kinds = values.get("layer_types")
+    if kinds is None:
+        return values.get("global_attn_every_n_layers", ModelConfig.global_attn_every_n_layers)
+    later = [i for i, kind in enumerate(kinds) if i and kind == LAYER_TYPES["global"]]
+    every = values.get("global_attn_every_n_layers", min(later, default=max(len(kinds), 1)))
+    expected = [LAYER_TYPES["local" if i % every else "global"] for i in range(len(kinds))]
+    if kinds != expected or len(kinds) != values.get("num_hidden_layers", len(kinds)):
+        raise InputError(
+            f"layer_types is not a full_attention layer every {every} of "
+            f"{values.get('num_hidden_layers', len(kinds))} layers; only such patterns exist here"
+        )
+    return every
+
+
+def _thetas(values: Mapping[str, Any]) -> dict[str, float]:
+    thetas = {}
+    for kind, name in LAYER_TYPES.items():
+        key = f"{kind}_rope_theta"
+        rope = (values.get("rope_parameters") or {}).get(name) or {}
+        if rope.get("rope_type", "default") != "default":
+            raise InputError(
+                f"rope_parameters.{name}.rope_type is {rope['rope_type']!r}; only 'default' exists"
+            )
+        given = [x for x in (rope.get("rope_theta"), values.get(key)) if x is not None]
+        if len(set(given)) > 1:
+            raise InputError(
+                f"rope_parameters.{name}.rope_theta is {given[0]} and {key} {given[1]}; "
+                "transformers 5 reads the first and 4 the second; remove the wrong one"
+            )
+        if given:
+            thetas[key] = float(given[0])
+    if "local_rope_theta" in values and values["local_rope_theta"] is None:
+        # transformers 4: "as in global layers"
+        thetas.setdefault("local_rope_theta", thetas.get("global_rope_theta", 160_000.0))
+    return thetas
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} has no {file.name}; it is not a model's folder") from None
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same logits as transformers' ModernBERT, and no less exact."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.parity.models import (
+    NARROW,
+    our_logits,
+    our_parameters,
+    random_rows,
+    torch,
+    torch_logits,
+    torch_model,
+)
+
+pytestmark = pytest.mark.torch
+
+# Two correct fp32 programs differ in the order of their sums: 1e-6 here on logits of up to 30. The
+# smallest mistakes (a window off by one, GELU's tanh approximation) are 1e-3 and more.
+LOGIT_TOLERANCE = 2e-5
+# Against float64: ours may be twice as far as transformers', which is luck of rounding, no more.
+ERROR_RATIO = 2.0
+
+ROWS = {
+    "padded": random_rows([300], [17], [129], length=320),
+    "packed": random_rows([40, 1, 200, 2, 33], [5, 310], length=320),
+    "8192": random_rows([8192], length=8192),
+}
+
+
+@pytest.mark.parametrize("local_attention", [16, 128])
+@pytest.mark.parametrize("rows", ROWS)
+def test_logits_equal_those_of_transformers(rows: str, local_attention: int) -> None:
+    config = dataclasses.replace(NARROW, local_attention=local_attention)
+    tokens, segment_ids = ROWS[rows]
+    real = segment_ids > 0
+    model = torch_model(config)
+    ours = our_logits(our_parameters(model, config), tokens, segment_ids, config)
+    assert np.abs(ours[real]).max() > 5  # logits that would show a difference
+    for attention in ("sdpa", "eager"):
+        model.set_attn_implementation(attention)
+        theirs = torch_logits(model, tokens, segment_ids)
+        assert np.abs(ours - theirs)[real].max() <= LOGIT_TOLERANCE, attention
+
+
+def test_thetas_and_the_pattern_of_layers_are_the_configs() -> None:
+    config = dataclasses.replace(
+        NARROW,
+        num_hidden_layers=5,
+        global_attn_every_n_layers=2,
+        local_attention=30,
+        global_rope_theta=5000.0,
+        local_rope_theta=700.0,
+        norm_eps=1e-3,
+    )
+    model = torch_model(config)
+    tokens, segment_ids = ROWS["packed"]
+    ours = our_logits(our_parameters(model, config), tokens, segment_ids, config)
+    real = segment_ids > 0
+    theirs = torch_logits(model, tokens, segment_ids)
+    assert np.abs(ours - theirs)[real].max() <= LOGIT_TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_as_exact_as_transformers_on_heavy_tailed_weights(dtype: str, seed: int) -> None:
+    tokens, segment_ids = ROWS["padded"]
+    real = segment_ids > 0
+    model = torch_model(seed=seed, tails=3.0)
+    params = our_parameters(model)
+    ours = our_logits(params, tokens, segment_ids, dtype=jnp.dtype(dtype))[real]
+    theirs = torch_logits(model.to(getattr(torch, dtype)), tokens, segment_ids)[real]
+    exact = torch_logits(torch_model(seed=seed, tails=3.0).double(), tokens, segment_ids)[real]
+    for norm in (np.max, lambda x: np.sqrt(np.square(x).mean())):
+        error, their_error = (norm(np.abs(x - exact)) for x in (ours, theirs))
+        print(f"{dtype}: ours {error:.2e}, transformers {their_error:.2e} of {norm(np.abs(exact))}")
+        assert error <= ERROR_RATIO * their_error
