@@ -8,7 +8,7 @@ and any number of processes.
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,10 @@ from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.optimizer import StableAdamWState
 
 log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint that cannot be read, or whose tensors are not what was saved."""
 
 
 class TrainState(NamedTuple):
@@ -76,24 +80,30 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Progress, dict[str, Any]] | None:
+    def restore(
+        self, like: TrainState, check: Callable[[Mapping[str, Any]], None]
+    ) -> tuple[TrainState, Progress] | None:
         """The newest checkpoint that is whole, or None if there is none at all.
 
         Args:
           like: `jax.ShapeDtypeStruct`s with shardings.
+          check: of a checkpoint's facts; raises if this is another run's.
 
         Raises:
           InputError: there are checkpoints, and not one is whole.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
+            folder = self.directory / str(step)
             try:
-                state, meta = load(self.directory / str(step), like)
-            except InputError as error:
+                meta = read_meta(folder)
+                check(meta)
+                state, _ = load(folder, like)
+            except DamagedCheckpoint as error:
                 log.error("%s; trying the one before", error)
                 self._set_aside(step)
-                continue
-            return state, Progress(**meta["progress"]), meta
+            else:
+                return state, Progress(**meta["progress"])
         if steps:
             raise InputError(
                 f"none of the {len(steps)} checkpoints in {self.directory} is whole; they were "
@@ -134,18 +144,17 @@ def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, d
     """One checkpoint folder, checked; `like=None` restores what is there as host arrays.
 
     Raises:
-      InputError: it is damaged (the message names the file or the tensor).
+      DamagedCheckpoint: the message names the file or the tensor.
     """
+    meta = read_meta(directory)
     try:
-        meta = read_meta(directory)
         state = _restore(directory / "state", like)
     except Exception as error:  # Orbax raises many types for a damaged folder
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error)
-        raise InputError(f"checkpoint {directory} cannot be read: {reason}") from error
+        raise _unreadable(directory, error) from error
     found = checksums(state)
     wrong = sorted(name for name, value in meta["checksums"].items() if found.get(name) != value)
     if wrong or len(found) != len(meta["checksums"]):
-        raise InputError(
+        raise DamagedCheckpoint(
             f"checkpoint {directory} is damaged: {len(wrong)} of {len(found)} tensors do not have "
             f"their checksum, first {wrong[:1]}"
         )
@@ -170,9 +179,21 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
-    """A checkpoint's JSON."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(directory / "meta")
+    """A checkpoint's JSON.
+
+    Raises:
+      DamagedCheckpoint: it cannot be read.
+    """
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return reader.restore(directory / "meta")
+    except Exception as error:
+        raise _unreadable(directory, error) from error
+
+
+def _unreadable(directory: Path, error: Exception) -> DamagedCheckpoint:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return DamagedCheckpoint(f"checkpoint {directory} cannot be read: {reason}")
 
 
 def latest(path: Path) -> Path:

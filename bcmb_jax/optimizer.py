@@ -24,14 +24,16 @@ import optax
 
 
 class StableAdamWState(NamedTuple):
-    step: jax.Array
+    """Arrays, or in their places whatever is said of them (shapes, shardings)."""
+
+    step: Any
     """int32: updates made; with the moments it must be carried (at step 1 they are ignored)."""
-    max_lr: jax.Array
+    max_lr: Any
     exp_avg: Any
     """`m`, shaped like the parameters."""
     exp_avg_sq: Any
     """`v`, shaped like the parameters."""
-    clipped_fraction: jax.Array
+    clipped_fraction: Any
     """Of tensors whose last update was clipped (`rms > 1`); for the metrics only."""
 
 

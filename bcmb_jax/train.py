@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
       InputError: something in the config or the data; FloatingPointError: the loss is not finite.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
+    multiplier(config, 0)  # refuses an unknown schedule before anything is written
     mesh = make_mesh(**config.mesh)
     model_config = ModelConfig(**config.model)
     corpus = open_corpus(
@@ -105,15 +107,13 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
     )
 
     # --- start: resume this workdir, else the given weights, else from scratch ------------------
-    shardings = parameter_shardings(mesh, shapes)
-    shardings = TrainState(shardings, optimizer_shardings(mesh, shardings))
-    like = abstract_state(shapes, optimizer, shardings)
+    placed = parameter_shardings(mesh, shapes)
+    like = abstract_state(shapes, optimizer, TrainState(placed, optimizer_shardings(mesh, placed)))
     facts = run_facts(config, corpus)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    restored = checkpoints.restore(like)
+    restored = checkpoints.restore(like, lambda meta: check_same_run(meta, facts, workdir))
     if restored is not None:
-        state, progress, meta = restored
-        check_same_run(meta, facts, workdir)
+        state, progress = restored
     else:
         progress = Progress(tokens_by_source={shards.name: 0 for shards in corpus.train})
         if initial is not None:
@@ -121,6 +121,11 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
         else:
             state = init_state(make_model, optimizer, config.seed, like)
     del initial, restored  # large arrays
+
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        if not (workdir / "tokenizer").exists():
+            corpus.tokenizer.save(workdir / "tokenizer")
 
     # --- loop ----------------------------------------------------------------------------------
     rows = evaluation_sets(config, corpus)

@@ -18,6 +18,8 @@ SIZES = {
 
 def get_config(size: str = "base") -> ConfigDict:
     """`:base` (ModernBERT-base, 149,655,232 parameters) or `:large` (395,881,664)."""
+    if size not in SIZES:
+        raise ValueError(f"there is no size {size!r}: choose from {', '.join(SIZES)}")
     config = ConfigDict()
 
     config.seed = 17  # of the data order, masking, dropout and initialisation

@@ -4,7 +4,7 @@
 python scripts/train.py --config configs/phase1.py:base --workdir runs/phase1 \
     --config.init_from=CHECKPOINT --config.data.train="('shards/pubmed', 'shards/pmc', …)"
 
-`:base` or `:large`. The paper used 8 H100 GPUs, for base about four days, with 12 rows (large: 7) a
+`:base` or `:large`. The paper took 8 H100 GPUs about four days (large: eight), with 12 (7) rows a
 GPU at once. Sources are mixed as they are; set data.weights for other shares.
 """
 

@@ -11,23 +11,23 @@ from configs import base
 
 def get_config():
     config = base.get_config()
-    config.max_tokens = 1_600_000
-    config.train_rows_per_step = 8
-    config.learning_rate = 3e-3
+    config.max_tokens = 2_000_000
+    config.train_rows_per_step = 4
+    config.learning_rate = 4e-3
     config.schedule.name = "warmup_stable_decay"
     config.schedule.warmup_tokens = 80_000
-    config.schedule.decay_tokens = 800_000
+    config.schedule.decay_tokens = 1_000_000
     config.data.row_length = 512
     config.data.max_document_length = 512
-    config.eval_every = 100
+    config.eval_every = 250
     config.eval_tokens = 40_000
-    config.save_every = 100
+    config.save_every = 250
     config.model.update(
         dict(
             vocab_size=2048,
             hidden_size=128,
             num_hidden_layers=4,
-            num_attention_heads=4,
+            num_attention_heads=2,
             intermediate_size=192,
             local_attention=64,
             attention_output_dropout=0.0,

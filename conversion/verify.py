@@ -112,13 +112,13 @@ def make_inputs(source: Weights) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     # Two shapes, since each is compiled once.
     long = min(LONG, source.config.max_position_embeddings)
     layouts = {
-        "padded": ([40], [250], 256),
-        "packed": ([5, 150, 1, 90], [130, 100], 256),
-        "long": ([long], long),
+        "padded": ([[40], [250]], 256),
+        "packed": ([[5, 150, 1, 90], [130, 100]], 256),
+        "long": ([[long]], long),
     }
     rng = np.random.default_rng(0)
     inputs = {}
-    for kind, (*rows, length) in layouts.items():
+    for kind, (rows, length) in layouts.items():
         documents = [np.repeat(np.arange(1, len(row) + 1), row) for row in rows]
         segment_ids = np.stack([np.pad(row, (0, length - len(row))) for row in documents])
         tokens = rng.integers(0, source.config.vocab_size, segment_ids.shape, dtype=np.int32)

@@ -69,7 +69,8 @@ def fill(
     probabilities, best = jax.lax.top_k(jax.nn.softmax(logits), top)
     filled: list[list[list[tuple[str, float]]]] = [[] for _ in rows]
     for row, ids, ps in zip(row_of, np.asarray(best), np.asarray(probabilities), strict=True):
-        words = [tokenizer.decode([token]).strip() for token in ids]
+        words = [tokenizer.decode([token]) for token in ids]
+        words = [word.strip() or repr(word) for word in words]  # a line end as '\n'
         filled[row].append(list(zip(words, ps.tolist(), strict=True)))
     return filled
 

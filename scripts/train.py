@@ -5,7 +5,7 @@ Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal 
 2 something to correct, told in one line. `--config.key=value` overrides a key of configs/base.py.
 """
 
-import json
+import difflib
 import logging
 import os
 import sys
@@ -21,7 +21,9 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.forecast import forecast
 from bcmb_jax.train import train
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # configs import one another
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # configs are a folder beside scripts
+
+from configs import base  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -41,17 +43,45 @@ def main() -> int:
         print(forecast(config))
         return 0
     initial = conversion.load_initial(config.init_from) if config.init_from else None
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     return train(config, workdir, initial)
+
+
+def check_keys(arguments: list[str]) -> None:
+    """Refuse `--config.KEY` that is not in configs/base.py, naming the nearest that is."""
+    known = list(_keys(base.get_config().to_dict()))
+    for argument in arguments:
+        key = argument.partition("=")[0].lstrip("-").removeprefix("config.")
+        if argument.lstrip("-").startswith("config.") and key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise InputError(
+                f"there is no key config.{key}; the nearest is config.{near[0]} (all are in "
+                "configs/base.py)"
+            )
+
+
+def _keys(config: dict, prefix: str = "") -> list[str]:
+    nested = [
+        _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+        for key, value in config.items()
+    ]
+    return [key for keys in nested for key in keys]
+
+
+def parse_flags() -> None:
+    check_keys(sys.argv[1:])
+    try:
+        flags.FLAGS(sys.argv)
+    except Exception as error:  # a config file is a program and may raise anything
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"cannot read the config: {reason}") from error
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
     try:
-        flags.FLAGS(sys.argv)
+        parse_flags()
         sys.exit(main())
-    except (InputError, FloatingPointError, flags.Error) as error:
+    except (InputError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -33,6 +33,9 @@ def open_corpus(config: Any, *, tokenizer: str, vocab_size: int, seed: int) -> C
       InputError: a missing or damaged folder, shards of another tokenizer, a vocabulary larger
         than the model's, weights that do not match the sources.
     """
+    for folder in (*config.train, *config.validation):
+        if not isinstance(folder, str):
+            raise InputError(f"data.train and data.validation name folders; {folder!r} is not one")
     train = tuple(open_shards(Path(d) / "train") for d in config.train)
     validation = tuple(open_shards(d) for d in _validation_folders(config))
     loaded = load_tokenizer(tokenizer or str(Path(config.train[0]) / "tokenizer"))

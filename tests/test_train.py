@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole runs on synthetic notes: they learn, resume to the bit, and refuse bad input in a line."""
+
+import json
+import logging
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from bcmb_jax import checkpoint
+from bcmb_jax.data.loader import Loader
+from bcmb_jax.data.synthetic import prepare_synthetic
+from bcmb_jax.errors import InputError
+from bcmb_jax.forecast import forecast
+from bcmb_jax.train import DONE, PREEMPTED, train
+from configs import base, phase1, phase2, tiny
+
+TIMINGS = {"tokens_per_second", "seconds_waiting_for_data", "mfu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs of the same program share its compilation, as users' runs may."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    return prepare_synthetic(folder, vocab_size=512, notes=150)
+
+
+@pytest.fixture
+def config(shards):
+    """Eight steps of eight rows of 128 tokens; saves at 4 and 8."""
+    config = tiny.get_config()
+    config.data.train = (str(shards),)
+    config.data.row_length = config.data.max_document_length = 128
+    config.train_rows_per_step, config.max_tokens = 8, 7_200
+    config.schedule.warmup_tokens, config.schedule.decay_tokens = 1000, 3000
+    config.eval_every, config.save_every, config.log_every, config.eval_tokens = 3, 4, 1, 2000
+    config.precision = "fp32"
+    small = dict(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    config.model.update(small | dict(intermediate_size=48, attention_output_dropout=0.1))
+    return config
+
+
+def lines(workdir):
+    read = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in read]
+
+
+def final_state(workdir):
+    return checkpoint.load(checkpoint.latest(workdir))
+
+
+def stop_after(monkeypatch, steps, action):
+    """Do `action` while the batch after `steps` more steps is fetched."""
+    original = Loader.batches
+
+    def batches(self, *position):
+        for count, item in enumerate(original(self, *position)):
+            if count == steps:
+                action()
+            yield item
+
+    monkeypatch.setattr(Loader, "batches", batches)
+
+
+class Crash(Exception):
+    pass
+
+
+def crash():
+    raise Crash
+
+
+def test_stopped_and_resumed_is_identical_to_the_bit(config, tmp_path, monkeypatch):
+    assert train(config, tmp_path / "undisturbed") == DONE
+    workdir = tmp_path / "disturbed"
+    for steps in (0, 2):  # stopped by a signal in the first step, then in the third from there
+        with monkeypatch.context() as patch:
+            stop_after(patch, steps, lambda: signal.raise_signal(signal.SIGTERM))
+            assert train(config, workdir) == PREEMPTED
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        stop_after(patch, 2, crash)  # in step 7, after the save of step 4
+        train(config, workdir)
+    assert train(config, workdir) == DONE
+
+    assert lines(workdir) == lines(tmp_path / "undisturbed")
+    (ours, our_meta), (theirs, their_meta) = map(final_state, (workdir, tmp_path / "undisturbed"))
+    assert our_meta["progress"] == their_meta["progress"]
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert train(config, workdir) == DONE  # nothing left to do
+    assert lines(workdir) == lines(tmp_path / "undisturbed")
+
+
+def test_metrics_checkpoint_and_files(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    train(config, tmp_path / "run")
+    written = lines(tmp_path / "run")
+    steps = [x for x in written if "loss" in x]
+    evaluations = [x for x in written if "eval/synthetic/loss" in x]
+    assert [x["step"] for x in steps] == list(range(1, 9))
+    assert [x["step"] for x in evaluations] == [3, 6, 8]
+    state, meta = final_state(tmp_path / "run")
+    assert meta["progress"]["tokens_seen"] == steps[-1]["tokens_seen"] >= config.max_tokens
+    assert sum(meta["progress"]["tokens_by_source"].values()) == steps[-1]["tokens_seen"]
+    assert state.opt_state.step == 8
+    names = {"checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"}
+    assert names <= {x.name for x in (tmp_path / "run").iterdir()}
+
+
+def test_training_learns(config, tmp_path):
+    config.max_tokens, config.eval_every = 60_000, 0
+    config.learning_rate, config.schedule.name = 1e-2, "constant_with_warmup"
+    train(config, tmp_path)
+    losses = [x["loss"] for x in lines(tmp_path) if "loss" in x]
+    assert np.mean(losses[-5:]) < losses[0] - 0.7
+
+
+def test_a_damaged_checkpoint_is_set_aside(config, tmp_path, caplog):
+    train(config, tmp_path)
+    newest = checkpoint.latest(tmp_path)
+    largest = max((x for x in newest.rglob("d/*") if x.is_file()), key=lambda x: x.stat().st_size)
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    largest.write_bytes(damaged)
+    with caplog.at_level(logging.ERROR):
+        assert train(config, tmp_path) == DONE
+    assert "trying the one before" in caplog.text
+    assert [x.name for x in (tmp_path / "checkpoints-damaged").iterdir()] == ["8-0"]
+    assert checkpoint.latest(tmp_path).name == "8"  # trained again from step 4
+
+
+def test_another_run_in_the_same_workdir_is_refused(config, tmp_path):
+    train(config, tmp_path)
+    config.model.hidden_size = 64
+    with pytest.raises(InputError, match="was started with model="):
+        train(config, tmp_path)
+    assert checkpoint.latest(tmp_path).name == "8"
+
+
+def test_a_nan_stops_the_run_before_it_is_saved(config, tmp_path):
+    config.learning_rate = float("inf")
+    with pytest.raises(FloatingPointError, match="loss of step 2 is nan"):
+        train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def _change(config, key, value):
+    config.update_from_flattened_dict({key: value})
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("data.train", ("/nowhere",), "/nowhere/train do not exist"),
+        ("model.vocab_size", 256, "vocabulary of 512, the model only 256"),
+        ("train_rows_per_step", 12, "12 does not divide over 8 devices"),
+        ("rows_per_microbatch", 3, "rows_per_microbatch"),
+        ("model.num_attention_heads", 3, "32 over 3 heads"),
+        ("schedule.name", "cosine", "'cosine' is not one of"),
+        ("precision", "fp16", "'fp16' is not 'bf16' or 'fp32'"),
+        ("mesh.data", 3, "is not the number of devices, 8"),
+        ("data.weights", (1.0, 2.0), "2 entries for the 1 folders"),
+        ("data.max_document_length", 129, "at most row_length 128"),
+    ],
+)
+def test_bad_config_is_one_line_and_leaves_nothing(config, tmp_path, key, value, message):
+    if key == "rows_per_microbatch":
+        config.train_rows_per_step = 32
+    _change(config, key, value)
+    for refuse in (forecast, lambda config: train(config, tmp_path / "run")):
+        with pytest.raises(InputError, match=message) as caught:
+            refuse(config)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
+    other = prepare_synthetic(tmp_path / "other", vocab_size=400, notes=150)
+    config.tokenizer = str(other / "tokenizer")
+    with pytest.raises(InputError, match="made with another tokenizer"):
+        train(config, tmp_path / "run")
+
+
+def test_forecast_tells_what_training_does(config, tmp_path):
+    text = forecast(config)
+    train(config, tmp_path)
+    steps = [x for x in lines(tmp_path) if "loss" in x]
+    assert f"about {len(steps):,} steps" in text
+    for word in ("documents", "packing", "checkpoints", "memory", "rate"):
+        assert word in text
+
+
+@pytest.mark.parametrize("size, rows, rate, decay", [
+    ("base", 576, 3e-4, 1e-5),
+    ("large", 616, 5e-5, 1e-6),
+])  # fmt: skip
+def test_recipe(size, rows, rate, decay):
+    one, two = phase1.get_config(size), phase2.get_config(size)
+    bio = phase2.get_config(f"bio_{size}")
+    for config in (one, two, bio):
+        assert config.train_rows_per_step * config.data.row_length == rows * 8192
+        assert (config.learning_rate, config.weight_decay) == (rate, decay)
+    assert [c.max_tokens for c in (one, two, bio)] == [
+        160_453_000_000,
+        8_247_337_000,
+        50_735_000_000,
+    ]
+    assert [c.mask_rate for c in (one, two, bio)] == [0.30, 0.15, 0.15]
+    assert two.schedule.decay_tokens == (8_247_337_000 if size == "base" else 2_749_112_000)
+    assert bio.schedule.decay_tokens == bio.max_tokens
+    assert set(base.get_config().keys()) == set(two.keys())
