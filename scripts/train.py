@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import conversion
+from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.forecast import forecast
@@ -31,6 +32,7 @@ PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop."
 
 
 def main() -> int:
+    keep_freed_memory()
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     if config is None:
         raise InputError("no --config; try --config configs/tiny.py")

@@ -81,10 +81,7 @@ def test_gradients_over_8192_tokens(local_attention: int) -> None:
 def test_training_steps_equal_torch() -> None:
     """Loss, gradients' scale and three StableAdamW steps, with packed rows in two microbatches."""
     rule = MaskingRule(0.3, 4, (0, 1, 2, 3, 4), np.arange(5, NARROW.vocab_size))
-    tokens, segment_ids = random_rows([60, 30], [100], [11, 80], [96], length=100, seed=3)
-    positions = np.asarray(segment_positions(jnp.asarray(segment_ids)))
-    flat = Batch(tokens, segment_ids, positions, np.arange(4, dtype=np.int32))
-    batch = Batch(*(x.reshape(2, 2, *x.shape[1:]) for x in flat))
+    tokens, whole = random_rows([60, 30], [100], [11, 80], [96], length=100, seed=3)
     rates, seed, decay, max_lr = (1e-3, 7e-4, 5e-4), 5, 1e-2, 1e-3
 
     optimizer = stable_adamw(weight_decay=decay, max_lr=max_lr, decay_mask=decays)
@@ -95,14 +92,21 @@ def test_training_steps_equal_torch() -> None:
         functools.partial(train_step, graph=our_graph(), optimizer=optimizer, rule=rule, seed=seed)
     )
     key = jax.random.split(jax.random.key(seed))[0]  # as train_step derives it
-    masked = jax.tree.map(np.asarray, mask_tokens(flat, rule, key))
     moments: dict = {}
-    for number, rate in enumerate(rates, 1):
+    for number, (rate, length) in enumerate(zip(rates, (100, 100, 15), strict=True), 1):
+        # Other masks in each step; few tokens in the last, for larger gradients, which are clipped.
+        row_ids = np.arange(4, dtype=np.int32) + 4 * number
+        segment_ids = np.where(np.arange(100)[None] < length, whole, 0)
+        positions = np.asarray(segment_positions(jnp.asarray(segment_ids)))
+        flat = Batch(tokens, segment_ids, positions, row_ids)
+        batch = Batch(*(x.reshape(2, 2, *x.shape[1:]) for x in flat))
+        masked = jax.tree.map(np.asarray, mask_tokens(flat, rule, key))
         state, metrics = step(state, batch, rate)
         loss = torch_loss(model, masked)
         loss.backward()
         assert abs(metrics.loss - loss.item()) <= LOSS_TOLERANCE
         torch_step(model, moments, number, rate, max_lr, decay)
+    assert metrics.clipped_fraction > 0.5  # or clipping would go untested
     change = {name: np.asarray(x) - start[name] for name, x in state.params.items()}
     after = by_our_shapes((name, x.detach()) for name, x in model.named_parameters())
     theirs = {name: x - start[name] for name, x in after.items()}
