@@ -106,45 +106,42 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
         donate_argnums=0,
     )
 
-    # --- start: resume this workdir, else the given weights, else from scratch ------------------
-    placed = parameter_shardings(mesh, shapes)
-    like = abstract_state(shapes, optimizer, TrainState(placed, optimizer_shardings(mesh, placed)))
-    facts = run_facts(config, corpus)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    restored = checkpoints.restore(like, lambda meta: check_same_run(meta, facts, workdir))
-    if restored is not None:
-        state, progress = restored
-    else:
-        progress = Progress(tokens_by_source={shards.name: 0 for shards in corpus.train})
-        if initial is not None:
-            state = place_initial(initial, optimizer, like, config.init_from)
+    with contextlib.ExitStack() as stack:
+        # --- start: resume this workdir, else the given weights, else from scratch --------------
+        placed = parameter_shardings(mesh, shapes)
+        shardings = TrainState(placed, optimizer_shardings(mesh, placed))
+        like = abstract_state(shapes, optimizer, shardings)
+        facts = run_facts(config, corpus)
+        checkpoints = stack.enter_context(
+            contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
+        )
+        restored = checkpoints.restore(like, lambda meta: check_same_run(meta, facts, workdir))
+        if restored is not None:
+            state, progress = restored
         else:
-            state = init_state(make_model, optimizer, config.seed, like)
-    del initial, restored  # large arrays
+            progress = Progress(tokens_by_source={shards.name: 0 for shards in corpus.train})
+            if initial is not None:
+                state = place_initial(initial, optimizer, like, config.init_from)
+            else:
+                state = init_state(make_model, optimizer, config.seed, like)
+        del initial, restored  # large arrays
+        keep_with_the_run(config, corpus, workdir)
 
-    if jax.process_index() == 0:
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        if not (workdir / "tokenizer").exists():
-            corpus.tokenizer.save(workdir / "tokenizer")
-
-    # --- loop ----------------------------------------------------------------------------------
-    rows = evaluation_sets(config, corpus)
-    evaluate = Evaluator(graph, rows, mesh)
-    loader = Loader(
-        corpus.train,
-        corpus.plan,
-        special=corpus.tokenizer.special,
-        rows_per_step=config.train_rows_per_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with (
-        jax.set_mesh(mesh),
-        StopSignal() as stop,
-        contextlib.closing(checkpoints),
-        contextlib.closing(loader.batches(*progress.position)) as batches,
-        make_reporter(config, corpus, progress, rows, workdir) as reporter,
-    ):
+        # --- loop -------------------------------------------------------------------------------
+        rows = evaluation_sets(config, corpus)
+        evaluate = Evaluator(graph, rows, mesh)
+        loader = Loader(
+            corpus.train,
+            corpus.plan,
+            special=corpus.tokenizer.special,
+            rows_per_step=config.train_rows_per_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        batches = stack.enter_context(contextlib.closing(loader.batches(*progress.position)))
+        reporter = stack.enter_context(make_reporter(config, corpus, progress, rows, workdir))
+        stop = stack.enter_context(StopSignal())
+        stack.enter_context(jax.set_mesh(mesh))
         done = progress.tokens_seen >= config.max_tokens
         while not done and not stop.requested:
             started = time.perf_counter()
@@ -287,6 +284,14 @@ def advance(progress: Progress, item: StepBatch) -> Progress:
         tokens_by_source={name: before[name] + n for name, n in item.tokens_by_source.items()},
         **item.next_position._asdict(),
     )
+
+
+def keep_with_the_run(config: Any, corpus: Corpus, workdir: Path) -> None:
+    """The config and the tokenizer, beside the checkpoints they belong to."""
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        if not (workdir / "tokenizer").exists():
+            corpus.tokenizer.save(workdir / "tokenizer")
 
 
 def evaluation_sets(config: Any, corpus: Corpus) -> dict[str, MaskedBatch]:

@@ -15,6 +15,7 @@ def problem(request, monkeypatch):
     random = np.random.default_rng(0)
     hidden, weight = random.normal(size=(2, 12, 8)), random.normal(size=(50, 8))
     bias, targets = random.normal(size=50), random.integers(0, 50, (2, 12))
+    targets[0] = (hidden[0] @ weight.T + bias).argmax(-1)  # a row of hits
     weights = (random.random((2, 12)) < 0.7).astype(np.float32)
     as32 = [jnp.asarray(x, jnp.float32) for x in (hidden, weight, bias)]
     return as32, targets, weights
@@ -41,7 +42,7 @@ def test_loss_accuracy_and_gradients(problem):
     loss, correct = dense(*arrays, targets, weights)
     for found in (sums, plain):  # with and without differentiation
         np.testing.assert_allclose(found.loss, loss, rtol=1e-6)
-        assert found.correct == correct and found.weight == weights.sum()
+        assert found.correct == correct > 5 and found.weight == weights.sum()
     expected = jax.grad(lambda *a: 3.0 * dense(*a, targets, weights)[0], argnums=(0, 1, 2))(*arrays)
     for ours_, theirs in zip(grads, expected, strict=True):
         np.testing.assert_allclose(ours_, theirs, rtol=1e-6, atol=2e-6)
