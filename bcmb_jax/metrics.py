@@ -55,14 +55,15 @@ def _whole_lines(path: Path) -> list[str]:
 class Display:
     """A line that rewrites itself on a terminal; plain lines, seldom, in a batch log."""
 
-    def __init__(self, stream: TextIO = sys.stderr, seconds: float = 15.0):
-        self._stream, self._live = stream, stream.isatty()
-        self._seconds, self._last = (0.2 if self._live else seconds), 0.0
+    def __init__(self, *, silent: bool = False, stream: TextIO | None = None):
+        self._stream = stream or sys.stderr
+        self._silent, self._live = silent, self._stream.isatty()
+        self._seconds, self._last = (0.2 if self._live else 15.0), 0.0
 
     def progress(self, done: float, text: str) -> None:
         """`done` in 0..1. Shown at most every so often."""
         now = time.monotonic()
-        if now - self._last < self._seconds:
+        if self._silent or now - self._last < self._seconds:
             return
         self._last = now
         done = min(done, 1.0)
@@ -73,6 +74,8 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if self._silent:
+            return
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else text + "\n")
         self._stream.flush()
 

@@ -22,6 +22,7 @@ class _Pending(NamedTuple):
     metrics: Any
     learning_rate: float
     packing_efficiency: float
+    logged: bool
 
 
 class Reporter:
@@ -42,7 +43,7 @@ class Reporter:
         unigram: Mapping[str, float],
         flops_per_token: float,
     ):
-        self._display = Display()
+        self._display = Display(silent=not _is_first())
         self._writer = MetricsWriter(workdir, progress.step) if _is_first() else None
         self._max_tokens, self._log_every = max_tokens, log_every
         self._unigram, self._flops_per_token = unigram, flops_per_token
@@ -63,14 +64,18 @@ class Reporter:
         """Take note of a dispatched step, and write the one noted before it."""
         self._waited += waited
         self.flush()
-        if progress.step % self._log_every == 0 or progress.step == 1:
-            self._pending = _Pending(progress, metrics, rate, item.packing_efficiency)
+        logged = progress.step % self._log_every == 0 or progress.step == 1
+        self._pending = _Pending(progress, metrics, rate, item.packing_efficiency, logged)
 
     def flush(self) -> None:
-        """Write the noted step, waiting for its numbers."""
+        """Wait for the noted step's numbers, check them, and write them if it is to be logged.
+
+        Raises:
+          FloatingPointError: the loss is not finite, logged or not.
+        """
         if self._pending is None:
             return
-        progress, metrics, rate, efficiency = self._pending
+        progress, metrics, rate, efficiency, logged = self._pending
         self._pending = None
         values = {name: float(x) for name, x in metrics._asdict().items()}
         if not math.isfinite(values["loss"]):
@@ -80,6 +85,8 @@ class Reporter:
                 "learning_rate, or look at that step's rows, from row_id "
                 f"{progress.row_id} backwards"
             )
+        if not logged:
+            return
         now = time.perf_counter()
         speed = (progress.tokens_seen - self._tokens) / (now - self._since)
         devices = jax.devices()

@@ -147,7 +147,7 @@ def test_another_run_in_the_same_workdir_is_refused(config, tmp_path):
 
 
 def test_a_nan_stops_the_run_before_it_is_saved(config, tmp_path):
-    config.learning_rate = float("inf")
+    config.learning_rate, config.log_every, config.save_every = float("inf"), 7, 2
     with pytest.raises(FloatingPointError, match="loss of step 2 is nan"):
         train(config, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
