@@ -68,6 +68,7 @@ class Checkpoints:
             preservation_policy=keep_policy, cleanup_tmp_directories=True
         )
         self.directory = directory.resolve()
+        self._aside = self.directory.with_name("checkpoints-damaged")
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, progress: Progress, facts: Mapping[str, Any]) -> None:
@@ -104,10 +105,11 @@ class Checkpoints:
                 self._set_aside(step)
             else:
                 return state, Progress(**meta["progress"])
-        if steps:
+        damaged = len(list(self._aside.iterdir())) if self._aside.is_dir() else 0
+        if damaged:
             raise InputError(
-                f"none of the {len(steps)} checkpoints in {self.directory} is whole; they were "
-                "moved to checkpoints-damaged beside it; start again with a new --workdir"
+                f"none of the {damaged} checkpoints of this run is whole; they were moved to "
+                f"{self._aside}; start again with a new --workdir"
             )
         return None
 
@@ -120,9 +122,8 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
-            aside = self.directory.with_name("checkpoints-damaged")
-            aside.mkdir(exist_ok=True)
-            target = aside / f"{step}-{len(list(aside.iterdir()))}"
+            self._aside.mkdir(exist_ok=True)
+            target = self._aside / f"{step}-{len(list(self._aside.iterdir()))}"
             (self.directory / str(step)).rename(target)
         self._manager.reload()
 

@@ -14,8 +14,8 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.precision import compute_dtype
+from bcmb_jax.settings import check_keys, count_microbatches, multiplier
 from bcmb_jax.sharding import batch_shards, make_mesh, parameter_shardings
-from bcmb_jax.train import count_microbatches, multiplier
 
 CARDS = (40, 80, 141)  # GB: A100-40, A100-80 or H100, H200
 FP32 = 4
@@ -28,6 +28,7 @@ def forecast(config: Any) -> str:
     Raises:
       InputError: whatever training would refuse.
     """
+    check_keys(config)
     mesh = make_mesh(**config.mesh)
     model = ModelConfig(**config.model)
     corpus = open_corpus(
@@ -75,7 +76,7 @@ def forecast(config: Any) -> str:
             f"memory       {state / 1e9:.2f} GB a device for parameters, moments and gradients; "
             f"about {row / 1e9:.2f} GB a row in a pass: rows_per_microbatch up to about {rows}"
         )
-        saves = steps // config.save_every + 1
+        saves = steps // config.save_every + 1 if config.save_every else 1
         size = 3 * FP32 * parameters / 1e9
         yield (
             f"checkpoints  {size:.2f} GB each, {min(saves, config.keep_checkpoints)} kept of "

@@ -10,7 +10,7 @@ from jax import lax
 
 from bcmb_jax.linear import column_sums, linear, product, weight_gradient
 
-LOGITS_AT_ONCE = 2**25  # 134 MB of fp32 logits over all devices
+LOGITS_AT_ONCE = 2**25  # 134 MB of fp32 logits on a device
 
 
 class Sums(NamedTuple):
@@ -52,8 +52,10 @@ def masked_lm_sums(
 def chunks_of_places(shape: tuple[int, ...], vocab_size: int) -> int:
     """Into how many equal parts the K axis is cut (a divisor of K)."""
     rows, places, _ = shape
-    wanted = -(-rows * places * vocab_size // LOGITS_AT_ONCE)
-    return next(n for n in range(wanted, places + 1) if places % n == 0)
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    wanted = -(-rows * places * vocab_size // (LOGITS_AT_ONCE * devices))
+    return next(n for n in range(min(wanted, places), places + 1) if places % n == 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

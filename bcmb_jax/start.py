@@ -14,6 +14,7 @@ from flax import nnx
 
 from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.data.corpus import Corpus
+from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.parameters import Parameters, init_parameters
 from bcmb_jax.optimizer import StableAdamWState
@@ -38,6 +39,8 @@ class Initial(NamedTuple):
 
     params: dict[str, np.ndarray]
     opt_state: StableAdamWState | None
+    tokenizer: Path | None = None
+    """The folder of the tokenizer it was trained with, if that is known."""
 
 
 class StopSignal:
@@ -116,6 +119,23 @@ def place_initial(
     return TrainState(params, jax.device_put(initial.opt_state, shardings.opt_state))
 
 
+def check_tokenizer(initial: Initial, corpus: Corpus, origin: str) -> None:
+    """Refuse weights that were trained with another tokenizer than the data's.
+
+    Raises:
+      InputError: naming both tokenizers.
+    """
+    if initial.tokenizer is None:
+        return
+    theirs, ours = load_tokenizer(str(initial.tokenizer)), corpus.tokenizer
+    if theirs.fingerprint != ours.fingerprint:
+        raise InputError(
+            f"init_from {origin} has another tokenizer (fingerprint {theirs.fingerprint[:12]}, "
+            f"vocabulary {theirs.vocab_size:,}) than the data ({ours.fingerprint[:12]}, "
+            f"{ours.vocab_size:,}): prepare the data with --tokenizer {initial.tokenizer}"
+        )
+
+
 def run_facts(config: Any, corpus: Corpus) -> dict[str, Any]:
     """What a checkpoint says of its run beside numbers and arrays; JSON."""
     return {
@@ -137,10 +157,10 @@ def run_facts(config: Any, corpus: Corpus) -> dict[str, Any]:
 
 def check_same_run(meta: Mapping[str, Any], facts: Mapping[str, Any], workdir: Path) -> None:
     """Refuse to resume a run with other data, or with keys that would make it another run."""
-    if meta["data"] != facts["data"]:
+    if list(meta["data"].items()) != list(facts["data"].items()):  # the plan knows their order
         raise InputError(
-            f"{workdir} was trained on {sorted(meta['data'])} with other contents than "
-            f"{sorted(facts['data'])} have now; use another --workdir"
+            f"{workdir} was trained on {list(meta['data'])}, with other contents or in another "
+            f"order than {list(facts['data'])} now; use another --workdir"
         )
     before, now = ({k: c["config"][k] for k in KEPT_KEYS} for c in (meta, facts))
     for key in KEPT_KEYS:

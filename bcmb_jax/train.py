@@ -2,10 +2,11 @@
 """Training, top to bottom: mesh, data, model, optimizer, start, loop."""
 
 import contextlib
-import dataclasses
 import functools
 import json
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from bcmb_jax import schedule
 from bcmb_jax.batch import Batch
 from bcmb_jax.checkpoint import Checkpoints, Progress, TrainState
 from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.loader import Loader, StepBatch
-from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.baselines import Unigram
 from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows
 from bcmb_jax.losses import Sums, masked_lm_sums
@@ -33,9 +32,9 @@ from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.precision import compute_dtype
 from bcmb_jax.reporting import Reporter
+from bcmb_jax.settings import check_keys, count_microbatches, masking_rule, multiplier
 from bcmb_jax.sharding import (
     batch_sharding,
-    batch_shards,
     make_mesh,
     optimizer_shardings,
     parameter_shardings,
@@ -45,6 +44,7 @@ from bcmb_jax.start import (
     StopSignal,
     abstract_state,
     check_same_run,
+    check_tokenizer,
     init_state,
     place_initial,
     run_facts,
@@ -63,11 +63,12 @@ class StepMetrics(NamedTuple):
     clipped_fraction: jax.Array
 
 
-def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
+def train(config: Any, workdir: Path, load_initial: Callable[[], Initial] | None = None) -> int:
     """Run `config` (see `configs/base.py`) in `workdir`, resuming what is there.
 
     Args:
-      initial: foreign or earlier weights, used only where `workdir` has no checkpoint yet.
+      load_initial: loads foreign or earlier weights (`config.init_from`); called only where
+        `workdir` has no checkpoint yet.
 
     Returns:
       `DONE` or `PREEMPTED`.
@@ -76,7 +77,7 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
       InputError: something in the config or the data; FloatingPointError: the loss is not finite.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
-    multiplier(config, 0)  # refuses an unknown schedule before anything is written
+    check_keys(config)
     mesh = make_mesh(**config.mesh)
     model_config = ModelConfig(**config.model)
     corpus = open_corpus(
@@ -120,11 +121,14 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
             state, progress = restored
         else:
             progress = Progress(tokens_by_source={shards.name: 0 for shards in corpus.train})
-            if initial is not None:
+            if load_initial is not None:
+                initial = load_initial()
+                check_tokenizer(initial, corpus, config.init_from)
                 state = place_initial(initial, optimizer, like, config.init_from)
+                del initial  # large arrays
             else:
                 state = init_state(make_model, optimizer, config.seed, like)
-        del initial, restored  # large arrays
+        del restored  # large arrays
         keep_with_the_run(config, corpus, workdir)
 
         # --- loop -------------------------------------------------------------------------------
@@ -143,7 +147,8 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.set_mesh(mesh))
         done = progress.tokens_seen >= config.max_tokens
-        while not done and not stop.requested:
+        stopping = False
+        while not done and not stopping:
             started = time.perf_counter()
             item = next(batches)
             waited = time.perf_counter() - started
@@ -155,7 +160,8 @@ def train(config: Any, workdir: Path, initial: Initial | None = None) -> int:
             reporter.step(progress, metrics, rate, item, waited)
             if done or (config.eval_every and progress.step % config.eval_every == 0):
                 reporter.evaluation(progress, evaluate(state.params))
-            if done or stop.requested or progress.step % config.save_every == 0:
+            stopping = stop.requested
+            if done or stopping or (config.save_every and progress.step % config.save_every == 0):
                 reporter.flush()  # first the lines, so that a checkpoint never lacks one
                 checkpoints.save(state, progress, facts)
     return DONE if done else PREEMPTED
@@ -213,55 +219,6 @@ def train_step(
     return TrainState(optax.apply_updates(state.params, updates), opt_state), metrics
 
 
-def multiplier(config: Any, tokens: int) -> float:
-    """What the learning rate is multiplied with after `tokens` tokens."""
-    lengths = dict(config.schedule, max_tokens=config.max_tokens)
-    match lengths.pop("name"):
-        case "constant_with_warmup":
-            return schedule.constant_with_warmup(tokens, warmup_tokens=lengths["warmup_tokens"])
-        case "one_minus_sqrt":
-            del lengths["warmup_tokens"]
-            return schedule.one_minus_sqrt(tokens, **lengths)
-        case "warmup_stable_decay":
-            return schedule.warmup_stable_decay(tokens, **lengths)
-    raise InputError(
-        f"schedule.name {config.schedule.name!r} is not one of constant_with_warmup, "
-        "one_minus_sqrt, warmup_stable_decay"
-    )
-
-
-def masking_rule(config: Any, corpus: Corpus) -> MaskingRule:
-    special = corpus.tokenizer.special
-    return MaskingRule(
-        rate=config.mask_rate,
-        mask_token=special.mask,
-        special_tokens=dataclasses.astuple(special),
-        random_tokens=corpus.tokenizer.ordinary_ids,
-    )
-
-
-def count_microbatches(config: Any, mesh: Mesh) -> int:
-    """How many forward and backward passes make a step.
-
-    Raises:
-      InputError: the rows do not divide over the devices, or over the microbatches.
-    """
-    rows, shards = config.train_rows_per_step, batch_shards(mesh)
-    if rows < 1 or rows % shards:
-        raise InputError(
-            f"train_rows_per_step {rows} does not divide over {shards} devices (mesh.data x "
-            f"mesh.fsdp); the next that does is {max(1, -(-rows // shards)) * shards}"
-        )
-    each = rows // shards
-    at_once = min(config.rows_per_microbatch or each, each)
-    if at_once < 1 or each % at_once:
-        raise InputError(
-            f"rows_per_microbatch {at_once} does not divide the {each} rows that each of {shards} "
-            f"devices has of train_rows_per_step {rows}"
-        )
-    return each // at_once
-
-
 def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
     """This process's rows → the global batch on the mesh, as `[microbatches, rows, …]`."""
     sharding = batch_sharding(mesh, row_axis=1)
@@ -291,7 +248,10 @@ def keep_with_the_run(config: Any, corpus: Corpus, workdir: Path) -> None:
     if jax.process_index() == 0:
         (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
         if not (workdir / "tokenizer").exists():
-            corpus.tokenizer.save(workdir / "tokenizer")
+            partial = workdir / ".tokenizer.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            corpus.tokenizer.save(partial)
+            partial.rename(workdir / "tokenizer")
 
 
 def evaluation_sets(config: Any, corpus: Corpus) -> dict[str, MaskedBatch]:

@@ -56,7 +56,7 @@ def get_config(size: str = "base") -> ConfigDict:
 
     config.eval_every = 500  # steps; 0: only at the end
     config.eval_tokens = 1_000_000  # of each source, always the same documents and masks
-    config.save_every = 500  # steps; the end and a stop signal save too
+    config.save_every = 500  # steps, or 0; the end and a stop signal save too
     config.keep_checkpoints = 3  # the newest
     config.log_every = 10  # steps
 

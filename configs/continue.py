@@ -4,9 +4,9 @@
 python scripts/train.py --config configs/continue.py:shards/notes --workdir runs/notes \
     --config.init_from=modernbert-base-or-any-checkpoint
 
-The lengths follow from the size of the folder: three passes (the paper's phase 2), steps so small
-that there are about 500 of them at least, and the 1 - sqrt decay over all of it. `--plan` prints
-what that means before anything runs.
+The lengths follow from the size of the folder: three passes (the paper's phase 2), steps of 8 to
+576 rows such that there are about 500 of them (fewer below 11 M tokens), and the 1 - sqrt decay
+over all of it. `--plan` prints what that means before anything runs.
 """
 
 import json

@@ -3,7 +3,7 @@
 
 python scripts/train.py --config configs/tiny.py --workdir runs/tiny
 
-Ends with a validation loss far below the unigram baseline (see README for figures).
+Ends with a validation loss well below the unigram baseline that is printed beside it.
 """
 
 from configs import base
@@ -11,16 +11,16 @@ from configs import base
 
 def get_config():
     config = base.get_config()
-    config.max_tokens = 2_000_000
+    config.max_tokens = 1_100_000
     config.train_rows_per_step = 4
     config.learning_rate = 4e-3
     config.schedule.name = "warmup_stable_decay"
-    config.schedule.warmup_tokens = 80_000
-    config.schedule.decay_tokens = 1_000_000
+    config.schedule.warmup_tokens = 60_000
+    config.schedule.decay_tokens = 600_000
     config.data.row_length = 512
     config.data.max_document_length = 512
     config.eval_every = 250
-    config.eval_tokens = 40_000
+    config.eval_tokens = 20_000
     config.save_every = 250
     config.model.update(
         dict(

@@ -134,7 +134,7 @@ def save_pretrained(
 def load_initial(path_or_id: str | Path) -> Initial:
     """What `bcmb_jax.train.train` can start from; with moments if the checkpoint has them."""
     weights = files.read(path_or_id)
-    return Initial(weights.params, weights.opt_state)
+    return Initial(weights.params, weights.opt_state, weights.tokenizer)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -36,16 +36,19 @@ def main() -> int:
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     if config is None:
         raise InputError("no --config; try --config configs/tiny.py")
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         jax.distributed.initialize()
     if not config.data.train:
+        if config.init_from:
+            raise InputError("init_from without data.train; name the folders of prepare_data.py")
         vocab_size = config.model.vocab_size
         config.data.train = (str(prepare_synthetic(workdir / "synthetic", vocab_size=vocab_size)),)
     if PLAN.value:
         print(forecast(config))
         return 0
-    initial = conversion.load_initial(config.init_from) if config.init_from else None
-    return train(config, workdir, initial)
+    if not config.init_from:
+        return train(config, workdir)
+    return train(config, workdir, lambda: conversion.load_initial(config.init_from))
 
 
 def check_keys(arguments: list[str]) -> None:

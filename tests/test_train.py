@@ -3,6 +3,7 @@
 
 import json
 import logging
+import shutil
 import signal
 
 import jax
@@ -14,6 +15,7 @@ from bcmb_jax.data.loader import Loader
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.forecast import forecast
+from bcmb_jax.start import Initial
 from bcmb_jax.train import DONE, PREEMPTED, train
 from configs import base, phase1, phase2, tiny
 
@@ -127,10 +129,10 @@ def test_training_learns(config, tmp_path):
 def test_a_damaged_checkpoint_is_set_aside(config, tmp_path, caplog):
     train(config, tmp_path)
     newest = checkpoint.latest(tmp_path)
-    largest = max((x for x in newest.rglob("d/*") if x.is_file()), key=lambda x: x.stat().st_size)
-    damaged = bytearray(largest.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    largest.write_bytes(damaged)
+    for file in (newest / "state").rglob("d/*"):  # Orbax keeps its parts beside their merger
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        file.write_bytes(damaged)
     with caplog.at_level(logging.ERROR):
         assert train(config, tmp_path) == DONE
     assert "trying the one before" in caplog.text
@@ -166,6 +168,8 @@ def _change(config, key, value):
         ("rows_per_microbatch", 3, "rows_per_microbatch"),
         ("model.num_attention_heads", 3, "32 over 3 heads"),
         ("schedule.name", "cosine", "'cosine' is not one of"),
+        ("mask_rate", 1.5, "mask_rate 1.5 is not between 0 and 1"),
+        ("log_every", 0, "log_every is 0; it must be at least 1"),
         ("precision", "fp16", "'fp16' is not 'bf16' or 'fp32'"),
         ("mesh.data", 3, "is not the number of devices, 8"),
         ("data.weights", (1.0, 2.0), "2 entries for the 1 folders"),
@@ -188,6 +192,53 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
     config.tokenizer = str(other / "tokenizer")
     with pytest.raises(InputError, match="made with another tokenizer"):
         train(config, tmp_path / "run")
+
+
+def test_another_order_of_sources_is_another_run(config, shards, tmp_path):
+    second = tmp_path / "second"
+    shutil.copytree(shards, second)
+    index = second / "train" / "index.json"
+    index.write_text(index.read_text().replace('"source": "synthetic"', '"source": "second"'))
+    config.data.train, config.data.validation = (str(shards), str(second)), (str(shards),)
+    train(config, tmp_path / "run")
+    config.data.train = (str(second), str(shards))
+    with pytest.raises(InputError, match="another order"):
+        train(config, tmp_path / "run")
+
+
+def test_all_checkpoints_damaged_is_told_again_and_again(config, tmp_path):
+    train(config, tmp_path)
+    for meta in (tmp_path / "checkpoints").glob("*/meta"):
+        shutil.rmtree(meta)
+    for _ in range(2):
+        with pytest.raises(InputError, match="none of the 2 checkpoints"):
+            train(config, tmp_path)
+
+
+def test_weights_start_a_run_with_their_moments(config, tmp_path):
+    train(config, tmp_path / "first")
+    state, _ = final_state(tmp_path / "first")
+    host = jax.device_get(state)
+    config.init_from, config.max_tokens = "first", 800  # one step
+    config.schedule.name, config.schedule.warmup_tokens = "constant_with_warmup", 0
+    train(config, tmp_path / "second", lambda: Initial(host.params, host.opt_state))
+    train(config, tmp_path / "without", lambda: Initial(host.params, None))
+    (second, _), (without, _) = (final_state(tmp_path / name) for name in ("second", "without"))
+    assert second.opt_state.step == 9 and without.opt_state.step == 1
+    name = "head.dense.weight"
+    moved = [np.abs(x.params[name] - host.params[name]).max() for x in (second, without)]
+    assert 0 < moved[0] != moved[1] > 0
+
+
+def test_weights_of_another_shape_or_tokenizer_are_refused(config, tmp_path):
+    train(config, tmp_path / "first")
+    host = jax.device_get(final_state(tmp_path / "first")[0])
+    other = prepare_synthetic(tmp_path / "other", vocab_size=400, notes=150) / "tokenizer"
+    with pytest.raises(InputError, match="has another tokenizer"):
+        train(config, tmp_path / "run", lambda: Initial(host.params, None, other))
+    config.model.hidden_size = 64
+    with pytest.raises(InputError, match="tensors differ, first"):
+        train(config, tmp_path / "run", lambda: Initial(host.params, None))
 
 
 def test_forecast_tells_what_training_does(config, tmp_path):

@@ -10,6 +10,7 @@ from bcmb_jax.evaluation.mlm import Scores
 from bcmb_jax.masking import MaskedBatch
 
 DOCUMENTS_AT_ONCE = 2000
+MOST_TOKENS = 20_000_000  # of each source: shards are shuffled, so the first are a sample
 
 
 class Unigram:
@@ -71,9 +72,11 @@ class Bigram:
 
 
 def _pieces(shards: Shards):
-    """The documents joined, some thousands at a time."""
-    for first in range(0, len(shards), DOCUMENTS_AT_ONCE):
-        last = min(first + DOCUMENTS_AT_ONCE, len(shards))
+    """The first `MOST_TOKENS` tokens' documents joined, some thousands at a time."""
+    ends = np.cumsum(shards.lengths, dtype=np.int64)
+    count = min(len(shards), int(np.searchsorted(ends, MOST_TOKENS)) + 1)
+    for first in range(0, count, DOCUMENTS_AT_ONCE):
+        last = min(first + DOCUMENTS_AT_ONCE, count)
         yield np.concatenate([shards.read(d, 0, shards.lengths[d]) for d in range(first, last)])
 
 

@@ -131,8 +131,10 @@ class Evaluator:
             total = np.zeros(4)
             for batch in self._batches(rows):
                 total += np.asarray(self._step(params, batch), float)
-            loss, top1, top5, count = total
-            scores[name] = Scores(loss / count, top1 / count, top5 / count, int(count))
+            predicted = int(total[3])
+            # A source may be so small that not a token of it is masked.
+            loss, top1, top5 = (total[:3] / max(predicted, 1)).tolist()
+            scores[name] = Scores(loss, top1, top5, predicted)
         return scores
 
     def _batches(self, rows: MaskedBatch) -> Iterator[MaskedBatch]:
