@@ -76,6 +76,8 @@ def parse_flags() -> None:
     check_keys(sys.argv[1:])
     try:
         flags.FLAGS(sys.argv)
+        if CONFIG.value is not None:
+            CONFIG.value.to_dict()  # a file that is not there fails only now
     except Exception as error:  # a config file is a program and may raise anything
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"cannot read the config: {reason}") from error
