@@ -101,7 +101,7 @@ class Checkpoints:
                 check(meta)
                 state, _ = load(folder, like)
             except DamagedCheckpoint as error:
-                log.error("%s; trying the one before", error)
+                log.error("%s; trying the one before", str(error))
                 self._set_aside(step)
             else:
                 return state, Progress(**meta["progress"])
