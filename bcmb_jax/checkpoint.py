@@ -113,10 +113,6 @@ class Checkpoints:
             )
         return None
 
-    def wait(self) -> None:
-        """Until what is being saved is on disk."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
         self._manager.close()
 
