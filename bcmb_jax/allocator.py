@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeping the C library from handing freed memory back between steps on a CPU."""
+"""What the C library does with freed memory: kept for the next step, or given back at once."""
 
 import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's <malloc.h>
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def keep_freed_memory() -> None:
@@ -13,8 +14,16 @@ def keep_freed_memory() -> None:
     Every step allocates the same large temporaries. Mapped afresh each time, their page faults cost
     a small model a quarter of its speed on a CPU.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_MAX, 0)
-            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    _mallopt(M_MMAP_MAX, 0)
+    _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Return what was freed so far, which after a pass over large tensors is a lot."""
+    if _libc and hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    if _libc and hasattr(_libc, "mallopt"):
+        _libc.mallopt(parameter, value)

@@ -32,7 +32,7 @@ class DamagedCheckpoint(InputError):
 class TrainState(NamedTuple):
     params: Parameters
     opt_state: StableAdamWState | None
-    """None only in checkpoints of weights alone (`save_weights`)."""
+    """None only in checkpoints of weights alone (`save_state`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,15 +124,27 @@ class Checkpoints:
         self._manager.reload()
 
 
-def save_weights(directory: Path, params: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write `directory`: parameters alone, for `load` and a config's `init_from`."""
-    state = TrainState(dict(params), None)
-    meta = dict(facts, progress=dataclasses.asdict(Progress()), checksums=checksums(state))
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+def save_state(
+    directory: Path, state: TrainState, facts: Mapping[str, Any], progress: Progress = Progress()
+) -> None:
+    """Write `directory` alone, outside a run: for `load` and a config's `init_from`."""
+    meta = dict(facts, progress=dataclasses.asdict(progress), checksums=checksums(state))
+    arrays = {name: tree for name, tree in state._asdict().items() if tree is not None}
+    # Orbax copies host arrays, so that training may go on while it writes; here nothing goes on.
+    in_place = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, in_place), (jax.Array, ocp.type_handlers.ArrayHandler())
+    )
+    handlers = {
+        "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "meta": ocp.JsonCheckpointHandler(),
+    }
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as checkpointer:
         checkpointer.save(
             directory.resolve(),
             args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave({"params": state.params}), meta=ocp.args.JsonSave(meta)
+                state=ocp.args.PyTreeSave(jax.tree.map(np.asarray, arrays)),
+                meta=ocp.args.JsonSave(meta),
             ),
         )
 
@@ -210,17 +222,14 @@ def latest(path: Path) -> Path:
 
 def checksums(state: TrainState) -> dict[str, int]:
     """A number for each tensor that any single flipped bit changes, the same on every mesh."""
-    names, leaves = zip(*_named_leaves(state._asdict()), strict=True)
-    return dict(zip(names, map(int, jax.device_get(_checksums(list(leaves)))), strict=True))
+    # One tensor at a time: those on the host need not all lie on the device at once.
+    return {name: int(_checksum(leaf)) for name, leaf in _named_leaves(state._asdict())}
 
 
 @jax.jit
-def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
-    def one(x: jax.Array) -> jax.Array:
-        bits = lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
-        return jnp.sum(bits * (2 * lax.iota(jnp.uint32, bits.size) + 1), dtype=jnp.uint32)
-
-    return [one(x) for x in leaves]
+def _checksum(x: jax.Array) -> jax.Array:
+    bits = lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
+    return jnp.sum(bits * (2 * lax.iota(jnp.uint32, bits.size) + 1), dtype=jnp.uint32)
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, jax.Array]]:

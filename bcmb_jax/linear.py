@@ -24,7 +24,7 @@ def linear(x: jax.Array, weight: jax.Array, dtype: jnp.dtype, axes: int = 1) -> 
       axes: the number of input axes.
 
     Returns:
-      `[..., *outputs]` float32.
+      `[..., *outputs]` in `accumulator(dtype)`, float32.
     """
     return _linear(x.astype(dtype), weight, axes)
 
@@ -50,15 +50,24 @@ def _linear_bwd(axes: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, j
 _linear.defvjp(_linear_fwd, _linear_bwd)
 
 
-def product(a: jax.Array, b: jax.Array, contract_a: tuple, contract_b: tuple) -> jax.Array:
-    """`lax.dot_general` without batch axes, accumulated and returned in fp32."""
+def product(
+    a: jax.Array, b: jax.Array, contract_a: tuple, contract_b: tuple, batch: tuple = ()
+) -> jax.Array:
+    """`lax.dot_general` over the same `batch` axes of both, accumulated and returned in
+    `accumulator(a.dtype)`."""
     return lax.dot_general(
         a,
         b,
-        ((contract_a, contract_b), ((), ())),
-        precision=lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
+        ((contract_a, contract_b), (batch, batch)),
+        precision=None if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
+        preferred_element_type=accumulator(a.dtype),
     )
+
+
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    """What sums over products of `dtype` are kept in: fp32, or float64 for float64, in which only
+    `conversion.verify` computes."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:

@@ -9,10 +9,12 @@ both are read, and both are written.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import Head
+from conversion.mapping import MASKED_LM
 
 TOKEN_IDS = {"cls": 50281, "sep": 50282, "pad": 50283}
 """The special tokens a config names, and transformers' defaults for them."""
@@ -41,16 +43,68 @@ SIZES = (
     "max_position_embeddings",
 )
 LAYER_TYPES = {"global": "full_attention", "local": "sliding_attention"}
+ARCHITECTURES = {
+    "masked_lm": "ModernBertForMaskedLM",
+    "encoder": "ModernBertModel",
+    "sequence_classification": "ModernBertForSequenceClassification",
+    "token_classification": "ModernBertForTokenClassification",
+}
+"""transformers' class of each kind of head."""
 
 
-def read_config(directory: Path) -> tuple[ModelConfig, dict[str, int | None]]:
-    """`(config, token ids by role)` of a folder's config.json; unknown keys are ignored.
+class FolderConfig(NamedTuple):
+    """What a folder's config.json says.
+
+    Attributes:
+      token_ids: of special tokens by role; None where it is outside the vocabulary.
+      architecture: transformers' class, or "".
+      labels: a classifier's, by index.
+      pooling: a sequence classifier's; transformers' default is "cls".
+    """
+
+    config: ModelConfig
+    token_ids: dict[str, int | None]
+    architecture: str
+    labels: tuple[str, ...]
+    pooling: str
+
+    def head(self, stored: Mapping[str, Any], origin: str) -> Head:
+        """The head that tensors of these names (`model.` in front of the encoder's) have.
+
+        Raises:
+          InputError: a classifier that does not exist here.
+        """
+        classifier = stored.get("classifier.weight")
+        if classifier is None:
+            has_head = any(name.startswith(("head.", "decoder.")) for name in stored)
+            return Head("masked_lm" if has_head else "encoder", pooling=self.pooling)
+        kinds = {name: kind for kind, name in ARCHITECTURES.items() if "classification" in kind}
+        if self.architecture not in kinds:
+            raise InputError(
+                f"{origin} has a classifier and its architecture is {self.architecture!r}; only "
+                f"{', '.join(kinds)} exist here"
+            )
+        labels = self.labels or default_labels(classifier.shape[0])
+        return Head(kinds[self.architecture], labels, self.pooling)
+
+
+def default_labels(number: int) -> tuple[str, ...]:
+    """transformers' names for labels without one."""
+    return tuple(f"LABEL_{i}" for i in range(number))
+
+
+def read_config(directory: Path) -> FolderConfig:
+    """A folder's config.json, in either dialect; unknown keys are ignored.
 
     Raises:
       InputError: it is not a ModernBERT, or one with parts that do not exist here.
     """
     file = directory / "config.json"
-    values = read_json(file)
+    return parse_config(read_json(file), str(file))
+
+
+def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
+    """`read_config` of what `file` says."""
     for key, only in REQUIRED.items():
         if values.get(key, only) != only or (key == "model_type" and key not in values):
             raise InputError(f"{file} has {key} {values.get(key)!r}; only {only!r} exists here")
@@ -65,17 +119,23 @@ def read_config(directory: Path) -> tuple[ModelConfig, dict[str, int | None]]:
         role: index if index is not None and 0 <= index < config.vocab_size else None
         for role, index in token_ids.items()
     }
-    return config, fits
+    architecture = (values.get("architectures") or [""])[0]
+    names = values.get("id2label") or {}
+    labels = tuple(str(names[key]) for key in sorted(names, key=int))
+    return FolderConfig(config, fits, architecture, labels, values.get("classifier_pooling", "cls"))
 
 
 def config_json(
-    config: ModelConfig, token_ids: Mapping[str, int | None], *, encoder_only: bool = False
+    config: ModelConfig,
+    token_ids: Mapping[str, int | None],
+    head: Head = MASKED_LM,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """What config.json says of a model, for transformers 4.48 … 5.x."""
     ids = {role: token_ids.get(role) for role in TOKEN_IDS}
     thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
     return {
-        "architectures": ["ModernBertModel" if encoder_only else "ModernBertForMaskedLM"],
+        "architectures": [ARCHITECTURES[head.kind]],
         **{key: only for key, only in REQUIRED.items() if only is not None},
         **{key: getattr(config, key) for key in SIZES},
         **{f"{role}_token_id": index for role, index in ids.items()},
@@ -86,10 +146,10 @@ def config_json(
         "embedding_dropout": 0.0,
         "mlp_dropout": 0.0,
         "classifier_dropout": 0.0,
-        "classifier_pooling": "mean",
+        "classifier_pooling": head.pooling,
         "initializer_range": 0.02,
         "initializer_cutoff_factor": 2.0,
-        "torch_dtype": "float32",
+        "torch_dtype": dtype,
         # transformers 4
         "global_attn_every_n_layers": config.global_attn_every_n_layers,
         "global_rope_theta": config.global_rope_theta,
@@ -100,6 +160,16 @@ def config_json(
             LAYER_TYPES[kind]: {"rope_type": "default", "rope_theta": theta}
             for kind, theta in thetas.items()
         },
+        **_labels(head.labels),
+    }
+
+
+def _labels(labels: tuple[str, ...]) -> dict[str, Any]:
+    if not labels:
+        return {}
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
     }
 
 

@@ -1,45 +1,140 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert: python -m conversion.convert --input PATH --to huggingface|orbax --output DIR
+"""Convert: python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
 
-The input is a Hugging Face folder or hub id, or a checkpoint or workdir of ours (then its newest
-checkpoint); the output its weights, without optimizer state, and its tokenizer. The output appears
-when it is proven equal to the input, or not at all. Exit status 2: something to correct, told in
-one line.
+The input is a Hugging Face folder or hub id, a checkpoint or workdir of ours (then its newest
+checkpoint), a Composer .pt, or a named starting point (modernbert-base:stable,
+modernbert-large:stable); the output a new folder. Moments, counters and hyperparameters go along
+between Orbax and Composer. The output appears when it is proven equal to the input, or not at all.
+
+    python -m conversion.convert --verify PATH_OR_ID
+
+compares a model's outputs with transformers' on this machine and writes nothing.
+
+Exit status 2: something to correct, told in one line.
 """
 
 import argparse
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from bcmb_jax.allocator import give_back_freed_memory
 from bcmb_jax.errors import InputError
-from conversion.verify import Differences, verify
-from conversion.weights import (
-    check_free_space,
-    publish,
-    read,
-    refuse_to_lose,
-    write_huggingface,
-    write_orbax,
+from bcmb_jax.metrics import Display
+from conversion.mapping import check_finite
+from conversion.publish import check_free_space, publish, refuse_to_lose
+from conversion.verify import (
+    LogitDifference,
+    TensorDifference,
+    compare,
+    compare_with_transformers,
+    torch_is_here,
 )
+from conversion.weights import Weights, read
+from conversion.writers import write_composer, write_huggingface, write_orbax
 
-WRITERS = {"huggingface": write_huggingface, "orbax": write_orbax}
+WRITERS = {
+    "huggingface": write_huggingface,
+    "orbax": write_orbax,
+    "composer": write_composer,
+}
+DTYPES = ("float32", "bfloat16", "float16")
 BESIDE_WEIGHTS = 50_000_000  # bytes: tokenizer, JSON, what file systems round up
 
 
-def convert(source: str, to: str, output: Path, *, overwrite: bool) -> Differences:
-    """Convert and verify; `output` is written only if that succeeds."""
-    refuse_to_lose(output, overwrite=overwrite)
-    weights = read(source)
-    size = sum(x.nbytes for x in weights.params.values())
-    check_free_space(output, size + BESIDE_WEIGHTS)
-    found: list[Differences] = []
+class Verdict(NamedTuple):
+    """What verification found; `logits` is None where torch is not installed."""
 
-    def write(directory: Path) -> None:
-        WRITERS[to](weights, directory)
-        found.append(verify(weights, directory))
+    tensors: TensorDifference
+    logits: LogitDifference | None
+
+
+def convert(
+    source: str,
+    to: str,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    model_config: Path | None = None,
+    dtype: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Verdict:
+    """Convert and verify; `output` appears only if that succeeds.
+
+    Args:
+      model_config: sizes for a `.pt` that does not hold them.
+      dtype: of the tensors in a Hugging Face folder; None keeps the source's.
+      say: told what is being done.
+
+    Raises:
+      InputError: something to correct.
+    """
+    refuse_to_lose(output, overwrite=overwrite)
+    if output.suffix == ".pt":
+        raise InputError(f"--output {output}: give a folder; the .pt is written into it")
+    verdict: list[Verdict] = []
+
+    def load() -> Weights:
+        weights = read(source, model_config=model_config)
+        if to == "huggingface":  # which has no place for them
+            weights = weights._replace(opt_state=None)
+        return weights if dtype is None else in_dtype(weights, dtype)
+
+    def stage(text: str) -> None:
+        give_back_freed_memory()
+        say(text)
+
+    def write(folder: Path) -> None:
+        stage(f"reading {source}")
+        weights = load()
+        gigabytes = _bytes(weights) / 1e9
+        check_free_space(output, _bytes(weights) + BESIDE_WEIGHTS)
+        stage(f"writing {gigabytes:.2f} GB to {output}")
+        WRITERS[to](weights, folder, output.name)
+        del weights  # read again below: for the proof two whole models are held, and no more
+        stage(f"reading {gigabytes:.2f} GB back, and the original again")
+        if to == "orbax":  # reading Orbax takes room of its own, so it comes before a mapped .pt
+            written = read(folder)
+            give_back_freed_memory()
+            original = load()
+        else:
+            original = load()
+            give_back_freed_memory()
+            written = read(folder)
+        stage("comparing every bit")
+        tensors = compare(original, written)
+        # Proven equal: only parameters are needed, and of the one that is not a mapped file.
+        kept = (original if to == "composer" else written)._replace(opt_state=None)
+        del original, written
+        if not torch_is_here():
+            verdict.append(Verdict(tensors, None))
+            return
+        as_folder = folder if to == "huggingface" else None
+        verdict.append(Verdict(tensors, compare_with_transformers(kept, as_folder, stage)))
 
     publish(output, write, overwrite=overwrite)
-    return found[0]
+    return verdict[0]
+
+
+def in_dtype(weights: Weights, dtype: str) -> Weights:
+    """The weights rounded to `dtype`, which they are then stored in.
+
+    Raises:
+      InputError: a number is too large for it.
+    """
+    with np.errstate(over="ignore"):  # refused below, with the tensor's name
+        params = {name: x.astype(dtype).astype(np.float32) for name, x in weights.params.items()}
+    check_finite(params, f"{weights.origin} as {dtype}")
+    return weights._replace(params=params, dtype=dtype)
+
+
+def _bytes(weights: Weights) -> int:
+    copies = 1 if weights.opt_state is None else 3
+    return copies * sum(x.nbytes for x in weights.params.values())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,19 +143,53 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--input", required=True, help="folder, workdir or hub id")
-    parser.add_argument("--to", required=True, choices=WRITERS)
-    parser.add_argument("--output", required=True, type=Path, help="a new folder")
+    parser.add_argument("--input", metavar="PATH", help="folder, workdir, .pt, hub id or name")
+    parser.add_argument("--to", choices=WRITERS)
+    parser.add_argument("--output", metavar="DIR", type=Path, help="a new folder")
+    parser.add_argument("--model-config", metavar="FILE", type=Path, help="for a bare .pt")
+    parser.add_argument("--dtype", choices=DTYPES, help="to huggingface; default: as the input")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
+    parser.add_argument("--verify", metavar="PATH_OR_ID", help="compare a model; write nothing")
     options = parser.parse_args(arguments)
-    found = convert(options.input, options.to, options.output, overwrite=options.overwrite)
-    print(f"{options.output}: {found.tensors} tensors, every bit equal")
-    print(f"worst tensor difference: {found.tensor:.2e} ({found.worst_tensor})")
-    for peer, (difference, kind) in found.logits.items():
-        print(f"worst logit difference from {peer}: {difference:.2e} (on {kind} input)")
+    display = Display(stream=sys.stdout)  # what goes wrong stands alone on stderr
+    if options.verify:
+        if not torch_is_here():
+            raise InputError("--verify needs PyTorch: pip install 'bcmb-jax[torch]'")
+        weights = read(options.verify, model_config=options.model_config)
+        report(compare_with_transformers(weights._replace(opt_state=None), None, display.say))
+        return
+    if not (options.input and options.to and options.output):
+        parser.error("--input, --to and --output go together (or give --verify)")
+    if options.dtype and options.to != "huggingface":
+        parser.error("--dtype is for --to huggingface; checkpoints to train from are float32")
+    tensors, logits = convert(
+        options.input,
+        options.to,
+        options.output,
+        overwrite=options.overwrite,
+        model_config=options.model_config,
+        dtype=options.dtype,
+        say=display.say,
+    )
+    print(f"{options.output}: {tensors.tensors} tensors, every bit equal")
+    print(f"worst tensor difference: {tensors.difference:.2e} ({tensors.worst})")
+    if logits is None:
+        print("logits were not compared with transformers': pip install 'bcmb-jax[torch]' for that")
+    else:
+        report(logits)
+
+
+def report(logits: LogitDifference) -> None:
+    print(
+        f"worst logit difference from transformers: {logits.difference:.2e} (on {logits.kind} "
+        f"input); in float64 {logits.error:.2e}, where transformers' own rounding is "
+        f"{logits.their_error:.2e}"
+    )
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
     try:
         main()
     except InputError as error:

@@ -1,23 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face folders and hub ids: safetensors in and out."""
+"""Hugging Face folders and hub ids: safetensors in and out, older `.bin` files in."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from bcmb_jax.data import hub
 from bcmb_jax.data.tokenize import TOKENIZER_FILES
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
-from conversion.config_json import config_json, read_json, write_json
-from conversion.mapping import Row, to_ours, to_stored
+from bcmb_jax.model.heads import Head
+from conversion import torch_files
+from conversion.config_json import FolderConfig, config_json, read_config, read_json, write_json
+from conversion.mapping import table, to_ours, to_stored
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+LAYOUTS = (
+    ("model.safetensors.index.json", True),
+    (WEIGHTS, False),
+    ("pytorch_model.bin.index.json", True),
+    ("pytorch_model.bin", False),
+)
+"""Where a folder may have its weights, best first: an index of several files, or one file."""
 TIED = ("decoder.weight", "model.embeddings.tok_embeddings.weight")
-HEADS = ("head.", "decoder.", "classifier.")
+
+
+class StoredWeights(NamedTuple):
+    """Parameters, float32, and how they were stored; mixed types count as float32."""
+
+    params: dict[str, np.ndarray]
+    head: Head
+    dtype: str
 
 
 def snapshot(hub_id: str) -> Path:
@@ -26,74 +43,93 @@ def snapshot(hub_id: str) -> Path:
     Raises:
       InputError: it cannot be had, or it does not look like an id.
     """
-    from huggingface_hub import snapshot_download
-
-    if hub_id.startswith(("/", ".", "~")) or hub_id.count("/") > 1:
-        raise InputError(f"model folder {hub_id} does not exist")
-    wanted = ["config.json", WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
-    except Exception as error:  # offline, unknown, gated, malformed: all mean the same to the user
-        raise InputError(
-            f"model {hub_id} is neither a folder nor a hub id that can be had here "
-            f"({type(error).__name__}): give a folder, or fetch it once online"
-        ) from error
+    patterns = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
+    folder = hub.snapshot(hub_id, "model", patterns)
+    if not list(folder.glob("model*.safetensors")):
+        folder = hub.snapshot(hub_id, "model", (*patterns, "pytorch_model*.bin*"))
+    return folder
 
 
-def read_weights(directory: Path, rows: tuple[Row, ...]) -> dict[str, np.ndarray]:
-    """The parameters in a folder's safetensors (one file, or several with an index), float32.
+def read_folder(folder: Path) -> tuple[StoredWeights, FolderConfig]:
+    """A folder's weights (one file or several, safetensors or `.bin`) and its config.
 
     Raises:
-      InputError: a file is missing or damaged, or the tensors are not those of the table.
+      InputError: a file is missing or damaged, or the tensors are not those of the config.
     """
-    if (directory / INDEX).is_file():
-        files = sorted(set(read_json(directory / INDEX)["weight_map"].values()))
-    else:
-        files = [WEIGHTS]
+    said = read_config(folder)
     stored: dict[str, np.ndarray] = {}
-    for name in files:
-        if not (directory / name).is_file():
-            raise InputError(
-                f"{directory} has no {name}; save the model with transformers' "
-                "save_pretrained(..., safe_serialization=True)"
-            )
-        try:
-            with safe_open(directory / name, "np") as file:
-                stored.update({key: file.get_tensor(key) for key in file.keys()})
-        except (SafetensorError, TypeError, AttributeError) as error:
-            raise InputError(f"{directory / name} cannot be read: {error}") from error
-    return to_ours(_with_our_names(stored, rows, directory), rows, str(directory))
+    for file in _files(folder):
+        stored.update(_read_file(file))
+    stored = _with_our_names(stored, str(folder))
+    head = said.head(stored, str(folder))
+    types = {x.dtype.name for x in stored.values()}
+    params = to_ours(stored, table(said.config, head), str(folder))
+    return StoredWeights(params, head, types.pop() if len(types) == 1 else "float32"), said
 
 
-def _with_our_names(
-    stored: dict[str, np.ndarray], rows: tuple[Row, ...], directory: Path
-) -> dict[str, np.ndarray]:
-    """The names of a masked-LM checkpoint: an encoder saved alone has no `model.` in front, a tied
-    decoder may have been written out, and an encoder is taken out of a model with any head."""
+def _files(folder: Path) -> list[Path]:
+    for name, several in LAYOUTS:
+        if (folder / name).is_file():
+            names = [name]
+            if several:
+                index = read_json(folder / name)
+                try:
+                    names = sorted(set(index["weight_map"].values()))
+                except (KeyError, TypeError, AttributeError):
+                    raise InputError(f"{folder / name} has no weight_map") from None
+            outside = [name for name in names if Path(name).name != name]
+            if outside:
+                raise InputError(f"{folder / name} names {outside[0]}, outside its folder")
+            return [folder / name for name in names]
+    raise InputError(f"{folder} has no {WEIGHTS}, nor {LAYOUTS[-1][0]}; is it a model's folder?")
+
+
+def _read_file(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        raise InputError(f"{file.parent} has no {file.name}, which its index names")
+    if file.suffix == ".bin":
+        tensors = torch_files.load(file)
+        if not isinstance(tensors, dict):
+            raise InputError(f"{file} holds a {type(tensors).__name__}, not tensors by name")
+        wrong = [name for name, x in tensors.items() if not hasattr(x, "numpy")]
+        if wrong:
+            raise InputError(f"{file}: {wrong[0]} is not a tensor")
+        return {str(name): torch_files.array(x) for name, x in tensors.items()}
+    try:
+        with safe_open(file, "np") as opened:
+            return {key: opened.get_tensor(key) for key in opened.keys()}
+    except (SafetensorError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def _with_our_names(stored: dict[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
+    """An encoder saved alone has no `model.` in front, and a tied decoder may be written out."""
     if not any(name.startswith("model.") for name in stored):
-        bare = {row.name.removeprefix("model.") for row in rows if row.name.startswith("model.")}
-        stored = {f"model.{n}" if n in bare else n: x for n, x in stored.items()}
-    decoder, table = (stored.get(name) for name in TIED)
-    if decoder is not None and table is not None:
-        if not np.array_equal(decoder, table):
+        heads = ("head.", "decoder.", "classifier.")
+        stored = {n if n.startswith(heads) else f"model.{n}": x for n, x in stored.items()}
+    decoder, tokens = (stored.get(name) for name in TIED)
+    if decoder is not None and tokens is not None:
+        if not np.array_equal(decoder, tokens):
             raise InputError(
-                f"{directory}: decoder.weight is not the token table; only tied decoders exist here"
+                f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
             )
-        del stored[TIED[0]]
-    if not any(row.name.startswith(HEADS) for row in rows):
-        stored = {name: x for name, x in stored.items() if not name.startswith(HEADS)}
+        stored = {name: x for name, x in stored.items() if name != TIED[0]}
     return stored
 
 
 def write_model(
-    directory: Path,
+    folder: Path,
     config: ModelConfig,
-    params: Mapping[str, Any],
-    rows: tuple[Row, ...],
+    head: Head,
+    params: Mapping[str, np.ndarray],
     token_ids: Mapping[str, int | None],
+    dtype: str = "float32",
 ) -> None:
     """config.json and model.safetensors into an existing folder."""
-    encoder_only = not any(row.name.startswith(HEADS) for row in rows)
-    values = config_json(config, token_ids, encoder_only=encoder_only)
-    write_json(directory / "config.json", values)
-    save_file(to_stored(params, rows), directory / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / "config.json", config_json(config, token_ids, head, dtype))
+    stored = to_stored(params, table(config, head))
+    if head.kind == "encoder":  # as transformers names an encoder alone
+        stored = {name.removeprefix("model."): x for name, x in stored.items()}
+    if dtype != "float32":
+        stored = {name: x.astype(dtype) for name, x in stored.items()}
+    save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})

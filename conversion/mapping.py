@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tensor is which: one table, read in both directions. Needs numpy alone.
+"""Which tensor is which: one table, read in both directions.
 
 Names and bytes are those of Hugging Face's checkpoints; three kinds of tensors are viewed with more
 axes here (heads, and the two halves of the MLP's input), so that conversion never moves a number.
@@ -12,8 +12,10 @@ import numpy as np
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import Head
 
 LISTED = 8  # names an error shows of each kind
+MASKED_LM = Head()
 READABLE = ("float32", "float16", "bfloat16")
 
 
@@ -31,7 +33,7 @@ class Row(NamedTuple):
     stored: tuple[int, ...]
 
 
-def table(config: ModelConfig, *, encoder_only: bool = False) -> tuple[Row, ...]:
+def table(config: ModelConfig, head: Head = MASKED_LM) -> tuple[Row, ...]:
     """Every tensor of a model; the decoder's weight is the token table and has no row."""
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = (config.num_attention_heads, config.head_size)
@@ -55,12 +57,13 @@ def table(config: ModelConfig, *, encoder_only: bool = False) -> tuple[Row, ...]
             same(f"{layer}.mlp.Wo.weight", hidden, inner),
         ]
     rows.append(same("model.final_norm.weight", hidden))
-    if not encoder_only:
-        rows += [
-            same("head.dense.weight", hidden, hidden),
-            same("head.norm.weight", hidden),
-            same("decoder.bias", config.vocab_size),
-        ]
+    if head.kind != "encoder":
+        rows += [same("head.dense.weight", hidden, hidden), same("head.norm.weight", hidden)]
+    if head.kind == "masked_lm":
+        rows.append(same("decoder.bias", config.vocab_size))
+    if head.classifies:
+        labels = len(head.labels)
+        rows += [same("classifier.weight", labels, hidden), same("classifier.bias", labels)]
     return tuple(rows)
 
 
@@ -70,14 +73,17 @@ def to_ours(
     """Tensors as stored → parameters, float32. Every tensor is used exactly once.
 
     Raises:
-      InputError: tensors are missing, unexpected, of another shape, or not floating point.
+      InputError: tensors are missing, unexpected, of another shape, not floating point, or hold
+        NaN or infinity.
     """
     rows = tuple(rows)
     check_complete({name: x.shape for name, x in stored.items()}, rows, origin)
     wrong = [f"{n} {x.dtype}" for n, x in stored.items() if x.dtype.name not in READABLE]
     if wrong:
         raise InputError(f"{origin}: {_some(wrong)} not in {', '.join(READABLE)}; save as float32")
-    return {row.name: _float32(stored[row.name]).reshape(row.shape) for row in rows}
+    params = {row.name: _float32(stored[row.name]).reshape(row.shape) for row in rows}
+    check_finite(params, origin)
+    return params
 
 
 def to_stored(params: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, np.ndarray]:
@@ -112,6 +118,16 @@ def check_complete(found: Mapping[str, tuple[int, ...]], rows: Iterable[Row], or
         raise InputError(
             f"{origin} does not have the {len(expected)} tensors that its config asks for; "
             + "; ".join(problems)
+        )
+
+
+def check_finite(params: Mapping[str, np.ndarray], origin: str) -> None:
+    """Raise `InputError` where a tensor holds NaN or infinity."""
+    wrong = [name for name, x in params.items() if not np.isfinite(x).all()]
+    if wrong:
+        raise InputError(
+            f"{origin} holds NaN or infinity in {len(wrong)} of {len(params)} tensors: "
+            f"{_some(wrong)}; take an earlier checkpoint"
         )
 
 

@@ -12,15 +12,15 @@ from flax import nnx
 
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.errors import InputError
-from bcmb_jax.model.heads import ModernBertForMaskedLM
-from bcmb_jax.model.modernbert import ModernBert
+from bcmb_jax.linear import accumulator
+from bcmb_jax.model.heads import MODELS
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.precision import compute_dtype
 from bcmb_jax.start import Initial
-from conversion import weights as files
-from conversion.weights import Weights
-
-HEADS = ("masked_lm", "encoder")
+from conversion.composer_state import resumable
+from conversion.publish import publish
+from conversion.weights import Weights, read, with_head
+from conversion.writers import write_huggingface
 
 
 class PretrainedModel:
@@ -31,25 +31,36 @@ class PretrainedModel:
       params: checkpoint name → array.
       token_ids: of special tokens by role, as far as they are known.
       tokenizer_directory: the folder of its tokenizer, or None.
-      head: "masked_lm" or "encoder".
+      head: what sits on the encoder.
+      dtype: of the matrix products; parameters are float32 (float64 for products in float64).
     """
 
-    def __init__(self, weights: Weights, *, precision: str = ""):
+    def __init__(self, weights: Weights, dtype: jnp.dtype):
         self.config, self.token_ids = weights.config, weights.token_ids
         self.tokenizer_directory = weights.tokenizer
-        self.head = "encoder" if weights.encoder_only else "masked_lm"
-        self.params: dict[str, jax.Array] = jax.device_put(weights.params)
-        self.dtype = compute_dtype(precision)
+        self.head, self.origin = weights.head, weights.origin
+        kept = accumulator(dtype)
+        self.params: dict[str, jax.Array] = {
+            name: jnp.asarray(x, kept) for name, x in weights.params.items()
+        }
+        self.dtype = dtype
 
     def __call__(
-        self, tokens: Any, segment_ids: Any | None = None, positions: Any | None = None
+        self,
+        tokens: Any,
+        segment_ids: Any | None = None,
+        positions: Any | None = None,
+        num_segments: int = 1,
     ) -> jax.Array:
-        """Logits `[B, L, vocab_size]`, or hidden states `[B, L, hidden]` of an encoder; float32.
+        """Outputs, float32: logits `[B, L, vocab_size]` of a masked LM, hidden states
+        `[B, L, hidden]` of an encoder, `[B, L, labels]` of a token classifier, `[B, S, labels]` of
+        a sequence classifier.
 
         Args:
           tokens: `[B, L]` int32.
           segment_ids: `[B, L]`, 1, 2, … in contiguous runs, 0 = padding; None: all one segment.
           positions: `[B, L]`; None: from 0 in each segment.
+          num_segments: S, the documents a row may hold, for a sequence classifier.
 
         Raises:
           InputError: the arrays are not of one shape `[B, L]`, or tokens are not in the vocabulary.
@@ -78,6 +89,7 @@ class PretrainedModel:
             self.config,
             self.head,
             self.dtype,
+            num_segments,
             self.params,
             *(jnp.asarray(x, jnp.int32) for x in (tokens, segment_ids, positions)),
         )
@@ -86,26 +98,31 @@ class PretrainedModel:
     def weights(self) -> Weights:
         """The weights on the host."""
         host = jax.device_get(self.params)
-        return Weights(self.config, host, self.token_ids, self.tokenizer_directory)
+        place = self.tokenizer_directory
+        return Weights(self.config, host, self.token_ids, place, self.origin, self.head)
 
 
 def from_pretrained(
-    path_or_id: str | Path, head: str = "masked_lm", *, precision: str = ""
+    path_or_id: str | Path,
+    head: str = "masked_lm",
+    *,
+    num_labels: int | None = None,
+    precision: str = "",
 ) -> PretrainedModel:
-    """A model from a Hugging Face folder or hub id, or from a checkpoint or workdir of ours.
+    """A model from anything that `conversion.convert` reads.
 
     Args:
-      head: "masked_lm" gives logits, "encoder" hidden states.
+      head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; a
+        classifier that the source does not have is new, with `num_labels` outputs.
       precision: "bf16", "fp32", or empty to let the device choose.
 
     Raises:
-      InputError: there is no such model, or it lacks the head.
+      InputError: there is no such model, or the head cannot be had from it.
     """
-    if head not in HEADS:
-        raise InputError(f"head {head!r} is not one of {', '.join(HEADS)}")
-    return PretrainedModel(
-        files.read(path_or_id, encoder_only=head == "encoder"), precision=precision
-    )
+    if head not in MODELS:
+        raise InputError(f"head {head!r} is not one of {', '.join(MODELS)}")
+    weights = with_head(read(path_or_id), head, num_labels)
+    return PretrainedModel(weights, compute_dtype(precision))
 
 
 def save_pretrained(
@@ -127,21 +144,32 @@ def save_pretrained(
     weights = model.weights
     if tokenizer is not None:
         weights = weights._replace(tokenizer=Path(tokenizer).expanduser())
-    write = functools.partial(files.write_huggingface, weights)
-    files.publish(Path(directory), write, overwrite=overwrite)
+    name = Path(directory).name
+    publish(
+        Path(directory),
+        lambda folder: write_huggingface(weights, folder, name),
+        overwrite=overwrite,
+    )
 
 
 def load_initial(path_or_id: str | Path) -> Initial:
-    """What `bcmb_jax.train.train` can start from; with moments if the checkpoint has them."""
-    weights = files.read(path_or_id)
+    """What `bcmb_jax.train.train` can start from; with moments if the checkpoint has them.
+
+    Raises:
+      InputError: it is no masked LM, or its optimizer was another than ours.
+    """
+    weights = with_head(read(path_or_id), "masked_lm")
+    before = weights.meta.get("composer", {}).get("state", {})
+    for optimizer in before.get("optimizers", {}).values():
+        reason = resumable(optimizer["param_groups"], weights.origin)
+        if reason is not None:
+            raise InputError(f"{reason}; convert it --to huggingface to start without its moments")
     return Initial(weights.params, weights.opt_state, weights.tokenizer)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _apply(config, head, dtype, params, tokens, segment_ids, positions) -> jax.Array:
-    encoder_only = head == "encoder"
-    make = ModernBert if encoder_only else ModernBertForMaskedLM
-    graph, _ = split(lambda: make(config, dtype=dtype, rngs=nnx.Rngs(0)))
-    if encoder_only:
-        params = {name.removeprefix("model."): x for name, x in params.items()}
-    return merge(graph, params)(tokens, segment_ids, positions)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _apply(config, head, dtype, num_segments, params, *batch) -> jax.Array:
+    graph, _ = split(lambda: MODELS[head.kind](config, head, dtype=dtype, rngs=nnx.Rngs(0)))
+    model = merge(graph, params)
+    pools = head.kind == "sequence_classification"
+    return model(*batch, num_segments) if pools else model(*batch)

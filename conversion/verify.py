@@ -1,158 +1,268 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proof that a written model is the one that was read: every bit, and the same logits."""
+"""Proof that a written model is the one that was read: every bit, and transformers' logits."""
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping
+import unittest.mock
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.errors import InputError
+from conversion.config_json import ARCHITECTURES, config_json
+from conversion.mapping import table, to_stored
 from conversion.pretrained import PretrainedModel
-from conversion.weights import Weights, read
+from conversion.weights import Weights
 
-# Of the largest logit (at least 1). Two fp32 programs differ by rounding alone: 1e-6 on random
-# weights, more on trained ones, whose activations have outliers. The smallest mistake we know of, a
-# window off by one, moves a tiny random model's logits by 0.05 and more.
-LOGIT_TOLERANCE = 1e-3
-LONG = 2048  # tokens: far beyond a window, and a base model's logits are then 0.4 GB
+# What transformers' own fp32 model is off by against float64 is the scale of what can be called
+# rounding, on trained weights too, whose activations have outliers. Ours computes in float64 for
+# the verdict, since XLA's fp32 products on a CPU are rounded two to three times as coarsely as
+# PyTorch's, whatever was converted. The smallest mistake we know of, a window off by one, is 1e-3
+# of the largest logit and more. The floor, of that logit, is what the fp32 RoPE tables leave.
+ERROR_RATIO = 2.0
+ERROR_FLOOR = 1e-6
+LONG = 640  # tokens: beyond a window, and beyond a tile of every attention kernel
+SAMPLE = 64  # positions compared of each kind of input: a vocabulary's logits at all would be GBs
 
-Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""`(tokens, segment_ids)`, `[B, L]` int32 each → `[B, L, V]` float32."""
+Outputs = Mapping[str, np.ndarray]
+"""By kind of input, outputs at `SAMPLE` real positions (or documents), `[N, outputs]`."""
 
 
-class Differences(NamedTuple):
-    """What is left between two models.
-
-    Attributes:
-      tensors: how many were compared, bit by bit.
-      worst_tensor, tensor: where their elements differ most, and by how much.
-      logits: by what was compared with: the largest difference, and the input it is on.
-    """
+class TensorDifference(NamedTuple):
+    """How many tensors were compared, and where elements differ most, by how much."""
 
     tensors: int
-    worst_tensor: str
-    tensor: float
-    logits: dict[str, tuple[float, str]]
+    worst: str
+    difference: float
 
 
-def verify(source: Weights, written: Path) -> Differences:
-    """Read `written` again; compare it with `source`, and with transformers where there is torch.
+class LogitDifference(NamedTuple):
+    """The input on which ours and transformers' differ most.
+
+    Attributes:
+      difference: between ours and transformers', both in fp32.
+      error: of ours in float64 against transformers' in float64.
+      their_error: of theirs in fp32 against the same.
+    """
+
+    kind: str
+    difference: float
+    error: float
+    their_error: float
+
+
+def compare(source: Weights, written: Weights) -> TensorDifference:
+    """All of `written` with all of `source`: tensors, moments, counters, sizes, what else is said.
 
     Raises:
-      InputError: they are not the same model.
+      InputError: they are not the same model, or not at the same point of its training.
     """
-    again = read(written)
     # Training dropout has no place in Hugging Face's config.
     dropout = source.config.attention_output_dropout
-    if dataclasses.replace(again.config, attention_output_dropout=dropout) != source.config:
-        raise InputError(f"verification failed: config {again.config} is not {source.config}")
-    tensor, worst = compare_tensors(source.params, again.params)
-    peers = {"original": jax_logits(source)}
-    folder = again.folder or source.folder
-    if folder is not None and torch_is_here():
-        peers["transformers"] = transformers_logits(folder)
-    logits = compare_logits(jax_logits(again), peers, make_inputs(source))
-    return Differences(len(source.params), worst, tensor, logits)
+    if dataclasses.replace(written.config, attention_output_dropout=dropout) != source.config:
+        raise InputError(f"verification failed: config {written.config} is not {source.config}")
+    if (written.head, written.dtype) != (source.head, source.dtype):
+        raise InputError(
+            f"verification failed: {written.head}, {written.dtype} is not {source.head}, "
+            f"{source.dtype}"
+        )
+    found = compare_tensors(source.params, written.params)
+    if (written.opt_state is None) != (source.opt_state is None):
+        raise InputError("verification failed: the optimizer's state is in one of the two")
+    if source.opt_state is None:
+        return found
+    if "composer" in source.meta and source.meta["composer"] != written.meta.get("composer"):
+        raise InputError("verification failed: what the Composer checkpoint says beside tensors")
+    ours, theirs = (dict(_leaves(state.opt_state)) for state in (source, written))
+    moments = compare_tensors(ours, theirs)
+    worst = max(found, moments, key=lambda x: x.difference)
+    return TensorDifference(found.tensors + moments.tensors, worst.worst, worst.difference)
+
+
+def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name != "clipped_fraction":  # of the last step, for the display alone
+            yield name, np.atleast_1d(leaf)
+
+
+def compare_tensors(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> TensorDifference:
+    """Bit by bit.
+
+    Raises:
+      InputError: a name, a shape or a bit differs.
+    """
+    if ours.keys() != theirs.keys():
+        wrong = sorted(ours.keys() ^ theirs.keys())
+        raise InputError(f"verification failed: {len(wrong)} tensors in one of two, {wrong[:1]}")
+    worst, largest, changed = next(iter(ours), ""), 0.0, []
+    for name, x in ours.items():
+        y = theirs[name]
+        if x.shape != y.shape or x.dtype != y.dtype:
+            raise InputError(f"verification failed: {name} is {y.dtype}{y.shape}, was {x.shape}")
+        if not np.array_equal(x.view(np.uint8), y.view(np.uint8)):
+            changed.append(name)
+            difference = float(np.abs(x.astype(np.float64) - y).max())
+            if not difference <= largest:
+                worst, largest = name, difference
+    if changed:
+        raise InputError(
+            f"verification failed: {len(changed)} of {len(ours)} tensors changed, the worst "
+            f"{worst} by up to {largest:.2e}"
+        )
+    return TensorDifference(len(ours), worst, largest)
 
 
 def torch_is_here() -> bool:
     return all(map(importlib.util.find_spec, ("torch", "transformers")))
 
 
-def compare_tensors(
-    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
-) -> tuple[float, str]:
-    """The largest difference between elements, and its tensor.
+def compare_with_transformers(
+    weights: Weights, folder: Path | None, say: Callable[[str], None] = lambda _: None
+) -> LogitDifference:
+    """Outputs of ours and of transformers' model, against transformers' in float64.
+
+    Args:
+      folder: the Hugging Face folder that transformers loads; None gives it the tensors.
+      say: told what is being done.
 
     Raises:
-      InputError: a name, a shape or a bit differs.
+      InputError: ours are further off than `ERROR_RATIO` times transformers' own rounding.
     """
-    differences = {name: np.abs(x - theirs[name]).max() for name, x in ours.items()}
-    worst = max(differences, key=lambda name: differences[name])
-    changed = [
-        name for name, x in ours.items() if x.tobytes() != np.asarray(theirs[name]).tobytes()
-    ]
-    if changed or ours.keys() != theirs.keys():
-        raise InputError(
-            f"verification failed: {len(changed)} of {len(ours)} tensors changed, first "
-            f"{changed[:1]}; the largest difference is {differences[worst]:.2e} in {worst}"
-        )
-    return float(differences[worst]), worst
+    inputs = make_inputs(weights)
+    say("logits in JAX")
+    ours = our_outputs(weights, inputs, jnp.dtype("float32"))
+    exact = our_outputs(weights, inputs, jnp.dtype("float64"))
+    say("logits in PyTorch")
+    model = _torch_model(weights, folder)
+    theirs = torch_outputs(model, inputs)
+    reference = torch_outputs(model.double(), inputs)
+    return judge(ours, exact, theirs, reference)
 
 
-def compare_logits(
-    ours: Logits, peers: Mapping[str, Logits], inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, tuple[float, str]]:
-    """The largest difference to each peer at real positions, and the input it is on.
+def judge(ours: Outputs, exact: Outputs, theirs: Outputs, reference: Outputs) -> LogitDifference:
+    """The verdict on outputs by kind of input: ours in fp32 and float64, theirs likewise.
 
     Raises:
-      InputError: one is beyond `LOGIT_TOLERANCE`.
+      InputError: ours are wrong.
     """
-    worst = {name: (-1.0, "") for name in peers}
-    for kind, (tokens, segment_ids) in inputs.items():
-        real = segment_ids > 0
-        here = ours(tokens, segment_ids)[real]
-        scale = max(1.0, float(np.abs(here).max()))
-        for name, peer in peers.items():
-            difference = float(np.abs(here - peer(tokens, segment_ids)[real]).max())
-            if not difference <= LOGIT_TOLERANCE * scale:  # so that NaN fails too
-                raise InputError(
-                    f"verification failed: logits on {kind} input differ by {difference:.2e} from "
-                    f"{name} (largest logit {scale:.1f})"
-                )
-            worst[name] = max(worst[name], (difference, kind))
-    return worst
+
+    def worst(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.abs(x - y).max())
+
+    found = []
+    for kind, right in reference.items():
+        error, their_error = worst(exact[kind], right), worst(theirs[kind], right)
+        difference = worst(ours[kind], theirs[kind])
+        scale = max(1.0, float(np.abs(right).max()))
+        allowed = max(ERROR_RATIO * their_error, ERROR_FLOOR * scale)
+        if not error <= allowed:  # so that NaN fails too
+            raise InputError(
+                f"verification failed: logits on {kind} input are off by {error:.2e} (largest "
+                f"logit {scale:.1f}), transformers' by {their_error:.2e}; at most {allowed:.2e} "
+                "is rounding"
+            )
+        found.append(LogitDifference(kind, difference, error, their_error))
+    return max(found, key=lambda x: x.difference)
 
 
-def make_inputs(source: Weights) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Random tokens as `(tokens, segment_ids)`: padded rows, a packed row, a long row."""
-    # Two shapes, since each is compiled once.
-    long = min(LONG, source.config.max_position_embeddings)
+Inputs = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def make_inputs(weights: Weights) -> Inputs:
+    """Random tokens as `(tokens, segment_ids)`: a padded row, a packed one, a full one."""
+    # One shape, since each is compiled once for each dtype.
+    long = min(LONG, weights.config.max_position_embeddings)
     layouts = {
-        "padded": ([[40], [250]], 256),
-        "packed": ([[5, 150, 1, 90], [130, 100]], 256),
-        "long": ([[long]], long),
+        "padded": [long * 3 // 4],
+        "packed": [5, long // 2, 1, long // 3],
+        "long": [long],
     }
     rng = np.random.default_rng(0)
     inputs = {}
-    for kind, (rows, length) in layouts.items():
-        documents = [np.repeat(np.arange(1, len(row) + 1), row) for row in rows]
-        segment_ids = np.stack([np.pad(row, (0, length - len(row))) for row in documents])
-        tokens = rng.integers(0, source.config.vocab_size, segment_ids.shape, dtype=np.int32)
-        inputs[kind] = tokens, segment_ids.astype(np.int32)
+    for kind, lengths in layouts.items():
+        segments = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int32), lengths)
+        tokens = rng.integers(0, weights.config.vocab_size, (1, long), dtype=np.int32)
+        inputs[kind] = tokens, np.pad(segments, (0, long - len(segments)))[None]
     return inputs
 
 
-def jax_logits(weights: Weights) -> Logits:
-    model = PretrainedModel(weights, precision="fp32")
-    return lambda tokens, segment_ids: np.asarray(model(tokens, segment_ids))
+def our_outputs(weights: Weights, inputs: Inputs, dtype: jnp.dtype) -> Outputs:
+    """In JAX, fp32 or float64; a sequence classifier's one by document."""
+    with jax.enable_x64(dtype == jnp.float64):
+        return _our_outputs(PretrainedModel(weights, dtype), inputs)
 
 
-def transformers_logits(folder: Path) -> Logits:
-    """transformers' own model: padded rows with its attention mask, packed documents one by one."""
+def _our_outputs(model: PretrainedModel, inputs: Inputs) -> Outputs:
+    outputs = {}
+    for kind, (tokens, segment_ids) in inputs.items():
+        if model.head.kind == "sequence_classification":
+            segments = int(segment_ids.max())
+            out = np.asarray(model(tokens, segment_ids, num_segments=segments))
+            present = np.arange(1, segments + 1) <= segment_ids.max(1, keepdims=True)
+            outputs[kind] = _sample(out[present])
+        else:
+            outputs[kind] = _sample(np.asarray(model(tokens, segment_ids))[segment_ids > 0])
+    return outputs
+
+
+def torch_outputs(model: Any, inputs: Inputs) -> Outputs:
+    """transformers': padded rows with an attention mask, packed documents one by one."""
+    import torch
+
+    def run(tokens: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            ids, mask_ = (torch.from_numpy(x.astype(np.int64)) for x in (tokens, mask))
+            out = model(ids, attention_mask=mask_)
+        values = (out.last_hidden_state if "last_hidden_state" in out else out.logits).numpy()
+        if values.ndim == 2:  # one a row
+            return list(values[:, None])
+        return [row[real] for row, real in zip(values, mask > 0, strict=True)]
+
+    outputs = {}
+    for kind, (tokens, segment_ids) in inputs.items():
+        if segment_ids.max() == 1:
+            parts = run(tokens, segment_ids)
+        else:
+            parts = []
+            for row, segments in zip(tokens, segment_ids, strict=True):
+                for segment in range(1, segments.max() + 1):
+                    document = row[None, segments == segment]
+                    parts += run(document, np.ones_like(document))
+        outputs[kind] = _sample(np.concatenate(parts))
+    return outputs
+
+
+def _sample(outputs: np.ndarray) -> np.ndarray:
+    last = len(outputs) - 1
+    return outputs[np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))]
+
+
+def _torch_model(weights: Weights, folder: Path | None) -> Any:
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    model = transformers.ModernBertForMaskedLM.from_pretrained(folder).float().eval()
-
-    def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    make = getattr(transformers, ARCHITECTURES[weights.head.kind])
+    if folder is not None:
+        return make.from_pretrained(folder).float().eval()
+    values = config_json(weights.config, weights.token_ids, weights.head)
+    # Without random weights, which would take longer to draw than all of the rest.
+    drawing = (transformers.ModernBertPreTrainedModel, "_init_weights", lambda *_: None)
+    with unittest.mock.patch.object(*drawing):
+        model = make(transformers.ModernBertConfig(**values)).eval()
+    stored = to_stored(weights.params, table(weights.config, weights.head))
+    for name, parameter in model.named_parameters():
+        name = name if name in stored else f"model.{name}"
         with torch.no_grad():
-            inputs = (torch.from_numpy(x.astype(np.int64)) for x in (tokens, mask))
-            return model(*inputs).logits.numpy()
-
-    def logits(tokens: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
-        if segment_ids.max() == 1:
-            return run(tokens, segment_ids)
-        out = np.zeros((*tokens.shape, model.config.vocab_size), np.float32)
-        for row, segments in enumerate(segment_ids):
-            for segment in range(1, segments.max() + 1):
-                of = segments == segment
-                out[row, of] = run(tokens[row : row + 1, of], np.ones((1, of.sum())))[0]
-        return out
-
-    return logits
+            parameter.copy_(torch.from_numpy(stored.pop(name)))
+    if stored:
+        raise InputError(f"transformers' model has no {sorted(stored)[0]}")
+    return model

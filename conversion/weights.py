@@ -1,162 +1,193 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's weights in host memory, read from and written to any folder this package knows."""
+"""A model's weights in host memory, read from any place this package knows."""
 
-import shutil
+import atexit
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from flax import nnx
 
 from bcmb_jax import checkpoint
+from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import MODELS, Head
+from bcmb_jax.model.parameters import init_parameters
 from bcmb_jax.optimizer import StableAdamWState
-from conversion import huggingface
-from conversion.config_json import read_config
-from conversion.mapping import check_complete, table
-from conversion.tokenizer_files import write_tokenizer
+from conversion import composer, huggingface, starts
+from conversion.config_json import default_labels, write_json
+from conversion.mapping import MASKED_LM, check_complete, check_finite, table
 
-OURS_TO_REPLACE = (
-    "config.json",
-    "model*.safetensors*",
-    "*token*",
-    "state",
-    "meta",
-    "_CHECKPOINT_METADATA",
-    "commit_success.txt",
-)
-"""All that a converted folder holds; a folder with anything else is never overwritten."""
+log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
     """A model as host arrays by checkpoint name, float32.
 
     Attributes:
+      origin: where it was read from, for messages and manifests.
       token_ids: of special tokens by role (cls, sep, pad, …), as far as they are known.
       tokenizer: the folder of its tokenizer, if it has one.
-      folder: the Hugging Face folder it was read from; None for a checkpoint of ours.
-      opt_state: the optimizer's state, in checkpoints of ours from training.
+      dtype: of the stored tensors, whose values these are; written again as that.
+      opt_state: the optimizer's state, in checkpoints from training.
+      meta: what else a checkpoint says (JSON): `progress`, `config` of its run, `data` it has
+        seen, and the rest of a `composer` file.
     """
 
     config: ModelConfig
     params: dict[str, np.ndarray]
     token_ids: dict[str, int | None]
-    tokenizer: Path | None
-    folder: Path | None = None
+    tokenizer: Path | None = None
+    origin: str = ""
+    head: Head = MASKED_LM
+    dtype: str = "float32"
     opt_state: StableAdamWState | None = None
-
-    @property
-    def encoder_only(self) -> bool:
-        return "decoder.bias" not in self.params
+    meta: Mapping[str, Any] = {}
 
 
-def read(path_or_id: str | Path, *, encoder_only: bool = False) -> Weights:
-    """The weights in a Hugging Face folder or hub id, or in a checkpoint or workdir of ours.
+def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights:
+    """The weights in a Hugging Face folder or hub id, a checkpoint or workdir of ours, a Composer
+    `.pt` (or a folder with one), or a named starting point (`starts.STARTS`).
+
+    Args:
+      model_config: the sizes in a `.pt` that does not hold them.
 
     Raises:
       InputError: there is nothing of the kind, or not a whole ModernBERT.
     """
-    path = Path(path_or_id).expanduser()
+    if str(path_or_id) in starts.STARTS:
+        path = starts.fetch(str(path_or_id))
+    else:
+        path = Path(path_or_id).expanduser()
+    if path.is_file() and path.suffix != ".pt":
+        raise InputError(f"{path} is a file; give the folder it is in, or a Composer .pt")
+    if path.suffix == ".pt" and not path.is_dir():
+        return _read_composer(path, model_config)
+    if path.is_dir() and not (path / "config.json").is_file() and list(path.glob("*.pt")):
+        files = sorted(path.glob("*.pt"))
+        if len(files) > 1:
+            raise InputError(f"{path} holds {len(files)} .pt files; name one, such as {files[-1]}")
+        return _read_composer(files[0], model_config)
+    if model_config is not None:
+        raise InputError(f"--model-config is for a Composer .pt; {path} holds its own config")
     if not path.is_dir():
-        return _read_huggingface(huggingface.snapshot(str(path_or_id)), encoder_only)
+        folder = huggingface.snapshot(str(path_or_id))
+        return _read_huggingface(folder)._replace(origin=str(path_or_id))
     ours = path.name == "checkpoints" or any(
         (path / name).is_dir() for name in ("meta", "checkpoints")
     )
-    return (_read_ours if ours else _read_huggingface)(path, encoder_only)
+    return (_read_ours if ours else _read_huggingface)(path)
 
 
-def _read_huggingface(folder: Path, encoder_only: bool) -> Weights:
-    config, token_ids = read_config(folder)
-    params = huggingface.read_weights(folder, table(config, encoder_only=encoder_only))
+def with_head(weights: Weights, kind: str, num_labels: int | None = None) -> Weights:
+    """The same encoder under another head: what both heads have is kept, a classifier is new.
+
+    Raises:
+      InputError: there is no such head, or it cannot be made of these weights.
+    """
+    old = weights.head
+    if kind == old.kind and num_labels in (None, len(old.labels)):
+        return weights
+    labels = default_labels(num_labels or 0)
+    if kind == old.kind:
+        raise InputError(
+            f"{weights.origin} has {len(old.labels)} labels, not {num_labels}; leave num_labels "
+            "out, or take a model without a classifier"
+        )
+    if kind.endswith("_classification") and not labels:
+        raise InputError(f"{weights.origin} has no {kind} head; give num_labels for a new one")
+    if kind == "masked_lm":
+        raise InputError(
+            f"{weights.origin} has no masked-LM head (decoder.bias), only {old.kind}; take the "
+            "model it was made from"
+        )
+    head = Head(kind, labels, old.pooling)
+
+    def make() -> nnx.Module:
+        return MODELS[kind](weights.config, head, rngs=nnx.Rngs(0))
+
+    def missing() -> dict[str, jax.Array]:
+        fresh = init_parameters(make)
+        return {n: fresh[n] for n in fresh if n not in weights.params or "classifier." in n}
+
+    new = jax.device_get(jax.jit(missing)())
+    if new:
+        log.warning("%s: new, not trained yet: %s", weights.origin, ", ".join(sorted(new)))
+    kept = weights.params | new
+    params = {row.name: kept[row.name] for row in table(weights.config, head)}
+    return weights._replace(params=params, head=head, opt_state=None)
+
+
+def _read_huggingface(folder: Path) -> Weights:
+    stored, said = huggingface.read_folder(folder)
     has_tokenizer = (folder / "tokenizer.json").is_file()
-    return Weights(config, params, token_ids, folder if has_tokenizer else None, folder)
+    return Weights(
+        said.config,
+        stored.params,
+        said.token_ids,
+        folder if has_tokenizer else None,
+        str(folder),
+        stored.head,
+        stored.dtype,
+    )
 
 
-def _read_ours(path: Path, encoder_only: bool) -> Weights:
+def _read_ours(path: Path) -> Weights:
     folder = checkpoint.latest(path)
     state, meta = checkpoint.load(folder)
     config = ModelConfig(**meta["config"]["model"])
-    params = state.params
-    rows = table(config)
+    said = meta.get("head", {})  # training's checkpoints do not say: they are masked LMs
+    head = Head(**{**said, "labels": tuple(said.get("labels", ()))})
+    rows = table(config, head)
     check_complete(
-        {name: x.shape for name, x in params.items()},
+        {name: x.shape for name, x in state.params.items()},
         [row._replace(stored=row.shape) for row in rows],
         str(folder),
     )
-    if encoder_only:
-        params = {row.name: params[row.name] for row in table(config, encoder_only=True)}
+    check_finite(state.params, str(folder))
     places = (folder / "tokenizer", folder.parent.parent / "tokenizer")
-    tokenizer = next((place for place in places if (place / "tokenizer.json").is_file()), None)
-    token_ids = meta["tokenizer"]["special"]
-    return Weights(config, params, token_ids, tokenizer, None, state.opt_state)
-
-
-def write_huggingface(weights: Weights, directory: Path) -> None:
-    """Into an existing, empty folder, for transformers 4.48 … 5.x."""
-    token_ids = weights.token_ids
-    if weights.tokenizer is not None:
-        token_ids = write_tokenizer(weights.tokenizer, directory, weights.config)
-    rows = table(weights.config, encoder_only=weights.encoder_only)
-    huggingface.write_model(directory, weights.config, weights.params, rows, token_ids)
-
-
-def write_orbax(weights: Weights, directory: Path) -> None:
-    """Into an existing, empty folder: a checkpoint of parameters alone, to start runs from."""
-    token_ids = weights.token_ids
-    facts = {"config": {"model": weights.config.as_dict()}, "tokenizer": {"special": token_ids}}
-    directory.rmdir()  # Orbax makes it
-    checkpoint.save_weights(directory, weights.params, facts)
-    if weights.tokenizer is not None:
-        write_tokenizer(weights.tokenizer, directory / "tokenizer", weights.config)
-
-
-def publish(directory: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
-    """Give `write` an empty folder, and move it to `directory` when it has returned.
-
-    Raises:
-      InputError: `directory` exists and may not be replaced, or holds other things than a model.
-    """
-    directory = directory.expanduser().absolute()
-    refuse_to_lose(directory, overwrite=overwrite)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as place:
-        new = Path(place) / "new"
-        new.mkdir()
-        write(new)
-        refuse_to_lose(directory, overwrite=overwrite)
-        if directory.exists():
-            directory.rename(Path(place) / "old")
-        new.rename(directory)
-
-
-def refuse_to_lose(directory: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where writing `directory` would destroy something not meant to be."""
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; give a folder")
-    if not directory.exists() or not any(directory.iterdir()):
-        return
-    if not overwrite:
-        raise InputError(f"{directory} exists; give another folder, or --overwrite")
-    foreign = sorted(
-        entry.name
-        for entry in directory.iterdir()
-        if not any(entry.match(pattern) for pattern in OURS_TO_REPLACE)
+    return Weights(
+        config,
+        {row.name: state.params[row.name] for row in rows},
+        meta["tokenizer"]["special"],
+        next((place for place in places if (place / "tokenizer.json").is_file()), None),
+        str(folder),
+        head,
+        meta.get("dtype", "float32"),
+        state.opt_state,
+        {key: meta[key] for key in ("progress", "config", "data", "composer") if key in meta},
     )
-    if foreign:
-        raise InputError(
-            f"{directory} holds more than a converted model ({foreign[0]}); give another folder"
-        )
 
 
-def check_free_space(directory: Path, needed: int) -> None:
-    """Raise `InputError` unless the disk of `directory` has `needed` bytes."""
-    existing = directory.expanduser().absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise InputError(
-            f"{directory} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free"
-        )
+def _read_composer(file: Path, model_config: Path | None) -> Weights:
+    found = composer.read_composer(file, model_config)
+    clock = found.rest["state"].get("timestamp", {}).get("Timestamp", {})
+    progress = {"step": clock.get("batch", 0), "tokens_seen": clock.get("token", 0)}
+    tokenizer = _unpack_tokenizer(found.tokenizer, file)
+    special = load_tokenizer(str(tokenizer)).special.__dict__ if tokenizer else {}
+    return Weights(
+        found.config,
+        found.params,
+        dict(special),
+        tokenizer,
+        str(file),
+        opt_state=found.opt_state,
+        meta={"progress": progress, "composer": found.rest},
+    )
+
+
+def _unpack_tokenizer(files: Mapping[str, Any], origin: Path) -> Path | None:
+    """The tokenizer that a `.pt` carries, as a folder that lives as long as this process."""
+    if "tokenizer.json" not in files:
+        log.warning("%s carries no tokenizer; exports of it will have none", origin)
+        return None
+    place = tempfile.TemporaryDirectory(prefix="tokenizer-")
+    atexit.register(place.cleanup)
+    for name, content in files.items():
+        write_json(Path(place.name) / Path(name).name, content)
+    return Path(place.name)

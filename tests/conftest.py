@@ -22,3 +22,25 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data folder {folder}, which is not part of the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory) -> Path:
+    """A folder with a tokenizer of 300 tokens."""
+    from bcmb_jax.data.synthetic import train_tokenizer
+
+    directory = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    train_tokenizer(["a stroke of the left artery", "the left lung is clear"], 300, directory)
+    return directory
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_tokenizer) -> Path:
+    """A Hugging Face folder with random weights and a tokenizer."""
+    from conversion.writers import write_huggingface
+    from tests.tiny_weights import random_weights
+
+    directory = tmp_path / "huggingface"
+    directory.mkdir()
+    write_huggingface(random_weights()._replace(tokenizer=tiny_tokenizer), directory)
+    return directory

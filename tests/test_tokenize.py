@@ -132,7 +132,7 @@ def test_a_hub_id_comes_from_the_local_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(InputError, match="neither a folder nor a hub id"):
+    with pytest.raises(InputError, match="neither a path nor a hub id"):
         load_tokenizer("someone/tiny")
     cached = tmp_path / "hub/models--someone--tiny"
     (cached / "refs").mkdir(parents=True)

@@ -8,13 +8,13 @@ import functools
 import logging
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention.banded import banded_attention
 from bcmb_jax.attention.chunked import chunked_attention
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
+from bcmb_jax.linear import accumulator
 
 IMPLEMENTATIONS = ("reference", "xla")
 WIDEST_BAND = 128  # windows up to this run as bands, wider ones and global layers in chunks
@@ -58,7 +58,7 @@ def attention(
 
     def run(q, k, v, segment_ids):
         start, end = key_intervals(segment_ids, window)
-        scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
+        scaled = (q.astype(accumulator(q.dtype)) * q.shape[-1] ** -0.5).astype(q.dtype)
         return kernel(scaled, k, v, start, end)
 
     mesh = jax.sharding.get_abstract_mesh()

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.attention.heads import for_each_head, merge_heads, pad_length, split_heads
-from bcmb_jax.attention.mask import visible
-from bcmb_jax.linear import row_major_transpose
+from bcmb_jax.attention.heads import for_each_head, merge_heads, pad_and_split, pad_length
+from bcmb_jax.attention.mask import MASKED, visible
+from bcmb_jax.linear import accumulator, product, row_major_transpose
 
 BLOCK = 64
-MASKED = -1e30
+BLOCKS = (0,)  # the batch axis of every product
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -31,7 +31,7 @@ def banded_attention(
 
 def _forward(q, k, v, start, end, window):
     block = _block(window)
-    heads, rows = _prepare((q, k, v), (start, end), block)
+    heads, rows = pad_and_split((q, k, v), (start, end), block)
     out, lse = for_each_head(functools.partial(_head_forward, block), heads, rows)
     return merge_heads(out, q.shape[2])[:, : q.shape[1]], lse
 
@@ -44,9 +44,9 @@ def _fwd(q, k, v, start, end, window):
 def _bwd(window, residuals, dout):
     q, k, v, start, end, out, lse = residuals
     block = _block(window)
-    delta = jnp.einsum("blhd,blhd->bhl", out, dout, preferred_element_type=jnp.float32)
+    delta = jnp.einsum("blhd,blhd->bhl", out, dout, preferred_element_type=accumulator(q.dtype))
     delta = pad_length(delta.reshape(-1, q.shape[1]), block)
-    heads, rows = _prepare((q, k, v, dout.astype(q.dtype)), (start, end), block)
+    heads, rows = pad_and_split((q, k, v, dout.astype(q.dtype)), (start, end), block)
     kernel = functools.partial(_head_backward, block)
     grads = for_each_head(kernel, (*heads, lse, delta), rows)
     return *(merge_heads(g, q.shape[2])[:, : q.shape[1]] for g in grads), None, None
@@ -59,22 +59,17 @@ def _block(window: int) -> int:
     return -(-max(window, 1) // BLOCK) * BLOCK
 
 
-def _prepare(heads, rows, block):
-    padded = tuple(pad_length(split_heads(x), block) for x in heads)
-    return padded, tuple(pad_length(x, block) for x in rows)
-
-
 def _head_forward(block, q, k, v, start, end):
     """One head: `[L, D]` each, intervals `[L]` → output `[L, D]` and log-sum-exp `[L]`."""
     length, size = q.shape
     start, end = start.reshape(-1, block, 1), end.reshape(-1, block, 1)
     seen = visible(start, end, _key_numbers(length // block, block)[:, None, :])
-    scores = _batched(q.reshape(-1, block, size), _with_neighbours(k, block), (2, 2))
+    scores = product(q.reshape(-1, block, size), _with_neighbours(k, block), (2,), (2,), BLOCKS)
     scores = jnp.where(seen, scores, MASKED)
     top = scores.max(-1, keepdims=True)
     weights = jnp.where(seen, jnp.exp(scores - top), 0.0)
     total = jnp.maximum(weights.sum(-1, keepdims=True), 1e-37)
-    out = _batched(weights.astype(q.dtype), _with_neighbours(v, block), (2, 1)) / total
+    out = product(weights.astype(q.dtype), _with_neighbours(v, block), (2,), (1,), BLOCKS) / total
     return out.reshape(length, size).astype(q.dtype), (top + jnp.log(total)).reshape(length)
 
 
@@ -87,13 +82,13 @@ def _head_backward(block, q, k, v, dout, lse, delta, start, end):
     per_query = [x.reshape(blocks, 1, block) for x in (start, end, lse, delta)]
     start, end, lse, delta = per_query
     seen = visible(start, end, _key_numbers(blocks, block)[:, :, None])
-    weights = jnp.where(seen, jnp.exp(_batched(k, q, (2, 2)) - lse), 0.0)
-    dscores = (weights * (_batched(v, dout, (2, 2)) - delta)).astype(q.dtype)
-    dv = _batched(weights.astype(q.dtype), dout, (2, 1))
-    dk = _batched(dscores, q, (2, 1))
+    weights = jnp.where(seen, jnp.exp(product(k, q, (2,), (2,), BLOCKS) - lse), 0.0)
+    dscores = (weights * (product(v, dout, (2,), (2,), BLOCKS) - delta)).astype(q.dtype)
+    dv = product(weights.astype(q.dtype), dout, (2,), (1,), BLOCKS)
+    dk = product(dscores, q, (2,), (1,), BLOCKS)
     # The barrier keeps the compiler from turning transpose(dot) into a bf16 product with permuted
     # operands, which XLA's CPU backend compiles and then cannot run.
-    dq = lax.optimization_barrier(_batched(row_major_transpose(k), dscores, (2, 1)))
+    dq = lax.optimization_barrier(product(row_major_transpose(k), dscores, (2,), (1,), BLOCKS))
     dq = jnp.swapaxes(dq, 1, 2).reshape(length, size)
     return tuple(x.astype(q.dtype) for x in (dq, _overlap_add(dk), _overlap_add(dv)))
 
@@ -115,14 +110,3 @@ def _overlap_add(x: jax.Array) -> jax.Array:
     before, own, after = jnp.split(x, 3, axis=1)
     own = own.at[:-1].add(before[1:]).at[1:].add(after[:-1])
     return own.reshape(-1, x.shape[2])
-
-
-def _batched(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
-    """Batched product over axis 0, accumulated in fp32."""
-    return lax.dot_general(
-        a,
-        b,
-        (((contract[0],), (contract[1],)), ((0,), (0,))),
-        precision=lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
-    )

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.attention.heads import for_each_head, merge_heads, pad_length, split_heads
-from bcmb_jax.attention.mask import visible
-from bcmb_jax.linear import product, row_major_transpose
+from bcmb_jax.attention.heads import for_each_head, merge_heads, pad_and_split, pad_length
+from bcmb_jax.attention.mask import MASKED, visible
+from bcmb_jax.linear import accumulator, product, row_major_transpose
 
 QUERIES, KEYS = 256, 512  # a tile of scores: small enough for a CPU core's L2 cache
-MASKED = -1e30
 
 
 @jax.custom_vjp
@@ -28,7 +27,7 @@ def chunked_attention(
 
 
 def _forward(q, k, v, start, end):
-    heads, rows = _prepare((q, k, v), (start, end))
+    heads, rows = pad_and_split((q, k, v), (start, end), KEYS)
     out, lse = for_each_head(_head_forward, heads, rows)
     return merge_heads(out, q.shape[2])[:, : q.shape[1]], lse
 
@@ -40,19 +39,14 @@ def _fwd(q, k, v, start, end):
 
 def _bwd(residuals, dout):
     q, k, v, start, end, out, lse = residuals
-    delta = jnp.einsum("blhd,blhd->bhl", out, dout, preferred_element_type=jnp.float32)
+    delta = jnp.einsum("blhd,blhd->bhl", out, dout, preferred_element_type=accumulator(q.dtype))
     delta = pad_length(delta.reshape(-1, q.shape[1]), KEYS)
-    heads, rows = _prepare((q, k, v, dout.astype(q.dtype)), (start, end))
+    heads, rows = pad_and_split((q, k, v, dout.astype(q.dtype)), (start, end), KEYS)
     grads = for_each_head(_head_backward, (*heads, lse, delta), rows)
     return *(merge_heads(g, q.shape[2])[:, : q.shape[1]] for g in grads), None, None
 
 
 chunked_attention.defvjp(_fwd, _bwd)
-
-
-def _prepare(heads, rows):
-    padded = tuple(pad_length(split_heads(x), KEYS) for x in heads)
-    return padded, tuple(pad_length(x, KEYS) for x in rows)
 
 
 def _block_range(start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -85,8 +79,8 @@ def _head_forward(q, k, v, start, end):
             out = out * shrink + product(weights.astype(q.dtype), v_block, (1,), (0,))
             return new_top, total, out
 
-        zeros = jnp.zeros((QUERIES, 1), jnp.float32)
-        init = (zeros + MASKED, zeros, jnp.zeros(q.shape, jnp.float32))
+        zeros = jnp.zeros((QUERIES, 1), accumulator(q.dtype))
+        init = (zeros + MASKED, zeros, jnp.zeros(q.shape, zeros.dtype))
         top, total, out = lax.fori_loop(*_block_range(start, end), block, init)
         total = jnp.maximum(total, 1e-37)
         return (out / total).astype(q.dtype), (top + jnp.log(total))[:, 0]
@@ -100,7 +94,7 @@ def _head_backward(q, k, v, dout, lse, delta, start, end):
     dtype = q.dtype
     k_transposed = row_major_transpose(k)
 
-    def chunk(carry, args):
+    def chunk(dk_dv, args):
         q, dout, lse, delta, start, end = args
 
         def block(j, carry):
@@ -118,12 +112,12 @@ def _head_backward(q, k, v, dout, lse, delta, start, end):
             k_columns = lax.dynamic_slice_in_dim(k_transposed, first, KEYS, axis=1)
             return dq + product(k_columns, dscores, (1,), (0,)), dk, dv
 
-        zeros = jnp.zeros(q.shape[::-1], jnp.float32)
-        dq, dk, dv = lax.fori_loop(*_block_range(start, end), block, (zeros, *carry))
+        zeros = jnp.zeros(q.shape[::-1], dk_dv[0].dtype)
+        dq, dk, dv = lax.fori_loop(*_block_range(start, end), block, (zeros, *dk_dv))
         # The barrier: see `banded._head_backward`.
         return (dk, dv), lax.optimization_barrier(dq).T.astype(dtype)
 
-    zeros = jnp.zeros(k.shape, jnp.float32)
+    zeros = jnp.zeros(k.shape, accumulator(dtype))
     per_query = _chunks(q, dout, lse, delta, start, end)
     (dk, dv), dq = lax.scan(chunk, (zeros, zeros), per_query)
     return dq.reshape(q.shape), dk.astype(dtype), dv.astype(dtype)

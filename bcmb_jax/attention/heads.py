@@ -26,6 +26,14 @@ def pad_length(x: jax.Array, block: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2)) if missing else x
 
 
+def pad_and_split(
+    heads: tuple[jax.Array, ...], rows: tuple[jax.Array, ...], block: int
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """`[B, L, H, D]` → `[B·H, L, D]` and `[B, L]`, all with `L` a multiple of `block`."""
+    split = tuple(pad_length(split_heads(x), block) for x in heads)
+    return split, tuple(pad_length(x, block) for x in rows)
+
+
 def for_each_head(
     kernel: Callable, per_head: tuple[jax.Array, ...], per_row: tuple[jax.Array, ...]
 ):

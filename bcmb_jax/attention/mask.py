@@ -19,6 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+MASKED = -1e30
+"""The score of an unseen key: finite, so that a row without keys gives no NaN."""
+
 
 def key_intervals(segment_ids: jax.Array, window: int | None) -> tuple[jax.Array, jax.Array]:
     """`(start, end)`, each `[B, L]` int32: query `i` sees the keys `start[i] <= j < end[i]`."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from bcmb_jax.data.hub import snapshot
 from bcmb_jax.errors import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
@@ -113,7 +114,7 @@ def load_tokenizer(path_or_id: str) -> Tokenizer:
     unk token.
     """
     path = Path(path_or_id).expanduser()
-    directory = path if path.is_dir() else _hub_snapshot(path_or_id)
+    directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", TOKENIZER_FILES)
     file = directory / "tokenizer.json"
     if not file.is_file():
         raise InputError(
@@ -149,22 +150,3 @@ def _special_tokens(directory: Path, backend: tokenizers.Tokenizer) -> SpecialTo
             )
         ids[role] = index
     return SpecialTokens(**ids)
-
-
-def _hub_snapshot(hub_id: str) -> Path:
-    """The folder of a hub id in the local cache, fetched if it can be.
-
-    `huggingface_hub` comes with `tokenizers` and shares transformers' cache, so transformers itself
-    is not needed, and a hub tokenizer is read exactly as a folder is.
-    """
-    from huggingface_hub import snapshot_download
-
-    if hub_id.startswith(("/", ".", "~")) or hub_id.count("/") > 1:
-        raise InputError(f"tokenizer folder {hub_id} does not exist")
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(TOKENIZER_FILES)))
-    except Exception as error:  # offline, unknown, gated, malformed: all mean the same to the user
-        raise InputError(
-            f"tokenizer {hub_id} is neither a folder nor a hub id that can be had here "
-            f"({type(error).__name__}): give a folder with tokenizer.json, or fetch it once online"
-        ) from error

@@ -1,13 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sits on the encoder: masked LM, sequence classification, token classification."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
+from bcmb_jax.errors import InputError
 from bcmb_jax.linear import linear
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.modernbert import INIT_STD, LayerNorm, Linear, ModernBert, gelu
+from bcmb_jax.model.modernbert import (
+    INIT_STD,
+    LayerNorm,
+    Linear,
+    ModernBert,
+    gelu,
+    truncated_normal,
+)
+
+POOLINGS = ("cls", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What sits on the encoder.
+
+    Attributes:
+      kind: a key of `MODELS`.
+      labels: names of a classifier's outputs, in their order; empty for the others.
+      pooling: how a sequence classifier makes one vector of a document, "mean" of its tokens or
+        the first ("cls"); for the others, what their config says for later fine-tuning.
+
+    Raises:
+      InputError: there is no such head, or no label for a classifier.
+    """
+
+    kind: str = "masked_lm"
+    labels: tuple[str, ...] = ()
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.kind not in MODELS:
+            raise InputError(f"head {self.kind!r} is not one of {', '.join(MODELS)}")
+        if self.pooling not in POOLINGS:
+            raise InputError(f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}")
+        if self.classifies != bool(self.labels):
+            raise InputError(f"a {self.kind} head cannot have {len(self.labels)} labels")
+
+    @property
+    def classifies(self) -> bool:
+        return self.kind.endswith("_classification")
 
 
 class PredictionHead(nnx.Module):
@@ -66,3 +111,95 @@ class ModernBertForMaskedLM(nnx.Module):
     def decoder_weight(self) -> jax.Array:
         """`[vocab_size, hidden]`: the token table."""
         return self.model.embeddings.tok_embeddings.weight[...]
+
+
+class Encoder(nnx.Module):
+    """The encoder alone, its parameters named as in the models with a head."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: Head,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+        **options,
+    ):
+        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
+
+    def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
+        """`[B, L, hidden]` fp32."""
+        return self.model(tokens, segment_ids, positions)
+
+
+class Classifier(nnx.Module):
+    """`weight` `[labels, hidden]` and `bias`."""
+
+    def __init__(self, config: ModelConfig, labels: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        # As transformers starts a new one.
+        std = config.hidden_size**-0.5
+        self.weight = truncated_normal(rngs, (labels, config.hidden_size), std)
+        self.bias = nnx.Param(jnp.zeros(labels))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return linear(x, self.weight[...], self.dtype) + self.bias[...].reshape(1, 1, -1)
+
+
+class ModernBertForTokenClassification(nnx.Module):
+    """Encoder, prediction head and classifier on every token."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: Head,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+        **options,
+    ):
+        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
+        self.head = PredictionHead(config, dtype, rngs)
+        self.classifier = Classifier(config, len(head.labels), dtype, rngs)
+
+    def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
+        """`[B, L, labels]` fp32."""
+        return self.classifier(self.head(self.model(tokens, segment_ids, positions)))
+
+
+class ModernBertForSequenceClassification(ModernBertForTokenClassification):
+    """Encoder, pooling of each document, prediction head and classifier, in this order."""
+
+    def __init__(self, config: ModelConfig, head: Head, **options):
+        super().__init__(config, head, **options)
+        self.pooling = head.pooling
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        num_segments: int = 1,
+    ):
+        """`[B, S, labels]` fp32: for segments 1 … S = `num_segments` of each row."""
+        x = self.model(tokens, segment_ids, positions)
+        return self.classifier(self.head(pool(x, segment_ids, num_segments, self.pooling)))
+
+
+def pool(x: jax.Array, segment_ids: jax.Array, num_segments: int, pooling: str) -> jax.Array:
+    """`[B, S, hidden]`: one vector for each of the segments 1 … S; zeros where there is none."""
+    numbers = jnp.arange(1, num_segments + 1).reshape(1, -1, 1)
+    inside = (segment_ids[:, None] == numbers).astype(x.dtype)
+    if pooling == "cls":
+        inside = inside * (jnp.cumsum(inside, axis=-1) == 1)
+    sums = jnp.einsum("bsl,bld->bsd", inside, x, precision=lax.Precision.HIGHEST)
+    return sums / jnp.maximum(inside.sum(-1, keepdims=True), 1)
+
+
+MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "masked_lm": lambda config, head, **options: ModernBertForMaskedLM(config, **options),
+    "encoder": Encoder,
+    "sequence_classification": ModernBertForSequenceClassification,
+    "token_classification": ModernBertForTokenClassification,
+}
+"""The module of each kind of head: `MODELS[kind](config, head, dtype=…, rngs=…)`."""

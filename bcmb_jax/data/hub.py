@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of the Hugging Face hub, from the local cache or fetched into it, for ids users name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bcmb_jax.errors import InputError
+
+
+def snapshot(hub_id: str, what: str, patterns: Sequence[str]) -> Path:
+    """The folder of a hub id with its files of these patterns.
+
+    Raises:
+      InputError: it cannot be had (`what` it is, for the message), or does not look like an id.
+    """
+    from huggingface_hub import snapshot_download
+
+    if hub_id.startswith(("/", ".", "~")) or hub_id.count("/") > 1:
+        raise InputError(f"{what} {hub_id} does not exist")
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
+    except Exception as error:  # offline, unknown, gated, malformed: all mean the same to the user
+        raise InputError(
+            f"{what} {hub_id} is neither a path nor a hub id that can be had here "
+            f"({type(error).__name__}): give a path, or fetch it once online"
+        ) from error
+
+
+def single_file(hub_id: str, name: str) -> Path:
+    """One file of a hub id.
+
+    Raises:
+      InputError: it cannot be had; the message says how to bring it here.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub_id, name))
+    except Exception as error:
+        raise InputError(
+            f"{name} of {hub_id} cannot be had here ({type(error).__name__}): fetch it where there "
+            f"is a network (hf download {hub_id} {name}) and give the path of the file"
+        ) from error

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of the original training code (Composer's `.pt`), read and written (RECIPE §5).
+
+    state.model                          weights, `model.` in front; the tied decoder twice
+    state.optimizers.StableAdamW.state   both moments of each tensor, by name or by number
+                    ….param_groups       hyperparameters, step, max_lr; group 0 is not decayed
+    state.{timestamp, schedulers, …}     counters and the rest
+    rng                                  a list, one entry a rank
+
+The rest is carried as it is, so that a file that comes back is the one that went in.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.optimizer import StableAdamWState
+from conversion import torch_files
+from conversion.flexbert import (
+    TIED,
+    config_from_file,
+    config_from_flexbert,
+    config_from_shapes,
+    flexbert_name,
+    hf_name,
+)
+from conversion.json_tree import from_json, to_json
+from conversion.mapping import Row, table, to_ours, to_stored
+
+log = logging.getLogger(__name__)
+
+FILE = "latest-rank0.pt"
+TOKEN_TABLE = "model.embeddings.tok_embeddings.weight"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class ComposerCheckpoint(NamedTuple):
+    """A file's content.
+
+    Attributes:
+      opt_state: None in a file of weights alone.
+      rest: everything else as JSON (`json_tree`), tensors' places empty.
+      tokenizer: tokenizer files by name, as JSON.
+    """
+
+    config: ModelConfig
+    params: dict[str, np.ndarray]
+    opt_state: StableAdamWState | None
+    rest: dict[str, Any]
+    tokenizer: dict[str, Any]
+
+
+def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheckpoint:
+    """Read a `.pt`; tensors stay on disk until they are looked at.
+
+    Args:
+      model_config: for a file that does not hold its own config.
+
+    Raises:
+      InputError: it is not whole, asks for code, or is not a ModernBERT's.
+    """
+    tree = torch_files.load(file)
+    state = tree.get("state") if isinstance(tree, dict) else None
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise InputError(f"{file} is not a Composer checkpoint: it has no state.model")
+    stored = _arrays(state.pop("model"), str(file))
+    decoder = stored.pop(TIED, None)
+    if decoder is not None and not np.array_equal(decoder, stored.get(TOKEN_TABLE, 0)):
+        raise InputError(
+            f"{file}: decoder.weight is not the token table; only tied decoders exist here"
+        )
+    config = _config(state, stored, model_config, str(file))
+    rows = table(config)
+    params = to_ours(stored, rows, str(file))
+    opt_state = _read_optimizer(state.get("optimizers") or {}, rows, str(file))
+    tokenizer = {
+        name: part["content"]
+        for name, part in _huggingface(state).get("tokenizer", {}).items()
+        if part.get("file_extension") == ".json"
+    }
+    try:
+        return ComposerCheckpoint(config, params, opt_state, to_json(tree), tokenizer)
+    except TypeError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def write_composer(checkpoint: ComposerCheckpoint, file: Path) -> None:
+    """Write a `.pt` that the original code resumes from (or starts from, without moments)."""
+    torch_files.require_torch(file)
+    tree = from_json(checkpoint.rest)
+    rows = table(checkpoint.config)
+    model = {name: torch_files.tensor(x) for name, x in _stored(checkpoint.params, rows).items()}
+    model[f"model.{TIED}"] = model[flexbert_name(TOKEN_TABLE)]
+    bias = "model.decoder.bias"
+    model[bias] = model.pop(bias)  # after the weight, as PyTorch orders them
+    tree["state"] = {"model": OrderedDict(model), **tree["state"]}
+    if checkpoint.opt_state is not None:
+        ((_, optimizer),) = tree["state"]["optimizers"].items()
+        groups = optimizer.pop("param_groups")
+        optimizer["state"] = _optimizer_state(checkpoint.opt_state, groups, rows)
+        optimizer["param_groups"] = groups
+        for group in groups:
+            step = np.array(checkpoint.opt_state.step, np.int32)
+            group["step"] = torch_files.tensor(step)
+            # float32 in the optimizer's state; the file's own double where that is what it was.
+            if np.float32(group["max_lr"]) != checkpoint.opt_state.max_lr:
+                group["max_lr"] = float(checkpoint.opt_state.max_lr)
+    torch_files.save(tree, file)
+
+
+def _arrays(tensors: Mapping[str, Any], origin: str) -> dict[str, np.ndarray]:
+    """Tensors by our names, none of them lost to a prefix."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        if not hasattr(tensor, "numpy"):
+            raise InputError(f"{origin}: {name} is {type(tensor).__name__}, not a tensor")
+        if hf_name(name) in arrays:
+            raise InputError(f"{origin} holds {hf_name(name)} twice, the second time as {name}")
+        arrays[hf_name(name)] = torch_files.array(tensor)
+    return arrays
+
+
+def _config(
+    state: Mapping[str, Any],
+    stored: Mapping[str, np.ndarray],
+    model_config: Path | None,
+    origin: str,
+) -> ModelConfig:
+    """From the file itself, else from `model_config`, else from the shapes of its tensors."""
+    own = _huggingface(state).get("model", {}).get("config", {}).get("content")
+    given = config_from_file(model_config) if model_config else None
+    if own:
+        config = config_from_flexbert(own, f"the config in {origin}")
+        if given is not None and given != config:
+            raise InputError(f"{model_config} is {given}, and {origin} itself says {config}")
+        return config
+    if given is not None:
+        return given
+    config = config_from_shapes({name: x.shape for name, x in stored.items()}, origin)
+    log.warning(
+        "%s holds no config: sizes are taken from its tensors, %d heads, window %d and RoPE thetas "
+        "%g and %g from ModernBERT; --model-config gives others",
+        origin,
+        config.num_attention_heads,
+        config.local_attention,
+        config.global_rope_theta,
+        config.local_rope_theta,
+    )
+    return config
+
+
+def _huggingface(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (state.get("integrations") or {}).get("huggingface") or {}
+
+
+def _read_optimizer(
+    optimizers: Mapping[str, Any], rows: tuple[Row, ...], origin: str
+) -> StableAdamWState | None:
+    """Moments, step and max_lr; takes the moments out of `optimizers`."""
+    if not optimizers:
+        return None
+    try:
+        ((kind, optimizer),) = optimizers.items()
+        groups, by_key = optimizer["param_groups"], optimizer.pop("state")
+        named = _named_groups(groups, rows, origin)
+        moments = {
+            moment: {name: torch_files.array(by_key[key][moment]) for key, name in named}
+            for moment in MOMENTS
+        }
+        kahan = [name for key, name in named if by_key[key].get("kahan_comp") is not None]
+        steps = {int(group["step"]) for group in groups}
+        rates = {float(group["max_lr"]) for group in groups}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{origin}: the state of {list(optimizers)} is not StableAdamW's ({error!r})"
+        ) from error
+    if len(by_key) != len(rows) or len(steps) != 1 or len(rates) != 1 or kahan:
+        raise InputError(
+            f"{origin}: {kind} holds {len(by_key)} tensors of {len(rows)}, steps {sorted(steps)}, "
+            f"max_lr {sorted(rates)} and {len(kahan)} Kahan sums; one step, one max_lr and float32 "
+            "training are what exists here"
+        )
+    exp_avg, exp_avg_sq = (
+        to_ours(moments[moment], rows, f"{moment} of {origin}") for moment in MOMENTS
+    )
+    step, max_lr = np.int32(steps.pop()), np.float32(rates.pop())
+    return StableAdamWState(step, max_lr, exp_avg, exp_avg_sq, clipped_fraction=np.float32(0))
+
+
+def _named_groups(
+    groups: list[dict], rows: Iterable[Row], origin: str
+) -> list[tuple[str | int, str]]:
+    """`(key, our name)` of every tensor of the optimizer.
+
+    Keys are names; older PyTorch numbers the tensors, vectors first (group 0 is not decayed), each
+    group in the model's order.
+    """
+    decayed = [[row.name for row in rows if (len(row.stored) > 1) is big] for big in (False, True)]
+    named: list[tuple[str | int, str]] = []
+    for group, expected in zip(groups, decayed, strict=True):
+        keys = group["params"]
+        names = (
+            expected
+            if all(isinstance(key, int) for key in keys)
+            else [hf_name(key) for key in keys]
+        )
+        if sorted(names) != sorted(expected) or len(keys) != len(expected):
+            raise InputError(
+                f"{origin}: a parameter group holds {len(keys)} tensors, not the {len(expected)} "
+                f"{'vectors' if expected is decayed[0] else 'matrices'} of the model"
+            )
+        named += zip(keys, names, strict=True)
+    return named
+
+
+def _optimizer_state(
+    opt_state: StableAdamWState, groups: list[dict], rows: tuple[Row, ...]
+) -> dict[str | int, Any]:
+    moments = {moment: to_stored(getattr(opt_state, moment), rows) for moment in MOMENTS}
+    eps = {key: group["eps"] for group in groups for key in group["params"]}
+    return {
+        key: {
+            **{moment: torch_files.tensor(moments[moment][name]) for moment in MOMENTS},
+            "eps_sq": torch_files.tensor(np.array(eps[key] ** 2, np.float32)),
+            "kahan_comp": None,
+        }
+        for key, name in _named_groups(groups, rows, "the optimizer")
+    }
+
+
+def _stored(params: Mapping[str, np.ndarray], rows: tuple[Row, ...]) -> dict[str, np.ndarray]:
+    return {flexbert_name(name): x for name, x in to_stored(params, rows).items()}

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What travels with a converted model: a manifest for programs, a model card for people."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conversion.config_json import ARCHITECTURES, write_json
+from conversion.mapping import table, to_stored
+from conversion.weights import Weights
+
+TOOLS = ("bcmb-jax", "jax", "flax", "orbax-checkpoint", "safetensors", "transformers", "torch")
+PIPELINES = {
+    "masked_lm": "fill-mask",
+    "encoder": "feature-extraction",
+    "sequence_classification": "text-classification",
+    "token_classification": "token-classification",
+}
+
+CARD = """---
+library_name: transformers
+pipeline_tag: {pipeline}
+tags:
+- modernbert
+---
+
+# {title}
+
+A ModernBERT of {layers} layers and width {hidden}, {parameters:,} parameters, vocabulary
+{vocabulary:,}, for documents of up to {length:,} tokens. Written by `bcmb_jax` from `{origin}`;
+every tensor is the same to the bit.
+
+```python
+from transformers import AutoTokenizer, {auto}
+
+tokenizer = AutoTokenizer.from_pretrained("{title}")
+model = {auto}.from_pretrained("{title}")
+```
+
+Named entity recognition and other tasks on words that are split already: load the tokenizer with
+`add_prefix_space=True`, or each word is tokenized as if it stood at the start of a text, which
+costs accuracy.
+
+## Training
+
+{training}
+
+## Before you share this model
+
+A language model may repeat what it was trained on. Whether it may leave your institution is decided
+by the agreements above, which bind the model as they bind the data.
+"""
+
+
+def manifest(weights: Weights) -> dict[str, Any]:
+    """Where a model is from and what made this copy of it; JSON, without times or user names."""
+    progress = weights.meta.get("progress", {})
+    return {
+        "source": source_name(weights),
+        "weights_sha256": fingerprint(weights),
+        "tools": _versions(),
+        "step": progress.get("step"),
+        "tokens_seen": progress.get("tokens_seen"),
+        "data": {
+            name: {key: said.get(key) for key in ("tokens", "license")}
+            for name, said in weights.meta.get("data", {}).items()
+        },
+    }
+
+
+def source_name(weights: Weights) -> str:
+    """A hub id, or the last part of a path: whose home it is in concerns nobody."""
+    path = Path(weights.origin)
+    return path.name if path.is_absolute() else weights.origin
+
+
+def fingerprint(weights: Weights) -> str:
+    """SHA-256 of all tensors as stored, float32, in the order of the table: of a model, not of a
+    file, so the same in every format."""
+    rows = table(weights.config, weights.head)
+    stored = to_stored(weights.params, rows)
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row.name.encode())
+        digest.update(stored[row.name].data)
+    return digest.hexdigest()
+
+
+def write_manifest(weights: Weights, folder: Path) -> None:
+    write_json(folder / "manifest.json", manifest(weights))
+
+
+def write_card(weights: Weights, folder: Path, title: str) -> None:
+    """README.md for the Hugging Face hub, or for a colleague."""
+    config, kind = weights.config, weights.head.kind
+    auto = "AutoModel" + ARCHITECTURES[kind].removeprefix("ModernBert").removeprefix("Model")
+    text = CARD.format(
+        title=title,
+        pipeline=PIPELINES[kind],
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        parameters=sum(x.size for x in weights.params.values()),
+        vocabulary=config.vocab_size,
+        length=config.max_position_embeddings,
+        origin=source_name(weights),
+        auto=auto,
+        training=_training(weights.meta),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _training(meta: Mapping[str, Any]) -> str:
+    progress, data = meta.get("progress", {}), meta.get("data", {})
+    if not progress.get("step"):
+        return "The source says nothing of its training."
+    lines = [f"{progress['step']:,} steps, {progress['tokens_seen']:,} tokens seen in this run."]
+    if not data:
+        return lines[0]
+    lines += ["", "| source | tokens | licence or data use agreement |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {said.get('tokens') or '?'} | {said.get('license') or 'not recorded'} |"
+        for name, said in data.items()
+    ]
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in TOOLS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
