@@ -8,6 +8,7 @@ CONSTRAINTS ?= constraints/$(shell $(PYTHON) -c 'import sys; print("py311-jax0.1
 # From PyPI, torch on Linux brings its own CUDA libraries (several GB). For the CPU build:
 #   make parity TORCH_INSTALL="torch --index-url https://download.pytorch.org/whl/cpu"
 TORCH_INSTALL ?= torch==2.13.0
+HUB = huggingface_hub==0.36.2 requests urllib3 idna certifi charset-normalizer # of transformers 4
 
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
@@ -46,6 +47,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
+# Beside torch, the oldest and the last transformers 4 that exports must load in, each in a folder.
 $(VENV)/.installed-torch: $(VENV)/.installed
 	@$(INSTALL) $(TORCH_INSTALL)
+	@$(INSTALL) --no-deps --target $(VENV)/transformers-4.48.3 transformers==4.48.3 tokenizers==0.21.4 $(HUB)
+	@$(INSTALL) --no-deps --target $(VENV)/transformers-4.57.6 transformers==4.57.6 tokenizers==0.22.2 $(HUB)
 	@touch $@

@@ -25,9 +25,9 @@ def get_config(size: str = "base") -> ConfigDict:
     config.seed = 17  # of the data order, masking, dropout and initialisation
     config.tokenizer = ""  # folder or hub id; empty: the one kept beside the shards
     config.precision = ""  # "bf16" or "fp32"; empty: bf16 where the device multiplies it fast
-    config.init_from = (
-        ""  # a run or checkpoint of ours, a Hugging Face folder or id; empty: scratch
-    )
+    # A run or checkpoint of ours, a Hugging Face folder or id, a Composer .pt, or a name such as
+    # modernbert-base:stable; empty: from scratch.
+    config.init_from = ""
 
     # How long: a step is train_rows_per_step * data.row_length tokens, the run ends with the first
     # step that reaches max_tokens (non-padding tokens).

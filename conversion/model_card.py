@@ -39,9 +39,15 @@ tokenizer = AutoTokenizer.from_pretrained("{title}")
 model = {auto}.from_pretrained("{title}")
 ```
 
-Named entity recognition and other tasks on words that are split already: load the tokenizer with
-`add_prefix_space=True`, or each word is tokenized as if it stood at the start of a text, which
-costs accuracy.
+Named entity recognition and other tasks on words that are split already (`is_split_into_words`):
+without the following each word is tokenized as if it stood inside another, which costs accuracy.
+(`add_prefix_space=True`, which does the same in transformers 4, has no effect in 5.23.)
+
+```python
+from tokenizers.pre_tokenizers import ByteLevel
+
+tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+```
 
 ## Training
 

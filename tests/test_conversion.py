@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import conversion
 from bcmb_jax.checkpoint import latest
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import MODELS, Head
+from conversion import starts
+from conversion.config_json import config_json
 from conversion.convert import convert, in_dtype, main
+from conversion.mapping import table, to_stored
 from conversion.publish import check_free_space
 from conversion.verify import compare, judge, make_inputs, our_outputs
 from conversion.weights import read
@@ -61,6 +65,32 @@ def test_every_head_and_dtype_goes_both_ways(kind, dtype, tmp_path) -> None:
     assert any("model." in name for name in stored) == (kind != "encoder")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("config", [BASE, LARGE], ids=["base", "large"])
+def test_published_sizes_in_shards_with_the_decoder_written_out(config, kind, tmp_path) -> None:
+    head = Head(kind, ("a", "b", "c") if kind in CLASSIFIERS else ())
+    stored = to_stored(random_weights(config, head).params, table(config, head))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(config_json(config, {}, head)))
+    tied = dict(stored)
+    if kind == "masked_lm":
+        tied["decoder.weight"] = stored["model.embeddings.tok_embeddings.weight"]
+    files = {}
+    for number in range(3):
+        part = {name: tied[name] for name in list(tied)[number::3]}
+        files |= dict.fromkeys(part, f"model-{number + 1:05}-of-00003.safetensors")
+        save_file(part, source / files[next(iter(part))])
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    convert(str(source), "orbax", tmp_path / "orbax")
+    convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "back")
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    if kind == "encoder":
+        stored = {name.removeprefix("model."): x for name, x in stored.items()}
+    assert same_bits(stored, back)
+
+
 def test_exports_can_be_rounded_but_not_beyond_their_range(folder, tmp_path) -> None:
     before = read(folder).params["decoder.bias"]
     convert(str(folder), "huggingface", tmp_path / "half", dtype="bfloat16")
@@ -89,7 +119,7 @@ def test_manifest_and_card_travel_along(folder, tmp_path) -> None:
     assert manifest["weights_sha256"] == same and "jax" in manifest["tools"]
     card = (target / "README.md").read_text()
     for text in (
-        "add_prefix_space=True",
+        "ByteLevel(add_prefix_space=True)",
         "| mimic | 99 | PhysioNet 1.5.0 |",
         "AutoModelForMaskedLM",
     ):
@@ -205,6 +235,18 @@ def test_pickles_need_torch_and_say_which_extra(folder, tmp_path, monkeypatch) -
         with pytest.raises(InputError, match=r"pip install 'bcmb-jax\[torch\]'"):
             convert(str(source), to, tmp_path / "out")
     assert convert(str(folder), "orbax", tmp_path / "out").logits is None
+
+
+@pytest.mark.parametrize("name", starts.STARTS)
+def test_starting_points_have_names(name, monkeypatch, tmp_path) -> None:
+    with pytest.raises(InputError, match="hf download answerdotai/ModernBERT-.*ep0-ba[0-9]+-rank0"):
+        read(name)
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download",
+        lambda *question: asked.append(question) or tmp_path / "nothing.pt",
+    )
+    assert starts.fetch(name) == tmp_path / "nothing.pt" and asked == [tuple(starts.STARTS[name])]
 
 
 def test_command_line_errors_are_one_line(tmp_path) -> None:

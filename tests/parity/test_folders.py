@@ -10,7 +10,8 @@ import pytest
 import conversion
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
-from conversion.convert import convert
+from conversion.config_json import ARCHITECTURES, config_json
+from conversion.convert import convert, main
 from scripts.fill_mask import encode_clozes
 from tests.parity.models import NARROW, random_rows, torch, torch_logits, torch_model, transformers
 from tests.parity.test_forward import LOGIT_TOLERANCE
@@ -37,10 +38,10 @@ def test_their_folder_gives_their_logits(saved) -> None:
 
 def test_our_folder_gives_their_logits_there(saved, tmp_path) -> None:
     folder, logits = saved
-    found = convert(str(folder), "orbax", tmp_path / "orbax", overwrite=False)
-    assert found.logits["transformers"][0] <= LOGIT_TOLERANCE
-    found = convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "ours", overwrite=False)
-    assert found.logits["transformers"][0] <= LOGIT_TOLERANCE
+    found = convert(str(folder), "orbax", tmp_path / "orbax")
+    assert found.logits.difference <= LOGIT_TOLERANCE
+    found = convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "ours")
+    assert found.logits.difference <= LOGIT_TOLERANCE
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours")
     np.testing.assert_array_equal(torch_logits(theirs.eval(), *ROWS)[REAL], logits)
 
@@ -54,8 +55,8 @@ def test_half_precision_folders_are_read_exactly(saved, tmp_path, dtype) -> None
     model = transformers.ModernBertForMaskedLM.from_pretrained(folder, dtype=torch.float32)
     theirs = torch_logits(model.eval(), *ROWS)
     assert np.abs(np.asarray(ours(*ROWS)) - theirs)[REAL].max() <= LOGIT_TOLERANCE
-    found = convert(str(folder), "orbax", tmp_path / "orbax", overwrite=False)
-    assert found.logits["transformers"][0] <= LOGIT_TOLERANCE
+    found = convert(str(folder), "orbax", tmp_path / "orbax")
+    assert found.logits.difference <= LOGIT_TOLERANCE
 
 
 def test_their_encoder_alone(tmp_path) -> None:
@@ -70,6 +71,41 @@ def test_their_encoder_alone(tmp_path) -> None:
     again = transformers.AutoModel.from_pretrained(tmp_path / "ours")
     for name, x in again.named_parameters():
         assert torch.equal(x, model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kind", ["sequence_classification", "token_classification"])
+def test_their_classifiers(kind, pooling, tmp_path) -> None:
+    labels = {0: "no", 1: "yes", 2: "perhaps"}
+    values = config_json(NARROW, {}) | {"classifier_pooling": pooling, "id2label": labels}
+    torch.manual_seed(0)
+    make = getattr(transformers, ARCHITECTURES[kind])
+    model = make(transformers.ModernBertConfig(**values)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "theirs")
+    ours = conversion.from_pretrained(tmp_path / "theirs", kind, precision="fp32")
+    assert ours.head.labels == ("no", "yes", "perhaps") and ours.head.pooling == pooling
+    ids, mask = (torch.from_numpy(x.astype(np.int64)) for x in ROWS)
+    with torch.no_grad():
+        theirs = model(ids, mask).logits.numpy()
+    got = np.asarray(ours(*ROWS))
+    got, theirs = (got[REAL], theirs[REAL]) if kind[0] == "t" else (got[:, 0], theirs)
+    assert np.abs(theirs).max() > 0.1 and np.abs(got - theirs).max() <= LOGIT_TOLERANCE
+    convert(str(tmp_path / "theirs"), "orbax", tmp_path / "orbax")
+    found = convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "back")
+    assert found.logits.error <= 1e-6
+    again = make.from_pretrained(tmp_path / "back")
+    assert again.config.id2label == labels and again.config.classifier_pooling == pooling
+    for name, x in again.named_parameters():
+        assert torch.equal(x, model.get_parameter(name)), name
+
+
+def test_any_model_is_compared_on_request(saved, capsys) -> None:
+    main(["--verify", str(saved[0])])
+    printed = capsys.readouterr().out
+    assert "worst logit difference from transformers: " in printed and "in float64" in printed
 
 
 TEXTS = (

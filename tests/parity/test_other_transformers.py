@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports load in transformers 4.48 and 4.57 as in 5.x: same outputs, same tokens, every head."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcmb_jax.model.heads import MODELS, Head
+from conversion.convert import convert
+from conversion.writers import write_huggingface
+from tests.parity import load_elsewhere
+from tests.parity.models import random_rows
+from tests.tiny_weights import TINY, random_weights
+
+pytestmark = pytest.mark.torch
+
+NONE = pytest.mark.skip(reason="no transformers-4.* beside it: `make parity` installs them there")
+VERSIONS = sorted(Path(sys.prefix).glob("transformers-4.*")) or [pytest.param(None, marks=NONE)]
+TEXT = "the left lung [MASK] clear"
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory, tiny_tokenizer) -> tuple[Path, dict[str, np.ndarray]]:
+    """A model of each head, from Orbax, and what the installed transformers makes of them."""
+    folder = tmp_path_factory.mktemp("exports")
+    for kind in MODELS:
+        head = Head(kind, ("a", "b", "c") if kind.endswith("_classification") else (), "cls")
+        source = folder / f"{kind}-source"
+        source.mkdir()
+        write_huggingface(random_weights(head=head)._replace(tokenizer=tiny_tokenizer), source)
+        convert(str(source), "orbax", folder / f"{kind}-orbax")
+        convert(str(folder / f"{kind}-orbax"), "huggingface", folder / kind)
+    tokens, mask = random_rows([90], [31], length=96, config=TINY)
+    np.savez(folder / "inputs.npz", tokens=tokens, mask=mask, text=np.array(TEXT))
+    load_elsewhere.main(folder)
+    return folder, dict(np.load(folder / "outputs.npz"))
+
+
+@pytest.mark.parametrize("place", VERSIONS, ids=lambda place: place and place.name)
+def test_outputs_are_the_same(place, exports) -> None:
+    folder, here = exports
+    subprocess.run(
+        [sys.executable, load_elsewhere.__file__, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(place)},
+        check=True,
+    )
+    there = dict(np.load(folder / "outputs.npz"))
+    assert len(here["words"]) <= len(here["ids"]) + 1  # words as in running text, not in pieces
+    assert place.name == f"transformers-{there.pop('version')}"
+    real = np.load(folder / "inputs.npz")["mask"] > 0
+    for name, x in there.items():
+        if name in ("ids", "words"):
+            np.testing.assert_array_equal(x, here[name])
+            continue
+        assert x.shape == here[name].shape
+        per_token = x.shape[:2] == real.shape
+        ours, theirs = (y[real] if per_token else y for y in (here[name], x))
+        assert np.abs(ours - theirs).max() <= 2e-5, name
