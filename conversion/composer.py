@@ -46,6 +46,7 @@ class ComposerCheckpoint(NamedTuple):
     Attributes:
       opt_state: None in a file of weights alone.
       rest: everything else as JSON (`json_tree`), tensors' places empty.
+      progress: `step` (Composer's batch) and `tokens_seen`.
       tokenizer: tokenizer files by name, as JSON.
     """
 
@@ -53,7 +54,8 @@ class ComposerCheckpoint(NamedTuple):
     params: dict[str, np.ndarray]
     opt_state: StableAdamWState | None
     rest: dict[str, Any]
-    tokenizer: dict[str, Any]
+    progress: Mapping[str, int] = {}
+    tokenizer: Mapping[str, Any] = {}
 
 
 def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheckpoint:
@@ -66,28 +68,39 @@ def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheck
       InputError: it is not whole, asks for code, or is not a ModernBERT's.
     """
     tree = torch_files.load(file)
+    try:
+        return _parse(tree, model_config, str(file))
+    except InputError:
+        raise
+    except Exception as error:  # any value may stand in any place
+        raise InputError(
+            f"{file} is not laid out as a Composer checkpoint ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'})"
+        ) from error
+
+
+def _parse(tree: Any, model_config: Path | None, origin: str) -> ComposerCheckpoint:
     state = tree.get("state") if isinstance(tree, dict) else None
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise InputError(f"{file} is not a Composer checkpoint: it has no state.model")
-    stored = _arrays(state.pop("model"), str(file))
+        raise InputError(f"{origin} is not a Composer checkpoint: it has no state.model")
+    stored = _arrays(state.pop("model"), origin)
     decoder = stored.pop(TIED, None)
     if decoder is not None and not np.array_equal(decoder, stored.get(TOKEN_TABLE, 0)):
         raise InputError(
-            f"{file}: decoder.weight is not the token table; only tied decoders exist here"
+            f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
         )
-    config = _config(state, stored, model_config, str(file))
+    config = _config(state, stored, model_config, origin)
     rows = table(config)
-    params = to_ours(stored, rows, str(file))
-    opt_state = _read_optimizer(state.get("optimizers") or {}, rows, str(file))
+    params = to_ours(stored, rows, origin)
+    opt_state = _read_optimizer(state.get("optimizers") or {}, rows, origin)
+    clock = state.get("timestamp", {}).get("Timestamp", {})
+    progress = {"step": int(clock.get("batch", 0)), "tokens_seen": int(clock.get("token", 0))}
     tokenizer = {
-        name: part["content"]
+        str(name): to_json(part["content"])
         for name, part in _huggingface(state).get("tokenizer", {}).items()
         if part.get("file_extension") == ".json"
     }
-    try:
-        return ComposerCheckpoint(config, params, opt_state, to_json(tree), tokenizer)
-    except TypeError as error:
-        raise InputError(f"{file}: {error}") from error
+    return ComposerCheckpoint(config, params, opt_state, to_json(tree), progress, tokenizer)
 
 
 def write_composer(checkpoint: ComposerCheckpoint, file: Path) -> None:

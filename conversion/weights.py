@@ -166,8 +166,6 @@ def _read_ours(path: Path) -> Weights:
 
 def _read_composer(file: Path, model_config: Path | None) -> Weights:
     found = composer.read_composer(file, model_config)
-    clock = found.rest["state"].get("timestamp", {}).get("Timestamp", {})
-    progress = {"step": clock.get("batch", 0), "tokens_seen": clock.get("token", 0)}
     tokenizer = _unpack_tokenizer(found.tokenizer, file)
     special = load_tokenizer(str(tokenizer)).special.__dict__ if tokenizer else {}
     return Weights(
@@ -177,7 +175,7 @@ def _read_composer(file: Path, model_config: Path | None) -> Weights:
         tokenizer,
         str(file),
         opt_state=found.opt_state,
-        meta={"progress": progress, "composer": found.rest},
+        meta={"progress": found.progress, "composer": found.rest},
     )
 
 

@@ -58,7 +58,7 @@ def write_composer(weights: Weights, folder: Path, title: str = "") -> None:
             f"{weights.origin} has a {weights.head.kind} head; Composer checkpoints are masked LMs"
         )
     found = composer.ComposerCheckpoint(
-        weights.config, weights.params, weights.opt_state, composer_rest(weights), {}
+        weights.config, weights.params, weights.opt_state, composer_rest(weights)
     )
     composer.write_composer(found, folder / composer.FILE)
     write_manifest(weights, folder)

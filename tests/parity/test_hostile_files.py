@@ -50,11 +50,16 @@ def with_payload(tmp_path: Path, place, payload) -> bytes:
     return (tmp_path / "bad.pt").read_bytes()
 
 
-def changed(tmp_path: Path, change) -> bytes:
+def odd(tmp_path: Path, change) -> bytes:
+    """The good checkpoint after `change(state)`."""
     tree = torch_files.load(good(tmp_path))
-    change(tree["state"]["model"])
+    change(tree["state"])
     torch.save(tree, tmp_path / "bad.pt")
     return (tmp_path / "bad.pt").read_bytes()
+
+
+def changed(tmp_path: Path, change) -> bytes:
+    return odd(tmp_path, lambda state: change(state["model"]))
 
 
 def touch(tmp_path: Path) -> str:
@@ -105,6 +110,18 @@ PICKLES = {
     "other decoder": (
         lambda tmp: changed(tmp, lambda m: m.update({"model.decoder.weight": torch.ones(300, 16)})),
         "decoder.weight is not the token table",
+    ),
+    "odd optimizers": (
+        lambda tmp: odd(tmp, lambda state: state.update(optimizers=[1, 2])),
+        r"\[1, 2\] is not StableAdamW",
+    ),
+    "odd tokenizer": (
+        lambda tmp: odd(tmp, lambda state: state.update(integrations={"huggingface": 3})),
+        "not laid out as a Composer checkpoint",
+    ),
+    "odd clock": (
+        lambda tmp: odd(tmp, lambda state: state.update(timestamp={"Timestamp": {"batch": "x"}})),
+        "not laid out as a Composer checkpoint",
     ),
     "no tensors": (lambda tmp: changed(tmp, lambda m: m.update({NORM: "x"})), "is str, not a tens"),
 }
