@@ -46,7 +46,7 @@ class ComposerCheckpoint(NamedTuple):
     Attributes:
       opt_state: None in a file of weights alone.
       rest: everything else as JSON (`json_tree`), tensors' places empty.
-      progress: `step` (Composer's batch) and `tokens_seen`.
+      progress: `step` (Composer's batch) and `tokens_seen`; empty in a file of weights alone.
       tokenizer: tokenizer files by name, as JSON.
     """
 
@@ -70,7 +70,7 @@ def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheck
     tree = torch_files.load(file)
     try:
         return _parse(tree, model_config, str(file))
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # any value may stand in any place
         raise InputError(
@@ -94,9 +94,9 @@ def _parse(tree: Any, model_config: Path | None, origin: str) -> ComposerCheckpo
     params = to_ours(stored, rows, origin)
     opt_state = _read_optimizer(state.get("optimizers") or {}, rows, origin)
     clock = state.get("timestamp", {}).get("Timestamp", {})
-    progress = {"step": int(clock.get("batch", 0)), "tokens_seen": int(clock.get("token", 0))}
+    progress = {"step": int(clock["batch"]), "tokens_seen": int(clock["token"])} if clock else {}
     tokenizer = {
-        str(name): to_json(part["content"])
+        str(name): part["content"]
         for name, part in _huggingface(state).get("tokenizer", {}).items()
         if part.get("file_extension") == ".json"
     }
@@ -186,24 +186,39 @@ def _read_optimizer(
             moment: {name: torch_files.array(by_key[key][moment]) for key, name in named}
             for moment in MOMENTS
         }
-        kahan = [name for key, name in named if by_key[key].get("kahan_comp") is not None]
+        other = [
+            f"{part} of {name}"
+            for key, name in named
+            for part, value in by_key[key].items()
+            if not _expected(part, value, groups[0]["eps"])
+        ]
         steps = {int(group["step"]) for group in groups}
         rates = {float(group["max_lr"]) for group in groups}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{origin}: the state of {list(optimizers)} is not StableAdamW's ({error!r})"
         ) from error
-    if len(by_key) != len(rows) or len(steps) != 1 or len(rates) != 1 or kahan:
+    if len(by_key) != len(rows) or len(steps) != 1 or len(rates) != 1 or min(steps) < 0 or other:
         raise InputError(
             f"{origin}: {kind} holds {len(by_key)} tensors of {len(rows)}, steps {sorted(steps)}, "
-            f"max_lr {sorted(rates)} and {len(kahan)} Kahan sums; one step, one max_lr and float32 "
-            "training are what exists here"
+            f"max_lr {sorted(rates)} and {other[:1] or 'nothing'} beside moments; one step, one "
+            "max_lr and float32 training are what exists here"
         )
     exp_avg, exp_avg_sq = (
         to_ours(moments[moment], rows, f"{moment} of {origin}") for moment in MOMENTS
     )
+    negative = [name for name, x in exp_avg_sq.items() if x.min() < 0]
+    if negative:
+        raise InputError(f"{origin}: exp_avg_sq of {negative[0]} has negative elements")
     step, max_lr = np.int32(steps.pop()), np.float32(rates.pop())
     return StableAdamWState(step, max_lr, exp_avg, exp_avg_sq, clipped_fraction=np.float32(0))
+
+
+def _expected(part: str, value: Any, eps: float) -> bool:
+    """Whether `_optimizer_state` writes this part of a tensor's state again as it is."""
+    if part == "eps_sq":
+        return float(value) == float(np.float32(eps**2))
+    return part in MOMENTS or (part == "kahan_comp" and value is None)
 
 
 def _named_groups(

@@ -110,6 +110,13 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
             raise InputError(f"{file} has {key} {values.get(key)!r}; only {only!r} exists here")
     try:
         sizes = {key: values[key] for key in SIZES if key in values}
+        if "sliding_window" in values:  # transformers 5's other word for it, of one side
+            window = 2 * values["sliding_window"]
+            if sizes.setdefault("local_attention", window) != window:
+                raise InputError(
+                    f"sliding_window is {values['sliding_window']} and local_attention "
+                    f"{sizes['local_attention']}, not its double; remove the wrong one"
+                )
         sizes |= {"global_attn_every_n_layers": _every(values), **_thetas(values)}
         config = ModelConfig(**sizes)
     except (InputError, TypeError, KeyError, AttributeError) as error:

@@ -73,6 +73,9 @@ def convert(
     Raises:
       InputError: something to correct.
     """
+    here, there = (Path(p).expanduser().absolute() for p in (source, output))
+    if here.exists() and (here.is_relative_to(there) or there.is_relative_to(here / "checkpoints")):
+        raise InputError(f"--output {output} holds the input {source}; give another folder")
     refuse_to_lose(output, overwrite=overwrite)
     if output.suffix == ".pt":
         raise InputError(f"--output {output}: give a folder; the .pt is written into it")
@@ -82,6 +85,8 @@ def convert(
         weights = read(source, model_config=model_config)
         if to == "huggingface":  # which has no place for them
             weights = weights._replace(opt_state=None)
+        if to == "composer":  # which trains in float32
+            weights = weights._replace(dtype="float32")
         return weights if dtype is None else in_dtype(weights, dtype)
 
     def stage(text: str) -> None:
@@ -108,12 +113,13 @@ def convert(
         stage("comparing every bit")
         tensors = compare(original, written)
         # Proven equal: only parameters are needed, and of the one that is not a mapped file.
+        as_folder = original.folder
         kept = (original if to == "composer" else written)._replace(opt_state=None)
         del original, written
         if not torch_is_here():
             verdict.append(Verdict(tensors, None))
             return
-        as_folder = folder if to == "huggingface" else None
+        as_folder = folder if to == "huggingface" else as_folder
         verdict.append(Verdict(tensors, compare_with_transformers(kept, as_folder, stage)))
 
     publish(output, write, overwrite=overwrite)
@@ -156,7 +162,8 @@ def main(arguments: list[str] | None = None) -> None:
         if not torch_is_here():
             raise InputError("--verify needs PyTorch: pip install 'bcmb-jax[torch]'")
         weights = read(options.verify, model_config=options.model_config)
-        report(compare_with_transformers(weights._replace(opt_state=None), None, display.say))
+        weights = weights._replace(opt_state=None)
+        report(compare_with_transformers(weights, weights.folder, display.say))
         return
     if not (options.input and options.to and options.output):
         parser.error("--input, --to and --output go together (or give --verify)")

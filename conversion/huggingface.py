@@ -59,7 +59,11 @@ def read_folder(folder: Path) -> tuple[StoredWeights, FolderConfig]:
     said = read_config(folder)
     stored: dict[str, np.ndarray] = {}
     for file in _files(folder):
-        stored.update(_read_file(file))
+        tensors = _read_file(file)
+        twice = sorted(stored.keys() & tensors.keys())
+        if twice:
+            raise InputError(f"{file} holds {twice[0]}, which another file of its folder holds too")
+        stored.update(tensors)
     stored = _with_our_names(stored, str(folder))
     head = said.head(stored, str(folder))
     types = {x.dtype.name for x in stored.values()}

@@ -22,6 +22,8 @@ from conversion.publish import publish
 from conversion.weights import Weights, read, with_head
 from conversion.writers import write_huggingface
 
+HISTORY = ("progress", "data")  # of a checkpoint's meta: what stays true of its parameters
+
 
 class PretrainedModel:
     """A function of tokens with its weights on the device.
@@ -39,6 +41,7 @@ class PretrainedModel:
         self.config, self.token_ids = weights.config, weights.token_ids
         self.tokenizer_directory = weights.tokenizer
         self.head, self.origin = weights.head, weights.origin
+        self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
         kept = accumulator(dtype)
         self.params: dict[str, jax.Array] = {
             name: jnp.asarray(x, kept) for name, x in weights.params.items()
@@ -99,7 +102,9 @@ class PretrainedModel:
         """The weights on the host."""
         host = jax.device_get(self.params)
         place = self.tokenizer_directory
-        return Weights(self.config, host, self.token_ids, place, self.origin, self.head)
+        return Weights(
+            self.config, host, self.token_ids, place, self.origin, self.head, meta=self._history
+        )
 
 
 def from_pretrained(

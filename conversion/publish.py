@@ -13,8 +13,11 @@ OURS_TO_REPLACE = (
     "manifest.json",
     "config.json",
     "model*.safetensors*",
-    "*token*",
-    "*.pt",
+    "tokenizer",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "latest-rank0.pt",
     "state",
     "meta",
     "_CHECKPOINT_METADATA",
@@ -31,15 +34,30 @@ def publish(directory: Path, write: Callable[[Path], None], *, overwrite: bool) 
     """
     directory = directory.expanduser().absolute()
     refuse_to_lose(directory, overwrite=overwrite)
+    parents = [place for place in directory.parents if not place.exists()]
     directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_and_move(directory, write, overwrite=overwrite)
+    except BaseException:
+        for place in parents:
+            place.rmdir()
+        raise
+
+
+def _write_and_move(directory: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as place:
-        new = Path(place) / "new"
+        new, old = Path(place) / "new", Path(place) / "old"
         new.mkdir()
         write(new)
         refuse_to_lose(directory, overwrite=overwrite)
         if directory.exists():
-            directory.rename(Path(place) / "old")
-        new.rename(directory)
+            directory.rename(old)
+        try:
+            new.rename(directory)
+        except OSError:
+            if old.exists():
+                old.rename(directory)
+            raise
 
 
 def refuse_to_lose(directory: Path, *, overwrite: bool) -> None:

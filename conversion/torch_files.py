@@ -7,13 +7,14 @@ names, and refuses the rest before it is called.
 """
 
 import _codecs
+import contextlib
 import datetime
 import importlib.util
+import pickle
 import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import numpy as np
 from bcmb_jax.errors import InputError
 
 SHOWN = 5  # names an error lists
+SAFE_TORCH = (2, 6)
+SCANNED = 2**24  # bytes of a refused pickle that are searched for names
 
 
 def load(file: Path) -> Any:
@@ -47,6 +50,8 @@ def load(file: Path) -> Any:
                     "nothing of it was run"
                 ) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            if isinstance(error, pickle.UnpicklingError):  # torch's text is about trusting it
+                reason = "its pickle holds what weights do not need"
             raise InputError(f"{file} is not a whole file of torch.save: {reason}") from error
 
 
@@ -57,7 +62,14 @@ def save(tree: Any, file: Path) -> None:
 
 
 def array(tensor: Any) -> np.ndarray:
-    """A CPU tensor as an array on the same memory."""
+    """A CPU tensor as an array on the same memory.
+
+    Raises:
+      ValueError: it claims more elements than the file has bytes for.
+    """
+    tensor = tensor.detach()
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of {tuple(tensor.shape)} repeats a smaller one")
     if str(tensor.dtype) == "torch.bfloat16":
         import torch
 
@@ -65,12 +77,13 @@ def array(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def tensor(x: np.ndarray, dtype: str | None = None) -> Any:
+def tensor(x: np.ndarray) -> Any:
     """An array as a CPU tensor, on the same memory where that may be written to."""
     import torch
 
-    made = torch.from_numpy(x if x.flags.writeable and x.flags.c_contiguous else x.copy())
-    return made if dtype is None else made.to(getattr(torch, dtype))
+    if x.dtype == ml_dtypes.bfloat16:
+        return tensor(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x if x.flags.writeable and x.flags.c_contiguous else x.copy())
 
 
 def require_torch(file: Path) -> None:
@@ -82,12 +95,15 @@ def require_torch(file: Path) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _torch(file: Path) -> Iterator[Any]:
     """torch, imported here, with warnings about the inside of files kept from the user."""
     require_torch(file)
     import torch
 
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < SAFE_TORCH:
+        raise InputError(f"{file} is not read with torch {torch.__version__}: 2.6 or newer is safe")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield torch
@@ -117,18 +133,18 @@ def _refused(file: Path, torch: Any) -> list[str]:
     tensors = ("torch._utils._rebuild_", "torch.storage.", "torch.Size", "torch.device")
     return [
         name
-        for name in dict.fromkeys(name for pickle in _pickles(file) for name in _globals(pickle))
+        for name in dict.fromkeys(name for data in _pickles(file) for name in _globals(data))
         if name not in allowed
         and not name.startswith(tensors)
         and not (name.startswith("torch.") and name.endswith("Storage"))
     ]
 
 
-def _globals(pickle: bytes) -> Iterator[str]:
+def _globals(data: bytes) -> Iterator[str]:
     """`module.name` of all that a pickle imports, as far as it is one."""
     strings: list[str] = []
     try:
-        for op, value, _ in pickletools.genops(pickle):
+        for op, value, _ in pickletools.genops(data):
             if op.name in ("GLOBAL", "INST"):
                 yield str(value).replace(" ", ".")
             elif op.name == "STACK_GLOBAL":
@@ -144,7 +160,8 @@ def _pickles(file: Path) -> Iterator[bytes]:
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
                 if name.endswith(".pkl"):
-                    yield archive.read(name)
-    except (zipfile.BadZipFile, OSError, ValueError):
-        with file.open("rb") as stream:
-            yield stream.read(2**24)
+                    with archive.open(name) as stream:
+                        yield stream.read(SCANNED)
+    except Exception:  # not a zip, or one that lies
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            yield stream.read(SCANNED)

@@ -3,6 +3,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import unittest.mock
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -76,14 +77,22 @@ def compare(source: Weights, written: Weights) -> TensorDifference:
     found = compare_tensors(source.params, written.params)
     if (written.opt_state is None) != (source.opt_state is None):
         raise InputError("verification failed: the optimizer's state is in one of the two")
+    for key in ("composer", "progress", "data"):
+        if not _agree(source.meta.get(key, {}), written.meta.get(key, {})):
+            raise InputError(f"verification failed: {key} of {source.origin} has changed")
     if source.opt_state is None:
         return found
-    if "composer" in source.meta and source.meta["composer"] != written.meta.get("composer"):
-        raise InputError("verification failed: what the Composer checkpoint says beside tensors")
     ours, theirs = (dict(_leaves(state.opt_state)) for state in (source, written))
     moments = compare_tensors(ours, theirs)
     worst = max(found, moments, key=lambda x: x.difference)
     return TensorDifference(found.tensors + moments.tensors, worst.worst, worst.difference)
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    """Whether two JSON trees say the same where both say something; NaN is equal to itself."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return all(_agree(ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
+    return json.dumps(ours) == json.dumps(theirs)
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -255,7 +264,11 @@ def _torch_model(weights: Weights, folder: Path | None) -> Any:
     transformers.logging.disable_progress_bar()
     make = getattr(transformers, ARCHITECTURES[weights.head.kind])
     if folder is not None:
-        return make.from_pretrained(folder).float().eval()
+        try:
+            return make.from_pretrained(folder).float().eval()
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise InputError(f"transformers cannot load {folder}: {reason}") from error
     values = config_json(weights.config, weights.token_ids, weights.head)
     # Without random weights, which would take longer to draw than all of the rest.
     drawing = (transformers.ModernBertPreTrainedModel, "_init_weights", lambda *_: None)

@@ -13,14 +13,14 @@ import numpy as np
 from flax import nnx
 
 from bcmb_jax import checkpoint
-from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.data.tokenize import TOKENIZER_FILES, load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import init_parameters
 from bcmb_jax.optimizer import StableAdamWState
 from conversion import composer, huggingface, starts
-from conversion.config_json import default_labels, write_json
+from conversion.config_json import default_labels, read_json, write_json
 from conversion.mapping import MASKED_LM, check_complete, check_finite, table
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Weights(NamedTuple):
 
     Attributes:
       origin: where it was read from, for messages and manifests.
+      folder: the Hugging Face folder it was read from, which transformers can read too.
       token_ids: of special tokens by role (cls, sep, pad, …), as far as they are known.
       tokenizer: the folder of its tokenizer, if it has one.
       dtype: of the stored tensors, whose values these are; written again as that.
@@ -48,6 +49,7 @@ class Weights(NamedTuple):
     dtype: str = "float32"
     opt_state: StableAdamWState | None = None
     meta: Mapping[str, Any] = {}
+    folder: Path | None = None
 
 
 def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights:
@@ -124,7 +126,15 @@ def with_head(weights: Weights, kind: str, num_labels: int | None = None) -> Wei
 
 
 def _read_huggingface(folder: Path) -> Weights:
-    stored, said = huggingface.read_folder(folder)
+    try:
+        stored, said = huggingface.read_folder(folder)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # any value may stand in any place
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{folder} is not laid out as a model's folder ({type(error).__name__}: {reason})"
+        ) from error
     has_tokenizer = (folder / "tokenizer.json").is_file()
     return Weights(
         said.config,
@@ -134,7 +144,20 @@ def _read_huggingface(folder: Path) -> Weights:
         str(folder),
         stored.head,
         stored.dtype,
+        meta=_read_manifest(folder),
+        folder=folder,
     )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of an earlier conversion says of training and data."""
+    file = folder / "manifest.json"
+    said = read_json(file) if file.is_file() else {}
+    if not isinstance(said, dict) or not isinstance(said.get("data", {}), dict):
+        raise InputError(f"{file} is not a manifest of ours; remove it")
+    progress = {key: said[key] for key in ("step", "tokens_seen") if said.get(key) is not None}
+    found = {"progress": progress, "data": said.get("data", {})}
+    return {key: value for key, value in found.items() if value}
 
 
 def _read_ours(path: Path) -> Weights:
@@ -167,15 +190,25 @@ def _read_ours(path: Path) -> Weights:
 def _read_composer(file: Path, model_config: Path | None) -> Weights:
     found = composer.read_composer(file, model_config)
     tokenizer = _unpack_tokenizer(found.tokenizer, file)
-    special = load_tokenizer(str(tokenizer)).special.__dict__ if tokenizer else {}
+    special: dict[str, int | None] = {}
+    if tokenizer is not None:
+        try:
+            special = dict(load_tokenizer(str(tokenizer)).special.__dict__)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"the tokenizer in {file} cannot be read: {reason}") from error
     return Weights(
         found.config,
         found.params,
-        dict(special),
+        special,
         tokenizer,
         str(file),
         opt_state=found.opt_state,
-        meta={"progress": found.progress, "composer": found.rest},
+        meta={
+            **_read_manifest(file.parent),
+            **({"progress": found.progress} if found.progress else {}),
+            "composer": found.rest,
+        },
     )
 
 
@@ -186,6 +219,7 @@ def _unpack_tokenizer(files: Mapping[str, Any], origin: Path) -> Path | None:
         return None
     place = tempfile.TemporaryDirectory(prefix="tokenizer-")
     atexit.register(place.cleanup)
-    for name, content in files.items():
-        write_json(Path(place.name) / Path(name).name, content)
+    for name in TOKENIZER_FILES:
+        if name in files:
+            write_json(Path(place.name) / name, files[name])
     return Path(place.name)

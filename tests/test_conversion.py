@@ -82,7 +82,9 @@ def test_published_sizes_in_shards_with_the_decoder_written_out(config, kind, tm
         part = {name: tied[name] for name in list(tied)[number::3]}
         files |= dict.fromkeys(part, f"model-{number + 1:05}-of-00003.safetensors")
         save_file(part, source / files[next(iter(part))])
-    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    (source / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": files})
+    )
     convert(str(source), "orbax", tmp_path / "orbax")
     convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "back")
     back = load_file(tmp_path / "back" / "model.safetensors")
@@ -143,6 +145,88 @@ def test_saving_is_all_or_nothing(folder, tmp_path, tiny_tokenizer) -> None:
     with pytest.raises(InputError, match="301 tokens and the model 300"):
         conversion.save_pretrained(model, tmp_path / "new" / "other", tmp_path / "large")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["saved"]
+
+
+def test_nothing_but_an_earlier_conversion_is_replaced(folder, tmp_path, monkeypatch) -> None:
+    for output in (folder, tmp_path):
+        with pytest.raises(InputError, match="holds the input"):
+            convert(str(folder), "orbax", output, overwrite=True)
+    for name in ("ep0-ba8-rank0.pt", "tokenized_notes.csv"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / name).write_text("mine")
+        with pytest.raises(InputError, match=name):
+            convert(str(folder), "orbax", tmp_path / "other", overwrite=True)
+        (tmp_path / "other" / name).unlink()
+    convert(str(folder), "orbax", tmp_path / "out")
+    rename = Path.rename
+
+    def fails_once(self, target):
+        if self.name == "new":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError, match="no"):
+        convert(str(folder), "orbax", tmp_path / "out", overwrite=True)
+    assert same_bits(read(tmp_path / "out").params, read(folder).params)
+    with pytest.raises(OSError, match="no"):
+        convert(str(folder), "orbax", tmp_path / "a" / "b" / "c")
+    assert not (tmp_path / "a").exists()
+
+
+def test_agreements_travel_through_every_format(folder, tmp_path) -> None:
+    meta = {
+        "progress": {"step": 7, "tokens_seen": 1234},
+        "data": {"mimic": {"tokens": 99, "license": "PhysioNet 1.5.0"}},
+    }
+    source = tmp_path / "source"
+    source.mkdir()
+    write_huggingface(read(folder)._replace(meta=meta), source)
+    convert(str(source), "orbax", tmp_path / "orbax")
+    convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "back")
+    conversion.save_pretrained(conversion.from_pretrained(tmp_path / "back"), tmp_path / "saved")
+    for place in ("source", "back", "saved"):
+        manifest = json.loads((tmp_path / place / "manifest.json").read_text())
+        assert (manifest["data"], manifest["step"]) == (meta["data"], 7), place
+    again = read(tmp_path / "back")
+    with pytest.raises(InputError, match="progress of"):
+        compare(again._replace(meta={"progress": {"step": 8}}), again)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": {}}, None),
+        ({"id2label": ["a"]}, "not laid out"),
+        ({"cls_token_id": "x"}, "not laid out"),
+        ({"global_rope_theta": "x"}, "global_rope_theta|not laid out"),
+        ({"num_hidden_layers": 3.0}, "not laid out|num_hidden_layers"),
+    ],
+)
+def test_any_value_may_stand_in_a_config(folder, changes, message) -> None:
+    edit_config(folder, **changes)
+    if message is None:
+        assert read(folder).head.kind == "masked_lm"
+        return
+    with pytest.raises(InputError, match=message) as error:
+        read(folder)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_names_in_errors_cannot_write_on_the_terminal() -> None:
+    assert str(InputError("a\nb\x1b[2Jé")) == "a\\nb\\x1b[2Jé"
+
+
+def test_a_tensor_in_two_shards_is_refused(folder) -> None:
+    stored = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    bias = {"decoder.bias": stored["decoder.bias"] + 1}
+    save_file(stored, folder / "model-1.safetensors")
+    save_file(bias, folder / "model-2.safetensors")
+    index = dict.fromkeys(stored, "model-1.safetensors") | {"decoder.bias": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    with pytest.raises(InputError, match="holds decoder.bias, which another file"):
+        read(folder)
 
 
 def test_encoders_are_saved_as_encoders(folder, tmp_path) -> None:

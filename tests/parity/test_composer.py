@@ -188,6 +188,33 @@ def test_where_sizes_come_from(sample, tree, tmp_path, caplog) -> None:
     assert "sizes are taken from its tensors, 1 heads, window 128" in caplog.text
 
 
+def test_what_the_optimizer_holds_is_not_lost_silently(tree, tmp_path) -> None:
+    adam = tree["state"]["optimizers"]["StableAdamW"]["state"]
+    part = adam["model.bert.final_norm.weight"]
+    for change, message in (
+        ({"eps_sq": torch.tensor(4e-12)}, "eps_sq of model.final_norm.weight"),
+        ({"kahan_comp": torch.zeros(64)}, "kahan_comp of model.final_norm.weight"),
+        ({"extra": 1}, "extra of model.final_norm.weight"),
+        ({"exp_avg_sq": -part["exp_avg_sq"]}, "negative elements"),
+    ):
+        before = dict(part)
+        part.update(change)
+        with pytest.raises(InputError, match=message):
+            read(save(tree, tmp_path / "other"))
+        part.clear()
+        part.update(before)
+    # Nothing here cares for these, and still they come back.
+    tree["state"]["callbacks"]["Rec"] = {"best": float("nan"), 3: (1, torch.ones(2).bfloat16())}
+    vocabulary = tree["state"]["integrations"]["huggingface"]["tokenizer"]["tokenizer.json"]
+    vocabulary["content"]["model"]["vocab"]["__x"] = 511
+    file = save(tree, tmp_path / "other")
+    convert(str(file), "orbax", tmp_path / "orbax")
+    convert(str(tmp_path / "orbax"), "composer", tmp_path / "back")
+    back = torch_files.load(tmp_path / "back" / "latest-rank0.pt")
+    assert differences(tree, back) == ["/state/callbacks/Rec/best"]  # NaN is not equal to itself
+    assert np.isnan(back["state"]["callbacks"]["Rec"]["best"])
+
+
 def test_runs_of_ours_go_to_composer(tmp_path) -> None:
     weights = random_weights()
     moments = stable_adamw(max_lr=0.5).init(weights.params)

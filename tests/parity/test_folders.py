@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,11 +11,15 @@ import pytest
 import conversion
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.errors import InputError
 from conversion.config_json import ARCHITECTURES, config_json
 from conversion.convert import convert, main
+from conversion.verify import compare_with_transformers
+from conversion.weights import read
 from scripts.fill_mask import encode_clozes
 from tests.parity.models import NARROW, random_rows, torch, torch_logits, torch_model, transformers
 from tests.parity.test_forward import LOGIT_TOLERANCE
+from tests.tiny_weights import edit_config
 
 pytestmark = pytest.mark.torch
 ROWS = random_rows([90], [31], length=96)
@@ -100,6 +105,21 @@ def test_their_classifiers(kind, pooling, tmp_path) -> None:
     assert again.config.id2label == labels and again.config.classifier_pooling == pooling
     for name, x in again.named_parameters():
         assert torch.equal(x, model.get_parameter(name)), name
+
+
+def test_a_config_that_is_misread_is_seen(saved, tmp_path, monkeypatch) -> None:
+    """transformers reads the folder itself, so that our reading of it is under test too."""
+    shutil.copytree(saved[0], tmp_path / "copy")
+    edit_config(tmp_path / "copy", local_attention=..., sliding_window=8)
+    main(["--verify", str(tmp_path / "copy")])
+    assert read(tmp_path / "copy").config.window == 8
+    edit_config(tmp_path / "copy", local_attention=64)
+    with pytest.raises(InputError, match="sliding_window is 8 and local_attention 64"):
+        read(tmp_path / "copy")
+    weights = read(saved[0])
+    other = dataclasses.replace(weights.config, local_attention=32)
+    with pytest.raises(InputError, match="logits on"):
+        compare_with_transformers(weights._replace(config=other), weights.folder)
 
 
 def test_any_model_is_compared_on_request(saved, capsys) -> None:

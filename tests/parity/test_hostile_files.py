@@ -229,7 +229,8 @@ def test_older_bin_files_are_read(shards, tmp_path) -> None:
         for file, half in zip(files, halves, strict=True):
             torch.save({name: stored[name] for name in half}, folder / file)
         index = {name: file for file, half in zip(files, halves, strict=True) for name in half}
-        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+        index = {"metadata": {}, "weight_map": index}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     edit_config(folder, rope_parameters=..., layer_types=...)  # as old as such files are
     found = convert(str(folder), "orbax", tmp_path / "orbax")
     assert found.tensors.tensors == 23 and np.isfinite(found.logits.difference)

@@ -12,7 +12,6 @@ import pytest
 from bcmb_jax.model.heads import MODELS, Head
 from conversion.convert import convert
 from conversion.writers import write_huggingface
-from tests.parity import load_elsewhere
 from tests.parity.models import random_rows
 from tests.tiny_weights import TINY, random_weights
 
@@ -36,19 +35,20 @@ def exports(tmp_path_factory, tiny_tokenizer) -> tuple[Path, dict[str, np.ndarra
         convert(str(folder / f"{kind}-orbax"), "huggingface", folder / kind)
     tokens, mask = random_rows([90], [31], length=96, config=TINY)
     np.savez(folder / "inputs.npz", tokens=tokens, mask=mask, text=np.array(TEXT))
-    load_elsewhere.main(folder)
-    return folder, dict(np.load(folder / "outputs.npz"))
+    return folder, outputs(folder, {})
+
+
+def outputs(folder: Path, environment: dict[str, str]) -> dict[str, np.ndarray]:
+    script = Path(__file__).with_name("load_elsewhere.py")
+    command = [sys.executable, str(script), str(folder)]
+    subprocess.run(command, env=os.environ | environment, check=True)
+    return dict(np.load(folder / "outputs.npz"))
 
 
 @pytest.mark.parametrize("place", VERSIONS, ids=lambda place: place and place.name)
 def test_outputs_are_the_same(place, exports) -> None:
     folder, here = exports
-    subprocess.run(
-        [sys.executable, load_elsewhere.__file__, str(folder)],
-        env=os.environ | {"PYTHONPATH": str(place)},
-        check=True,
-    )
-    there = dict(np.load(folder / "outputs.npz"))
+    there = outputs(folder, {"PYTHONPATH": str(place)})
     assert len(here["words"]) <= len(here["ids"]) + 1  # words as in running text, not in pieces
     assert place.name == f"transformers-{there.pop('version')}"
     real = np.load(folder / "inputs.npz")["mask"] > 0
