@@ -23,7 +23,6 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.optimizer import StableAdamWState
 from conversion import torch_files
 from conversion.flexbert import (
-    TIED,
     config_from_file,
     config_from_flexbert,
     config_from_shapes,
@@ -31,12 +30,20 @@ from conversion.flexbert import (
     hf_name,
 )
 from conversion.json_tree import from_json, to_json
-from conversion.mapping import Row, table, to_ours, to_stored
+from conversion.mapping import (
+    DECODER,
+    TOKEN_TABLE,
+    Row,
+    decay_groups,
+    table,
+    to_ours,
+    to_stored,
+    untied,
+)
 
 log = logging.getLogger(__name__)
 
 FILE = "latest-rank0.pt"
-TOKEN_TABLE = "model.embeddings.tok_embeddings.weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -83,12 +90,7 @@ def _parse(tree: Any, model_config: Path | None, origin: str) -> ComposerCheckpo
     state = tree.get("state") if isinstance(tree, dict) else None
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise InputError(f"{origin} is not a Composer checkpoint: it has no state.model")
-    stored = _arrays(state.pop("model"), origin)
-    decoder = stored.pop(TIED, None)
-    if decoder is not None and not np.array_equal(decoder, stored.get(TOKEN_TABLE, 0)):
-        raise InputError(
-            f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
-        )
+    stored = untied(_arrays(state.pop("model"), origin), origin)
     config = _config(state, stored, model_config, origin)
     rows = table(config)
     params = to_ours(stored, rows, origin)
@@ -109,7 +111,7 @@ def write_composer(checkpoint: ComposerCheckpoint, file: Path) -> None:
     tree = from_json(checkpoint.rest)
     rows = table(checkpoint.config)
     model = {name: torch_files.tensor(x) for name, x in _stored(checkpoint.params, rows).items()}
-    model[f"model.{TIED}"] = model[flexbert_name(TOKEN_TABLE)]
+    model[f"model.{DECODER}"] = model[flexbert_name(TOKEN_TABLE)]
     bias = "model.decoder.bias"
     model[bias] = model.pop(bias)  # after the weight, as PyTorch orders them
     tree["state"] = {"model": OrderedDict(model), **tree["state"]}
@@ -229,9 +231,8 @@ def _named_groups(
     Keys are names; older PyTorch numbers the tensors, vectors first (group 0 is not decayed), each
     group in the model's order.
     """
-    decayed = [[row.name for row in rows if (len(row.stored) > 1) is big] for big in (False, True)]
     named: list[tuple[str | int, str]] = []
-    for group, expected in zip(groups, decayed, strict=True):
+    for group, expected in zip(groups, decay_groups(rows), strict=True):
         keys = group["params"]
         names = (
             expected
@@ -241,7 +242,7 @@ def _named_groups(
         if sorted(names) != sorted(expected) or len(keys) != len(expected):
             raise InputError(
                 f"{origin}: a parameter group holds {len(keys)} tensors, not the {len(expected)} "
-                f"{'vectors' if expected is decayed[0] else 'matrices'} of the model"
+                f"of the model that begin with {expected[0]}"
             )
         named += zip(keys, names, strict=True)
     return named

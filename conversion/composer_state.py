@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.settings import multiplier
 from conversion.flexbert import flexbert_config, flexbert_name
-from conversion.mapping import Row
+from conversion.mapping import Row, decay_groups
 
 OPTIMIZER = "StableAdamW"
 BETAS, EPS = (0.9, 0.98), 1e-6
@@ -46,7 +46,6 @@ def with_counters(
     """
     base, tokens = run["learning_rate"], progress["tokens_seen"]
     rate = base * multiplier(ConfigDict(run), tokens)
-    names = [[row.name for row in rows if (len(row.stored) > 1) is big] for big in (False, True)]
     groups = [
         {
             "weight_decay": decay,
@@ -63,7 +62,7 @@ def with_counters(
             "initial_lr": base,
             "params": [flexbert_name(name) for name in group],
         }
-        for group, decay in zip(names, (0.0, run["weight_decay"]), strict=True)
+        for group, decay in zip(decay_groups(rows), (0.0, run["weight_decay"]), strict=True)
     ]
     step = progress["step"]
     scheduler = {

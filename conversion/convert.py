@@ -135,7 +135,8 @@ def in_dtype(weights: Weights, dtype: str) -> Weights:
     with np.errstate(over="ignore"):  # refused below, with the tensor's name
         params = {name: x.astype(dtype).astype(np.float32) for name, x in weights.params.items()}
     check_finite(params, f"{weights.origin} as {dtype}")
-    return weights._replace(params=params, dtype=dtype)
+    origin = f"{weights.origin}, rounded to {dtype}"
+    return weights._replace(params=params, dtype=dtype, origin=origin)
 
 
 def _bytes(weights: Weights) -> int:

@@ -52,13 +52,12 @@ NEEDED = list(FIELDS)[:9]  # a missing dropout is no dropout
 
 HEAD_SIZE = 64  # of every published ModernBERT
 OUTER = ("module.", "model.")  # of DistributedDataParallel, of Composer
-TIED = "decoder.weight"
 
 
 def hf_name(name: str) -> str:
     """The name here of a FlexBERT tensor, whatever wrapped the model when it was saved."""
-    while name.startswith(OUTER):
-        name = name.split(".", 1)[1]
+    for _ in OUTER:  # in either order
+        name = name.split(".", 1)[1] if name.startswith(OUTER) else name
     if name.startswith("bert.encoder.layers."):
         return name.replace("bert.encoder.", "model.", 1)
     return name.replace("bert.", "model.", 1) if name.startswith("bert.") else name

@@ -16,7 +16,7 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from conversion import torch_files
 from conversion.config_json import FolderConfig, config_json, read_config, read_json, write_json
-from conversion.mapping import table, to_ours, to_stored
+from conversion.mapping import table, to_ours, to_stored, untied
 
 WEIGHTS = "model.safetensors"
 LAYOUTS = (
@@ -26,7 +26,6 @@ LAYOUTS = (
     ("pytorch_model.bin", False),
 )
 """Where a folder may have its weights, best first: an index of several files, or one file."""
-TIED = ("decoder.weight", "model.embeddings.tok_embeddings.weight")
 
 
 class StoredWeights(NamedTuple):
@@ -111,14 +110,7 @@ def _with_our_names(stored: dict[str, np.ndarray], origin: str) -> dict[str, np.
     if not any(name.startswith("model.") for name in stored):
         heads = ("head.", "decoder.", "classifier.")
         stored = {n if n.startswith(heads) else f"model.{n}": x for n, x in stored.items()}
-    decoder, tokens = (stored.get(name) for name in TIED)
-    if decoder is not None and tokens is not None:
-        if not np.array_equal(decoder, tokens):
-            raise InputError(
-                f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
-            )
-        stored = {name: x for name, x in stored.items() if name != TIED[0]}
-    return stored
+    return untied(stored, origin)
 
 
 def write_model(

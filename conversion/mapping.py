@@ -16,6 +16,7 @@ from bcmb_jax.model.heads import Head
 
 LISTED = 8  # names an error shows of each kind
 MASKED_LM = Head()
+DECODER, TOKEN_TABLE = "decoder.weight", "model.embeddings.tok_embeddings.weight"
 READABLE = ("float32", "float16", "bfloat16")
 
 
@@ -42,7 +43,7 @@ def table(config: ModelConfig, head: Head = MASKED_LM) -> tuple[Row, ...]:
         return Row(name, shape, shape)
 
     rows = [
-        same("model.embeddings.tok_embeddings.weight", config.vocab_size, hidden),
+        same(TOKEN_TABLE, config.vocab_size, hidden),
         same("model.embeddings.norm.weight", hidden),
     ]
     for index in range(config.num_hidden_layers):
@@ -65,6 +66,30 @@ def table(config: ModelConfig, head: Head = MASKED_LM) -> tuple[Row, ...]:
         labels = len(head.labels)
         rows += [same("classifier.weight", labels, hidden), same("classifier.bias", labels)]
     return tuple(rows)
+
+
+def decay_groups(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
+    """Names in upstream's parameter groups: vectors, which are not decayed, and matrices."""
+    rows = tuple(rows)
+    vectors = [row.name for row in rows if len(row.stored) == 1]
+    return vectors, [row.name for row in rows if row.name not in vectors]
+
+
+def untied(stored: Mapping[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
+    """The tensors without a decoder weight that was written out beside the token table.
+
+    Raises:
+      InputError: it is not the token table.
+    """
+    rest = {name: x for name, x in stored.items() if name != DECODER}
+    tokens = stored.get(TOKEN_TABLE)
+    if len(rest) < len(stored) and tokens is not None:
+        if not np.array_equal(stored[DECODER], tokens):
+            raise InputError(
+                f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
+            )
+        return rest
+    return dict(stored)
 
 
 def to_ours(
