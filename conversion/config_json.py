@@ -60,6 +60,7 @@ class FolderConfig(NamedTuple):
       architecture: transformers' class, or "".
       labels: a classifier's, by index.
       pooling: a sequence classifier's; transformers' default is "cls".
+      problem_type: a classifier's loss, or "".
     """
 
     config: ModelConfig
@@ -67,6 +68,7 @@ class FolderConfig(NamedTuple):
     architecture: str
     labels: tuple[str, ...]
     pooling: str
+    problem_type: str = ""
 
     def head(self, stored: Mapping[str, Any], origin: str) -> Head:
         """The head that tensors of these names (`model.` in front of the encoder's) have.
@@ -85,7 +87,7 @@ class FolderConfig(NamedTuple):
                 f"{', '.join(kinds)} exist here"
             )
         labels = self.labels or default_labels(classifier.shape[0])
-        return Head(kinds[self.architecture], labels, self.pooling)
+        return Head(kinds[self.architecture], labels, self.pooling, self.problem_type)
 
 
 def default_labels(number: int) -> tuple[str, ...]:
@@ -129,7 +131,9 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
     architecture = (values.get("architectures") or [""])[0]
     names = values.get("id2label") or {}
     labels = tuple(str(names[key]) for key in sorted(names, key=int))
-    return FolderConfig(config, fits, architecture, labels, values.get("classifier_pooling", "cls"))
+    pooling = values.get("classifier_pooling", "cls")
+    problem_type = values.get("problem_type") or ""
+    return FolderConfig(config, fits, architecture, labels, pooling, problem_type)
 
 
 def config_json(
@@ -168,6 +172,7 @@ def config_json(
             for kind, theta in thetas.items()
         },
         **_labels(head.labels),
+        **({"problem_type": head.problem_type} if head.problem_type else {}),
     }
 
 

@@ -68,7 +68,7 @@ def test_exported_config_is_for_fine_tuning_too(folder) -> None:
 
 
 def test_labels_and_pooling_of_a_classifier(tmp_path) -> None:
-    head = Head("token_classification", ("O", "B-DRUG", "I-DRUG"), "cls")
+    head = Head("token_classification", ("O", "B-DRUG", "I-DRUG"), "cls", "regression")
     values = config_json(TINY, IDS, head)
     assert values["label2id"] == {"O": 0, "B-DRUG": 1, "I-DRUG": 2}
     (tmp_path / "config.json").write_text(json.dumps(values))

@@ -33,6 +33,7 @@ class Head:
       labels: names of a classifier's outputs, in their order; empty for the others.
       pooling: how a sequence classifier makes one vector of a document, "mean" of its tokens or
         the first ("cls"); for the others, what their config says for later fine-tuning.
+      problem_type: transformers' word for a classifier's loss, or empty; carried for them alone.
 
     Raises:
       InputError: there is no such head, or no label for a classifier.
@@ -41,6 +42,7 @@ class Head:
     kind: str = "masked_lm"
     labels: tuple[str, ...] = ()
     pooling: str = "mean"
+    problem_type: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in MODELS:
