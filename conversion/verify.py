@@ -77,9 +77,7 @@ def compare(source: Weights, written: Weights) -> TensorDifference:
     found = compare_tensors(source.params, written.params)
     if (written.opt_state is None) != (source.opt_state is None):
         raise InputError("verification failed: the optimizer's state is in one of the two")
-    for key in ("composer", "progress", "data"):
-        if not _agree(source.meta.get(key, {}), written.meta.get(key, {})):
-            raise InputError(f"verification failed: {key} of {source.origin} has changed")
+    _compare_meta(source, written)
     if source.opt_state is None:
         return found
     ours, theirs = (dict(_leaves(state.opt_state)) for state in (source, written))
@@ -88,11 +86,35 @@ def compare(source: Weights, written: Weights) -> TensorDifference:
     return TensorDifference(found.tensors + moments.tensors, worst.worst, worst.difference)
 
 
+def _compare_meta(source: Weights, written: Weights) -> None:
+    """What is said beside tensors: the rest of a Composer file whole, unless it went into a Hugging
+    Face folder, which has no place for it; of the others what both formats keep.
+
+    Raises:
+      InputError: it has changed, or is not all there.
+    """
+    changed = [
+        key
+        for key in ("progress", "data")
+        if not _agree(source.meta.get(key, {}), written.meta.get(key, {}))
+    ]
+    if "composer" in source.meta and written.folder is None:
+        if _text(source.meta["composer"]) != _text(written.meta.get("composer")):
+            changed.append("composer")
+    if changed:
+        raise InputError(f"verification failed: {changed[0]} of {source.origin} has changed")
+
+
 def _agree(ours: Any, theirs: Any) -> bool:
-    """Whether two JSON trees say the same where both say something; NaN is equal to itself."""
+    """Whether two JSON trees say the same where both say something."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return all(_agree(ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
-    return json.dumps(ours) == json.dumps(theirs)
+    return _text(ours) == _text(theirs)
+
+
+def _text(tree: Any) -> str:
+    """For comparing: NaN is equal to itself, the order of keys does not matter."""
+    return json.dumps(tree, sort_keys=True)
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -193,6 +193,17 @@ def test_agreements_travel_through_every_format(folder, tmp_path) -> None:
         compare(again._replace(meta={"progress": {"step": 8}}), again)
 
 
+def test_the_rest_of_a_composer_file_may_neither_change_nor_shrink() -> None:
+    rest = {"state": {"run_name": "a", "rank_zero_seed": float("nan")}, "rng": []}
+    weights = random_weights()._replace(meta={"composer": rest})
+    compare(weights, weights)
+    for other in ({}, {"state": rest["state"]}, rest | {"state": {"run_name": "a"}}, None):
+        meta = {} if other is None else {"composer": other}
+        with pytest.raises(InputError, match="composer of random has changed"):
+            compare(weights, weights._replace(meta=meta))
+    compare(weights, weights._replace(meta={}, folder=Path("a Hugging Face folder")))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
