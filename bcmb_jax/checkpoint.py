@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax import lax
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.optimizer import StableAdamWState
 
@@ -201,8 +201,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 
 def _unreadable(directory: Path, error: Exception) -> DamagedCheckpoint:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return DamagedCheckpoint(f"checkpoint {directory} cannot be read: {reason}")
+    return DamagedCheckpoint(f"checkpoint {directory} cannot be read: {reason(error)}")
 
 
 def latest(path: Path) -> Path:

@@ -12,3 +12,8 @@ class InputError(ValueError):
 
     def __init__(self, message: str):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+def reason(error: BaseException) -> str:
+    """The first line of somebody else's exception, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.optimizer import StableAdamWState
 from conversion import torch_files
@@ -81,8 +81,8 @@ def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheck
         raise
     except Exception as error:  # any value may stand in any place
         raise InputError(
-            f"{file} is not laid out as a Composer checkpoint ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'})"
+            f"{file} is not laid out as a Composer checkpoint "
+            f"({type(error).__name__}: {reason(error)})"
         ) from error
 
 

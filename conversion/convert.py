@@ -113,13 +113,12 @@ def convert(
         stage("comparing every bit")
         tensors = compare(original, written)
         # Proven equal: only parameters are needed, and of the one that is not a mapped file.
-        as_folder = original.folder
+        as_folder = folder if to == "huggingface" else original.folder
         kept = (original if to == "composer" else written)._replace(opt_state=None)
         del original, written
         if not torch_is_here():
             verdict.append(Verdict(tensors, None))
             return
-        as_folder = folder if to == "huggingface" else as_folder
         verdict.append(Verdict(tensors, compare_with_transformers(kept, as_folder, stage)))
 
     publish(output, write, overwrite=overwrite)

@@ -21,7 +21,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 
 SHOWN = 5  # names an error lists
 SAFE_TORCH = (2, 6)
@@ -49,10 +49,10 @@ def load(file: Path) -> Any:
                     f"{file} asks for {', '.join(refused[:SHOWN])}, which weights do not need; "
                     "nothing of it was run"
                 ) from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            said = reason(error)
             if isinstance(error, pickle.UnpicklingError):  # torch's text is about trusting it
-                reason = "its pickle holds what weights do not need"
-            raise InputError(f"{file} is not a whole file of torch.save: {reason}") from error
+                said = "its pickle holds what weights do not need"
+            raise InputError(f"{file} is not a whole file of torch.save: {said}") from error
 
 
 def save(tree: Any, file: Path) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 from conversion.config_json import ARCHITECTURES, config_json
 from conversion.mapping import table, to_stored
 from conversion.pretrained import PretrainedModel
@@ -288,9 +288,8 @@ def _torch_model(weights: Weights, folder: Path | None) -> Any:
     if folder is not None:
         try:
             return make.from_pretrained(folder).float().eval()
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise InputError(f"transformers cannot load {folder}: {reason}") from error
+        except Exception as error:  # transformers raises many types for a folder it cannot read
+            raise InputError(f"transformers cannot load {folder}: {reason(error)}") from error
     values = config_json(weights.config, weights.token_ids, weights.head)
     # Without random weights, which would take longer to draw than all of the rest.
     drawing = (transformers.ModernBertPreTrainedModel, "_init_weights", lambda *_: None)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from bcmb_jax import checkpoint
 from bcmb_jax.data.tokenize import TOKENIZER_FILES, load_tokenizer
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import init_parameters
@@ -131,9 +131,9 @@ def _read_huggingface(folder: Path) -> Weights:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # any value may stand in any place
-        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{folder} is not laid out as a model's folder ({type(error).__name__}: {reason})"
+            f"{folder} is not laid out as a model's folder "
+            f"({type(error).__name__}: {reason(error)})"
         ) from error
     has_tokenizer = (folder / "tokenizer.json").is_file()
     return Weights(
@@ -194,9 +194,8 @@ def _read_composer(file: Path, model_config: Path | None) -> Weights:
     if tokenizer is not None:
         try:
             special = dict(load_tokenizer(str(tokenizer)).special.__dict__)
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"the tokenizer in {file} cannot be read: {reason}") from error
+        except Exception as error:  # tokenizers raises plain Exception
+            raise InputError(f"the tokenizer in {file} cannot be read: {reason(error)}") from error
     return Weights(
         found.config,
         found.params,

@@ -36,7 +36,7 @@ def single_file(hub_id: str, name: str) -> Path:
 
     try:
         return Path(hf_hub_download(hub_id, name))
-    except Exception as error:
+    except Exception as error:  # as above
         raise InputError(
             f"{name} of {hub_id} cannot be had here ({type(error).__name__}): fetch it where there "
             f"is a network (hf download {hub_id} {name}) and give the path of the file"

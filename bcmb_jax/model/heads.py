@@ -116,18 +116,11 @@ class ModernBertForMaskedLM(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """The encoder alone, its parameters named as in the models with a head."""
+    """The encoder alone, its parameters named as in the models with a head; `options` are those of
+    `ModernBert`."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        head: Head,
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        rngs: nnx.Rngs,
-        **options,
-    ):
-        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
+    def __init__(self, config: ModelConfig, head: Head, **options):
+        self.model = ModernBert(config, **options)
 
     def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
         """`[B, L, hidden]` fp32."""
@@ -148,7 +141,7 @@ class Classifier(nnx.Module):
         return linear(x, self.weight[...], self.dtype) + self.bias[...].reshape(1, 1, -1)
 
 
-class ModernBertForTokenClassification(nnx.Module):
+class ModernBertForTokenClassification(Encoder):
     """Encoder, prediction head and classifier on every token."""
 
     def __init__(
@@ -160,13 +153,13 @@ class ModernBertForTokenClassification(nnx.Module):
         rngs: nnx.Rngs,
         **options,
     ):
-        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
+        super().__init__(config, head, dtype=dtype, rngs=rngs, **options)
         self.head = PredictionHead(config, dtype, rngs)
         self.classifier = Classifier(config, len(head.labels), dtype, rngs)
 
     def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
         """`[B, L, labels]` fp32."""
-        return self.classifier(self.head(self.model(tokens, segment_ids, positions)))
+        return self.classifier(self.head(super().__call__(tokens, segment_ids, positions)))
 
 
 class ModernBertForSequenceClassification(ModernBertForTokenClassification):
