@@ -11,6 +11,7 @@ import conversion
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
 from conversion.config_json import config_json, read_config
+from conversion.weights import read
 from tests.tiny_weights import IDS, TINY, edit_config
 
 
@@ -82,3 +83,23 @@ def test_labels_and_pooling_of_a_classifier(tmp_path) -> None:
     edit_config(tmp_path, architectures=["ModernBertForQuestionAnswering"])
     with pytest.raises(InputError, match="'ModernBertForQuestionAnswering'; only ModernBertFor"):
         read_config(tmp_path).head(classifier, "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": {}}, None),
+        ({"id2label": ["a"]}, "not laid out"),
+        ({"cls_token_id": "x"}, "not laid out"),
+        ({"global_rope_theta": "x"}, "global_rope_theta|not laid out"),
+        ({"num_hidden_layers": 3.0}, "not laid out|num_hidden_layers"),
+    ],
+)
+def test_any_value_may_stand_in_a_config(folder, changes, message) -> None:
+    edit_config(folder, **changes)
+    if message is None:
+        assert read(folder).head.kind == "masked_lm"
+        return
+    with pytest.raises(InputError, match=message) as error:
+        read(folder)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
