@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bcmb_jax.device import cpu_multiplies_bf16, target
+
 
 def linear(x: jax.Array, weight: jax.Array, dtype: jnp.dtype, axes: int = 1) -> jax.Array:
     """Contract the last `axes` axes of `x` and `weight` (PyTorch's `[out, in]` order).
@@ -32,6 +34,9 @@ def linear(x: jax.Array, weight: jax.Array, dtype: jnp.dtype, axes: int = 1) -> 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _linear(x: jax.Array, weight: jax.Array, axes: int) -> jax.Array:
     weight = weight.astype(x.dtype)
+    if _on_cpu():
+        out = product(_matrix(x, axes), _matrix(weight, axes), (1,), (1,))
+        return out.reshape(x.shape[:-axes] + weight.shape[:-axes])
     return product(x, weight, _last(x, axes), _last(weight, axes))
 
 
@@ -41,13 +46,42 @@ def _linear_fwd(x: jax.Array, weight: jax.Array, axes: int) -> tuple[jax.Array, 
 
 def _linear_bwd(axes: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, weight = residuals
-    g = g.astype(x.dtype)
+    g, w = g.astype(x.dtype), weight.astype(x.dtype)
     outputs = weight.ndim - axes
-    dx = product(g, weight.astype(x.dtype), _last(g, outputs), tuple(range(outputs)))
+    if _on_cpu():
+        dx = product(_matrix(g, outputs), _matrix(w, axes), (1,), (0,)).reshape(x.shape)
+    else:
+        dx = product(g, w, _last(g, outputs), tuple(range(outputs)))
     return dx.astype(x.dtype), weight_gradient(g, x, axes).astype(weight.dtype)
 
 
 _linear.defvjp(_linear_fwd, _linear_bwd)
+
+
+def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
+    """`[*outputs, *inputs]` fp32: the product of `g` `[..., *outputs]` and `x` `[..., *inputs]`
+    contracted over the leading axes."""
+    leading = tuple(range(x.ndim - axes))
+    if not _on_cpu():
+        return product(g, x, leading, leading)
+    outputs = g.shape[len(leading) :]
+    g2, x2 = _matrix(g, len(outputs)), _matrix(x, axes)
+    if x.dtype == jnp.bfloat16 and cpu_multiplies_bf16() and len(x2) % 2 == 0:
+        dw = product(row_major_transpose(g2), x2, (1,), (0,))
+    else:
+        dw = product(g2, x2, (0,), (0,))
+    return dw.reshape(outputs + x.shape[len(leading) :])
+
+
+def _on_cpu() -> bool:
+    """There, plain matrices are up to twice as fast as several axes, which XLA copies transposed;
+    elsewhere the axes let `tensor` sharding split heads."""
+    return target().platform == "cpu"
+
+
+def _matrix(x: jax.Array, axes: int) -> jax.Array:
+    """`x` with its last `axes` axes joined, and the ones before them joined."""
+    return x.reshape(-1, math.prod(x.shape[x.ndim - axes :]))
 
 
 def product(
@@ -55,6 +89,9 @@ def product(
 ) -> jax.Array:
     """`lax.dot_general` over the same `batch` axes of both, accumulated and returned in
     `accumulator(a.dtype)`."""
+    if a.dtype == jnp.bfloat16 and _on_cpu() and not cpu_multiplies_bf16():
+        # The same numbers, since products of two bf16 are exact in fp32, in two thirds of the time.
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return lax.dot_general(
         a,
         b,
@@ -68,27 +105,6 @@ def accumulator(dtype: jnp.dtype) -> jnp.dtype:
     """What sums over products of `dtype` are kept in: fp32, or float64 for float64, in which only
     `conversion.verify` computes."""
     return jnp.promote_types(dtype, jnp.float32)
-
-
-def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
-    """`[*outputs, *inputs]` fp32: the product of `g` `[..., *outputs]` and `x` `[..., *inputs]`
-    contracted over the leading axes."""
-    leading = tuple(range(x.ndim - axes))
-    rows = math.prod(x.shape[: x.ndim - axes])
-
-    def direct(g: jax.Array, x: jax.Array) -> jax.Array:
-        return product(g, x, leading, leading)
-
-    def as_matrices(g: jax.Array, x: jax.Array) -> jax.Array:
-        # XLA's CPU backend: twice as fast as with several axes, and in bf16 with a transposed copy.
-        g2, x2 = g.reshape(rows, -1), x.reshape(rows, -1)
-        if x.dtype == jnp.float32 or rows % 2:
-            dw = product(g2, x2, (0,), (0,))
-        else:
-            dw = product(row_major_transpose(g2), x2, (1,), (0,))
-        return dw.reshape(g.shape[len(leading) :] + x.shape[len(leading) :])
-
-    return lax.platform_dependent(g, x, cpu=as_matrices, default=direct)
 
 
 def column_sums(x: jax.Array) -> jax.Array:

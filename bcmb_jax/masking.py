@@ -59,7 +59,7 @@ def places_per_row(row_length: int, rate: float) -> int:
     """
     spread = 4 * math.sqrt(row_length * rate * (1 - rate))
     wanted = math.ceil(row_length * rate + spread)
-    return min(row_length, -(-wanted // 64) * 64)
+    return min(row_length, -(-wanted // 16) * 16)
 
 
 def mask_tokens(batch: Batch, rule: MaskingRule, key: jax.Array) -> MaskedBatch:

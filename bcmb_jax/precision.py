@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """In which dtype matrix products run."""
 
-from pathlib import Path
-
-import jax
 import jax.numpy as jnp
 
+from bcmb_jax.device import cpu_multiplies_bf16, target
 from bcmb_jax.errors import InputError
 
 DTYPES = {"bf16": jnp.dtype(jnp.bfloat16), "fp32": jnp.dtype(jnp.float32)}
@@ -20,12 +18,8 @@ def compute_dtype(precision: str) -> jnp.dtype:
       InputError: another name.
     """
     if not precision:
-        precision = "fp32" if jax.default_backend() == "cpu" and not _cpu_has_bf16() else "bf16"
+        slow = target().platform == "cpu" and not cpu_multiplies_bf16()
+        precision = "fp32" if slow else "bf16"
     if precision not in DTYPES:
         raise InputError(f"precision {precision!r} is not 'bf16' or 'fp32' (or empty to choose)")
     return DTYPES[precision]
-
-
-def _cpu_has_bf16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()

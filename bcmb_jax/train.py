@@ -200,12 +200,19 @@ def train_step(
         )
         return sums.loss, sums
 
-    def accumulate(total: Any, batch: Batch) -> tuple[Any, None]:
+    def microbatch(batch: Batch) -> tuple[Any, Sums]:
         (_, sums), grads = jax.value_and_grad(summed_loss, has_aux=True)(state.params, batch)
-        return jax.tree.map(jnp.add, total, (grads, sums)), None
+        return grads, sums
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params), Sums(*(jnp.zeros(()),) * 3)
-    (grads, sums), _ = jax.lax.scan(accumulate, zeros, batch)
+    if len(batch.tokens) == 1:
+        grads, sums = microbatch(jax.tree.map(lambda x: x[0], batch))
+    else:
+        zeros = jax.tree.map(jnp.zeros_like, state.params), Sums(*(jnp.zeros(()),) * 3)
+        (grads, sums), _ = jax.lax.scan(
+            lambda total, batch: (jax.tree.map(jnp.add, total, microbatch(batch)), None),
+            zeros,
+            batch,
+        )
     grads = jax.tree.map(lambda g: g / sums.weight, grads)
     updates, opt_state = optimizer.update(
         grads, state.opt_state, state.params, learning_rate=learning_rate

@@ -10,10 +10,11 @@ import logging
 import jax
 from jax.sharding import PartitionSpec as P
 
-from bcmb_jax.attention.banded import banded_attention
-from bcmb_jax.attention.chunked import chunked_attention
+from bcmb_jax.attention.banded import Banded
+from bcmb_jax.attention.chunked import TILE, Chunked
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
+from bcmb_jax.attention.vjp import attend
 from bcmb_jax.linear import accumulator
 
 IMPLEMENTATIONS = ("reference", "xla")
@@ -54,7 +55,7 @@ def attention(
         )
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
-    kernel = _kernel(implementation or _choose(), window)
+    kernel = _kernel(implementation or _choose(), window, q.shape[1])
 
     def run(q, k, v, segment_ids):
         start, end = key_intervals(segment_ids, window)
@@ -72,12 +73,12 @@ def attention(
     )(q, k, v, segment_ids)
 
 
-def _kernel(implementation: str, window: int | None):
+def _kernel(implementation: str, window: int | None, length: int):
     if implementation == "reference":
         return reference_attention
     if window is not None and window <= WIDEST_BAND:
-        return functools.partial(banded_attention, window=window)
-    return chunked_attention
+        return functools.partial(attend, Banded(window))
+    return functools.partial(attend, Chunked(min(TILE, -(-length // 64) * 64)))
 
 
 @functools.cache

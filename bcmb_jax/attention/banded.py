@@ -6,91 +6,79 @@ and the two beside it. The backward pass works on key-major scores `[keys, queri
 in it is then `(1, 0)` or `(1, 1)`, the forms that XLA's CPU kernels take without a transpose.
 """
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.attention.heads import for_each_head, merge_heads, pad_and_split, pad_length
-from bcmb_jax.attention.mask import MASKED, visible
-from bcmb_jax.linear import accumulator, product, row_major_transpose
+from bcmb_jax.attention.heads import for_each_head
+from bcmb_jax.attention.mask import LEAST, MASKED, visible
+from bcmb_jax.linear import product, row_major_transpose
 
 BLOCK = 64
 BLOCKS = (0,)  # the batch axis of every product
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def banded_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array, end: jax.Array, window: int
-) -> jax.Array:
-    """`[B, L, H, D]` from queries (already scaled), keys, values and `[B, L]` key intervals that
-    reach at most `window` keys to either side."""
-    return _forward(q, k, v, start, end, window)[0]
+@dataclasses.dataclass(frozen=True)
+class Banded:
+    """A `vjp.Kernel` for key intervals that reach at most `window` keys to either side."""
 
+    window: int
 
-def _forward(q, k, v, start, end, window):
-    block = _block(window)
-    heads, rows = pad_and_split((q, k, v), (start, end), block)
-    out, lse = for_each_head(functools.partial(_head_forward, block), heads, rows)
-    return merge_heads(out, q.shape[2])[:, : q.shape[1]], lse
+    @property
+    def block(self) -> int:
+        return -(-max(self.window, 1) // BLOCK) * BLOCK
 
+    def forward(self, q, k, v, start, end):
+        return for_each_head(self._forward_row, (q, k, v), (), (start, end), self.block)
 
-def _fwd(q, k, v, start, end, window):
-    out, lse = _forward(q, k, v, start, end, window)
-    return out, (q, k, v, start, end, out, lse)
+    def backward(self, q, k, v, start, end, dout, lse, delta):
+        heads, queries = (q, k, v, dout), (lse, delta)
+        return for_each_head(self._backward_row, heads, queries, (start, end), self.block)
 
+    def _forward_row(self, start, end):
+        block = self.block
+        keys = _key_numbers(len(start) // block, block)[:, None, :]
+        seen = visible(start.reshape(-1, block, 1), end.reshape(-1, block, 1), keys)
 
-def _bwd(window, residuals, dout):
-    q, k, v, start, end, out, lse = residuals
-    block = _block(window)
-    delta = jnp.einsum("blhd,blhd->bhl", out, dout, preferred_element_type=accumulator(q.dtype))
-    delta = pad_length(delta.reshape(-1, q.shape[1]), block)
-    heads, rows = pad_and_split((q, k, v, dout.astype(q.dtype)), (start, end), block)
-    kernel = functools.partial(_head_backward, block)
-    grads = for_each_head(kernel, (*heads, lse, delta), rows)
-    return *(merge_heads(g, q.shape[2])[:, : q.shape[1]] for g in grads), None, None
+        def head(q, k, v):
+            length, size = q.shape
+            k, v = _with_neighbours(k, block), _with_neighbours(v, block)
+            scores = product(q.reshape(-1, block, size), k, (2,), (2,), BLOCKS)
+            scores = jnp.where(seen, scores, MASKED)
+            top = jnp.maximum(scores.max(-1, keepdims=True), LEAST)
+            weights = jnp.exp(scores - top)
+            total = jnp.maximum(weights.sum(-1, keepdims=True), 1e-37)
+            out = product(weights.astype(q.dtype), v, (2,), (1,), BLOCKS) / total
+            lse = (top + jnp.log(total)).reshape(length)
+            return out.reshape(length, size).astype(q.dtype), lse
 
+        return head
 
-banded_attention.defvjp(_fwd, _bwd)
+    def _backward_row(self, start, end):
+        block = self.block
+        blocks = len(start) // block
+        keys = _key_numbers(blocks, block)[:, :, None]
+        seen = visible(start.reshape(blocks, 1, block), end.reshape(blocks, 1, block), keys)
 
+        def head(q, k, v, dout, lse, delta):
+            length, size = q.shape
+            q, dout = q.reshape(blocks, block, size), dout.reshape(blocks, block, size)
+            lse, delta = lse.reshape(blocks, 1, block), delta.reshape(blocks, 1, block)
+            k, v = _with_neighbours(k, block), _with_neighbours(v, block)
+            scores = jnp.where(seen, product(k, q, (2,), (2,), BLOCKS), MASKED)
+            weights = jnp.exp(scores - lse)
+            dscores = (weights * (product(v, dout, (2,), (2,), BLOCKS) - delta)).astype(q.dtype)
+            dv = product(weights.astype(q.dtype), dout, (2,), (1,), BLOCKS)
+            dk = product(dscores, q, (2,), (1,), BLOCKS)
+            # The barrier keeps the compiler from turning transpose(dot) into a bf16 product with
+            # permuted operands, which XLA's CPU backend compiles and then cannot run.
+            dq = product(row_major_transpose(k), dscores, (2,), (1,), BLOCKS)
+            dq = jnp.swapaxes(lax.optimization_barrier(dq), 1, 2).reshape(length, size)
+            return tuple(x.astype(q.dtype) for x in (dq, _overlap_add(dk), _overlap_add(dv)))
 
-def _block(window: int) -> int:
-    return -(-max(window, 1) // BLOCK) * BLOCK
-
-
-def _head_forward(block, q, k, v, start, end):
-    """One head: `[L, D]` each, intervals `[L]` → output `[L, D]` and log-sum-exp `[L]`."""
-    length, size = q.shape
-    start, end = start.reshape(-1, block, 1), end.reshape(-1, block, 1)
-    seen = visible(start, end, _key_numbers(length // block, block)[:, None, :])
-    scores = product(q.reshape(-1, block, size), _with_neighbours(k, block), (2,), (2,), BLOCKS)
-    scores = jnp.where(seen, scores, MASKED)
-    top = scores.max(-1, keepdims=True)
-    weights = jnp.where(seen, jnp.exp(scores - top), 0.0)
-    total = jnp.maximum(weights.sum(-1, keepdims=True), 1e-37)
-    out = product(weights.astype(q.dtype), _with_neighbours(v, block), (2,), (1,), BLOCKS) / total
-    return out.reshape(length, size).astype(q.dtype), (top + jnp.log(total)).reshape(length)
-
-
-def _head_backward(block, q, k, v, dout, lse, delta, start, end):
-    """One head's `(dq, dk, dv)`, `[L, D]` each."""
-    length, size = q.shape
-    blocks = length // block
-    q, dout = q.reshape(blocks, block, size), dout.reshape(blocks, block, size)
-    k, v = _with_neighbours(k, block), _with_neighbours(v, block)
-    per_query = [x.reshape(blocks, 1, block) for x in (start, end, lse, delta)]
-    start, end, lse, delta = per_query
-    seen = visible(start, end, _key_numbers(blocks, block)[:, :, None])
-    weights = jnp.where(seen, jnp.exp(product(k, q, (2,), (2,), BLOCKS) - lse), 0.0)
-    dscores = (weights * (product(v, dout, (2,), (2,), BLOCKS) - delta)).astype(q.dtype)
-    dv = product(weights.astype(q.dtype), dout, (2,), (1,), BLOCKS)
-    dk = product(dscores, q, (2,), (1,), BLOCKS)
-    # The barrier keeps the compiler from turning transpose(dot) into a bf16 product with permuted
-    # operands, which XLA's CPU backend compiles and then cannot run.
-    dq = lax.optimization_barrier(product(row_major_transpose(k), dscores, (2,), (1,), BLOCKS))
-    dq = jnp.swapaxes(dq, 1, 2).reshape(length, size)
-    return tuple(x.astype(q.dtype) for x in (dq, _overlap_add(dk), _overlap_add(dv)))
+        return head
 
 
 def _key_numbers(blocks: int, block: int) -> jax.Array:

@@ -22,6 +22,10 @@ from jax import lax
 MASKED = -1e30
 """The score of an unseen key: finite, so that a row without keys gives no NaN."""
 
+LEAST = -1e29
+"""The least maximum of a query's scores: far above `MASKED`, so that unseen keys weigh exactly
+nothing also where nothing is seen, and far below any score."""
+
 
 def key_intervals(segment_ids: jax.Array, window: int | None) -> tuple[jax.Array, jax.Array]:
     """`(start, end)`, each `[B, L]` int32: query `i` sees the keys `start[i] <= j < end[i]`."""
