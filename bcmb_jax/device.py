@@ -22,9 +22,7 @@ def target() -> Target:
 
     A mesh may be of devices that this machine does not have, to compile for them.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is None:
-        device = jax.config.jax_default_device or jax.devices()[0]
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
     platform = "gpu" if device.platform in ("cuda", "rocm") else device.platform
     return Target(platform, device.device_kind)
 
