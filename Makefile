@@ -13,7 +13,7 @@ HUB = huggingface_hub==0.36.2 requests urllib3 idna certifi charset-normalizer #
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
 
-.PHONY: train test lint parity clean
+.PHONY: train test lint parity gpu-compile clean
 
 # The offline demo: train a tiny model on embedded text, convert it, fill masks with it.
 train: export HF_HUB_OFFLINE = 1
@@ -33,8 +33,14 @@ lint: $(VENV)/.installed-dev
 parity: $(VENV)/.installed-torch
 	$(PY) -m pytest -q tests/parity
 
+# The training step compiled for 8 x H100 and 8 x A100: needs JAX's CUDA plugin, but no GPU.
+gpu-compile: export JAX_PLATFORMS = cpu
+gpu-compile: export JAX_SKIP_CUDA_CONSTRAINTS_CHECK = 1
+gpu-compile: $(VENV)-gpu/.installed
+	$(VENV)-gpu/bin/python -m pytest -s tests/gpu $(GPU_TESTS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-gpu build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -45,6 +51,13 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+# The plugin has the version of the JAX beside it.
+$(VENV)-gpu/.installed: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]' \
+		jax-cuda12-plugin==$$(sed -n 's/^jax==//p' $(CONSTRAINTS))
 	@touch $@
 
 # Beside torch, the oldest and the last transformers 4 that exports must load in, each in a folder.

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from bcmb_jax.data.corpus import open_corpus
+from bcmb_jax.losses import LOGITS_AT_ONCE
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
@@ -20,6 +22,7 @@ from bcmb_jax.sharding import batch_shards, make_mesh, parameter_shardings
 CARDS = (40, 80, 141)  # GB: A100-40, A100-80 or H100, H200
 FP32 = 4
 STATE_COPIES = 4  # parameters, two moments, gradients
+USABLE = 0.9  # of a card's memory
 
 
 def forecast(config: Any) -> str:
@@ -66,16 +69,19 @@ def forecast(config: Any) -> str:
             f"packing      {epoch.efficiency:.2%} of {epoch.rows:,} rows filled; whole-epoch "
             f"best-fit decreasing {epoch.best_fit_decreasing_efficiency:.2%}"
         )
-        state = STATE_COPIES * FP32 * on_device
-        row = activation_bytes(model, config)
-        rows = ", ".join(
-            f"{max(0, int((gigabytes * 0.9e9 - state) // row))} on {gigabytes} GB"
-            for gigabytes in CARDS
-        )
+        state = state_bytes(on_device)
+        dtype = compute_dtype(config.precision)
+        row = activation_bytes(model, config.data.row_length, dtype, config.remat)
+        recomputed = activation_bytes(model, config.data.row_length, dtype, True)
         yield (
-            f"memory       {state / 1e9:.2f} GB a device for parameters, moments and gradients; "
-            f"about {row / 1e9:.2f} GB a row in a pass: rows_per_microbatch up to about {rows}"
+            f"memory       {state / 1e9:.2f} GB a device for parameters, moments, gradients and "
+            f"logits; {row / 1e9:.2f} GB a row in a pass: {rows_that_fit(state, row)}"
         )
+        if not config.remat:
+            yield (
+                f"             with --config.remat {recomputed / 1e9:.2f} GB a row: "
+                f"{rows_that_fit(state, recomputed)}"
+            )
         saves = steps // config.save_every + 1 if config.save_every else 1
         size = 3 * FP32 * parameters / 1e9
         yield (
@@ -101,15 +107,33 @@ def milestones(config: Any) -> list[int]:
     return sorted(points)
 
 
-def activation_bytes(model: ModelConfig, config: Any) -> int:
-    """An estimate of what the backward pass keeps of one row, from the shapes of its tensors."""
-    d, f, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
-    wide = compute_dtype(config.precision).itemsize
-    # A layer keeps two fp32 residual streams and their norms, the operands of its four products
-    # (d, d, d, f), q, k, v, and the fp32 halves of the GeGLU.
-    layer = FP32 * 4 * d + wide * (3 * d + f) + wide * 3 * d + FP32 * 2 * f
-    kept = FP32 * d * layers + layer if config.remat else layer * layers
-    return config.data.row_length * kept
+def state_bytes(parameters: int) -> int:
+    """What a device holds whatever its rows: parameters, moments, gradients and a chunk of logits
+    with its gradient."""
+    return FP32 * (STATE_COPIES * parameters + 2 * LOGITS_AT_ONCE)
+
+
+def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, remat: bool) -> int:
+    """What one row takes at the peak of a pass: all that its layers keep for the backward pass
+    (`modernbert.KEPT`), and one layer's work.
+
+    `make gpu-compile` holds this against XLA's own account of the whole step.
+    """
+    d, f, wide = model.hidden_size, model.intermediate_size, dtype.itemsize
+    attention = wide * d + FP32 * model.num_attention_heads  # outputs, log-sum-exps
+    kept = FP32 * d + attention
+    if not remat:
+        kept += FP32 * d + wide * (3 * d + 2 * f)
+    # fp32 of the input, of q, k, v and of both halves of the MLP, or their gradients.
+    work = FP32 * (5 * d + 2 * f)
+    return row_length * (model.num_hidden_layers * kept + work)
+
+
+def rows_that_fit(state: float, row: float) -> str:
+    """`rows_per_microbatch` for each size of card."""
+    fit = {card: max(0, int((USABLE * card * 1e9 - state) // row)) for card in CARDS}
+    rows = ", ".join(f"{count} on {card} GB" for card, count in fit.items())
+    return f"rows_per_microbatch up to {rows}"
 
 
 def _dtype(config: Any) -> str:

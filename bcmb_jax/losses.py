@@ -21,6 +21,7 @@ class Sums(NamedTuple):
     weight: jax.Array
 
 
+@jax.named_scope("decoder")
 def masked_lm_sums(
     hidden: jax.Array,
     decoder_weight: jax.Array,

@@ -62,6 +62,7 @@ def places_per_row(row_length: int, rate: float) -> int:
     return min(row_length, -(-wanted // 16) * 16)
 
 
+@jax.named_scope("masking")
 def mask_tokens(batch: Batch, rule: MaskingRule, key: jax.Array) -> MaskedBatch:
     """Corrupt every row of `batch` (its `row_ids` `[B]` choose the draws) for prediction."""
     length = batch.tokens.shape[1]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from bcmb_jax.model.config import ModelConfig
@@ -80,19 +81,28 @@ class Display:
         self._stream.flush()
 
 
-def train_flops_per_token(config: ModelConfig, mean_segment: float, predicted: float) -> float:
-    """Model FLOPs of forward and backward (3 × forward) for one token.
+def forward_flops_per_token(config: ModelConfig, lengths: np.ndarray, predicted: float) -> float:
+    """Model FLOPs of the forward pass for one token of documents of these lengths (× 3 with the
+    backward pass, recomputation not counted).
 
-    Counts the layers' products, attention over `mean_segment` keys in global layers and at most
-    `2 * window + 1` in local ones, and head and decoder on the `predicted` share of tokens; no
-    recomputation.
+    Counts the layers' products, attention over the keys that a token sees, and head and decoder on
+    the `predicted` share of tokens.
     """
     d, f = config.hidden_size, config.intermediate_size
     layers = config.num_hidden_layers * (8 * d * d + 6 * d * f)
-    keys = {"global": mean_segment, "local": min(mean_segment, 2 * config.window + 1)}
+    keys = {"global": mean_keys(lengths), "local": mean_keys(lengths, config.window)}
     scores = sum(4 * d * keys[kind] for kind in config.layer_types)
     decoder = predicted * 2 * d * (d + config.vocab_size)
-    return 3 * (layers + scores + decoder)
+    return layers + scores + decoder
+
+
+def mean_keys(lengths: np.ndarray, window: int | None = None) -> float:
+    """How many keys a token sees, on average over all tokens of documents of these lengths."""
+    n = np.asarray(lengths, np.float64)
+    pairs = n * n
+    if window is not None:
+        pairs = np.where(n <= window, pairs, n * (2 * window + 1) - window * (window + 1))
+    return float(pairs.sum() / n.sum())
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, kind: str, devices: int) -> float | None:

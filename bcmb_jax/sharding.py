@@ -66,6 +66,22 @@ def parameter_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, Name
     return {name: NamedSharding(mesh, _spec(mesh, name, x.shape)) for name, x in shapes.items()}
 
 
+def whole_over_fsdp(parameters: Parameters) -> Parameters:
+    """The parameters as a pass uses them: gathered over `fsdp`, still split over `tensor`.
+
+    Left to itself the partitioner gathers activations instead, which are many times larger. The
+    gradient is scattered again where the optimizer takes it.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return parameters
+    return {
+        name: jax.lax.with_sharding_constraint(
+            x, P(*(axis if axis == "tensor" else None for axis in _rule(name)))
+        )
+        for name, x in parameters.items()
+    }
+
+
 def optimizer_shardings(mesh: Mesh, parameters: Parameters) -> StableAdamWState:
     """Moments lie where their parameters lie; counters everywhere."""
     everywhere = replicated(mesh)
@@ -73,7 +89,7 @@ def optimizer_shardings(mesh: Mesh, parameters: Parameters) -> StableAdamWState:
 
 
 def _spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
-    spec = next(spec for pattern, spec in RULES if re.search(rf"({pattern})$", name))
+    spec = _rule(name)
     for size, axis in zip(shape, spec, strict=False):
         if axis and size % mesh.shape[axis]:
             raise InputError(
@@ -81,3 +97,7 @@ def _spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
                 f"mesh.{axis}={mesh.shape[axis]}; choose another mesh"
             )
     return spec
+
+
+def _rule(name: str) -> P:
+    return next(spec for pattern, spec in RULES if re.search(rf"({pattern})$", name))

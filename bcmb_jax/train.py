@@ -25,12 +25,13 @@ from bcmb_jax.evaluation.baselines import Unigram
 from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows
 from bcmb_jax.losses import Sums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
-from bcmb_jax.metrics import train_flops_per_token
+from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.precision import compute_dtype
+from bcmb_jax.profiling import Profiled
 from bcmb_jax.reporting import Reporter
 from bcmb_jax.settings import check_keys, count_microbatches, masking_rule, multiplier
 from bcmb_jax.sharding import (
@@ -38,6 +39,7 @@ from bcmb_jax.sharding import (
     make_mesh,
     optimizer_shardings,
     parameter_shardings,
+    whole_over_fsdp,
 )
 from bcmb_jax.start import (
     Initial,
@@ -63,12 +65,19 @@ class StepMetrics(NamedTuple):
     clipped_fraction: jax.Array
 
 
-def train(config: Any, workdir: Path, load_initial: Callable[[], Initial] | None = None) -> int:
+def train(
+    config: Any,
+    workdir: Path,
+    load_initial: Callable[[], Initial] | None = None,
+    *,
+    profile: bool = False,
+) -> int:
     """Run `config` (see `configs/base.py`) in `workdir`, resuming what is there.
 
     Args:
       load_initial: loads foreign or earlier weights (`config.init_from`); called only where
         `workdir` has no checkpoint yet.
+      profile: trace one step into `workdir/profile`, and print where its time went.
 
     Returns:
       `DONE` or `PREEMPTED`.
@@ -91,6 +100,7 @@ def train(config: Any, workdir: Path, load_initial: Callable[[], Initial] | None
         ModernBertForMaskedLM,
         model_config,
         dtype=compute_dtype(config.precision),
+        implementation=config.attention or None,
         remat=config.remat,
     )
     graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
@@ -100,12 +110,14 @@ def train(config: Any, workdir: Path, load_initial: Callable[[], Initial] | None
         weight_decay=config.weight_decay, max_lr=config.learning_rate, decay_mask=decays
     )
     rule = masking_rule(config, corpus)
-    step_fn = jax.jit(
+    step_fn: Callable = jax.jit(
         functools.partial(
             train_step, graph=graph, optimizer=optimizer, rule=rule, seed=config.seed
         ),
         donate_argnums=0,
     )
+    if profile:
+        step_fn = Profiled(step_fn, workdir / "profile")
 
     with contextlib.ExitStack() as stack:
         # --- start: resume this workdir, else the given weights, else from scratch --------------
@@ -181,7 +193,7 @@ def train_step(
     mask_key, dropout_key = jax.random.split(jax.random.key(seed))
 
     def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
-        model = merge(graph, params)
+        model = merge(graph, whole_over_fsdp(params))
         masked = mask_tokens(batch, rule, mask_key)
         hidden = model.hidden_at(
             masked.inputs,
@@ -213,17 +225,19 @@ def train_step(
             zeros,
             batch,
         )
-    grads = jax.tree.map(lambda g: g / sums.weight, grads)
-    updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params, learning_rate=learning_rate
-    )
-    metrics = StepMetrics(
-        loss=sums.loss / sums.weight,
-        masked_accuracy=sums.correct / sums.weight,
-        grad_norm=optax.tree.norm(grads),
-        clipped_fraction=opt_state.clipped_fraction,
-    )
-    return TrainState(optax.apply_updates(state.params, updates), opt_state), metrics
+    with jax.named_scope("optimizer"):
+        grads = jax.tree.map(lambda g: g / sums.weight, grads)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=learning_rate
+        )
+        params = optax.apply_updates(state.params, updates)
+        metrics = StepMetrics(
+            loss=sums.loss / sums.weight,
+            masked_accuracy=sums.correct / sums.weight,
+            grad_norm=optax.tree.norm(grads),
+            clipped_fraction=opt_state.clipped_fraction,
+        )
+    return TrainState(params, opt_state), metrics
 
 
 def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
@@ -281,12 +295,13 @@ def make_reporter(
     """The run's reporter, with the unigram baseline of each validation source."""
     model_config = ModelConfig(**config.model)
     unigram = Unigram(corpus.train, model_config.vocab_size)
-    mean_segment = float(np.mean([shards.lengths.mean() for shards in corpus.train]))
+    lengths = np.concatenate([shards.lengths for shards in corpus.train])
+    lengths = np.minimum(lengths, config.data.max_document_length)
     return Reporter(
         workdir,
         progress,
         max_tokens=config.max_tokens,
         log_every=config.log_every,
         unigram={name: unigram.score(batch).loss for name, batch in rows.items()},
-        flops_per_token=train_flops_per_token(model_config, mean_segment, config.mask_rate),
+        flops_per_token=3 * forward_flops_per_token(model_config, lengths, config.mask_rate),
     )

@@ -6,6 +6,7 @@ Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal 
 """
 
 import difflib
+import functools
 import logging
 import os
 import sys
@@ -29,6 +30,7 @@ from configs import base  # noqa: E402
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
+PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
 
 
 def main() -> int:
@@ -46,9 +48,17 @@ def main() -> int:
     if PLAN.value:
         print(forecast(config))
         return 0
-    if not config.init_from:
-        return train(config, workdir)
-    return train(config, workdir, lambda: conversion.load_initial(config.init_from))
+    keep_compiled(workdir / "compiled")
+    initial = functools.partial(conversion.load_initial, config.init_from)
+    return train(config, workdir, initial if config.init_from else None, profile=PROFILE.value)
+
+
+def keep_compiled(directory: Path) -> None:
+    """Keep compiled programs for the next start of the run, unless JAX is told where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(directory.resolve()))
+        # The key of a GPU kernel would else contain the line numbers of its source.
+        jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 def check_keys(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 """Every implementation against the dense reference; the reference against the contract."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,43 @@ import numpy as np
 import pytest
 from small import packed_segments
 
-from bcmb_jax.attention import IMPLEMENTATIONS, attention
-from bcmb_jax.attention.mask import key_intervals, segment_positions
+from bcmb_jax.attention import IMPLEMENTATIONS, LIBRARIES, attention, choose
+from bcmb_jax.attention.mask import (
+    key_intervals,
+    segment_positions,
+    visited_keys,
+    visited_queries,
+)
+from bcmb_jax.device import Target
 
 # Of the largest element: fp32 rounding of sums over at most 1,000 keys; bf16 operands.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
-OTHERS = [name for name in IMPLEMENTATIONS if name != "reference"]
+
+
+def why_not(implementation: str) -> str:
+    """Why it cannot run here; empty if it can."""
+    q = jax.ShapeDtypeStruct((1, 64, 1, 32), jnp.bfloat16)
+    segment_ids = np.ones((1, 64), np.int32)
+    for window in (None, 4):
+        try:
+            run = functools.partial(attention, segment_ids=segment_ids, window=window)
+            jax.eval_shape(functools.partial(run, implementation=implementation), q, q, q)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
+REASONS = {name: why_not(name) for name in IMPLEMENTATIONS}
+HERE = [name for name, reason in REASONS.items() if name != "reference" and not reason]
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_library_is_tested_where_it_runs(name):
+    assert not REASONS["xla"] and not REASONS["interval"]
+    if REASONS[name]:
+        assert re.search("runs on NVIDIA GPUs only|pip install", REASONS[name])
+        pytest.skip(REASONS[name])
+    assert name in HERE
 
 
 def qkv(shape, dtype, seed=0):
@@ -31,11 +63,10 @@ def outputs_and_gradients(q, k, v, g, segment_ids, window, implementation):
     return out, *pull(g.astype(out.dtype))
 
 
-@pytest.mark.parametrize("implementation", OTHERS)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("window", [None, 1, 8, 64, 100, 200])
-@pytest.mark.parametrize("length", [96, 1000])
-def test_equals_the_reference(implementation, dtype, window, length):
+@pytest.mark.parametrize("implementation", HERE)
+@pytest.mark.parametrize("window", [None, 1, 64, 100, 200])
+@pytest.mark.parametrize("length, dtype", [(96, "float32"), (600, "float32"), (600, "bfloat16")])
+def test_equals_the_reference(implementation, window, length, dtype):
     segment_ids = packed_segments(3, length)
     arrays = qkv((3, length, 2, 32), dtype)
     found = outputs_and_gradients(*arrays, segment_ids, window, implementation)
@@ -56,7 +87,7 @@ def test_intervals_are_segment_and_window():
     assert segment_positions(segment_ids).tolist() == [[0, 1, 2, 0, 1, 0]]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ["reference", *HERE])
 def test_distance_64_attends_and_65_does_not(implementation):
     q, k, v, _ = qkv((1, 200, 1, 32), "float32")
     ones = np.ones((1, 200), np.int32)
@@ -69,7 +100,7 @@ def test_distance_64_attends_and_65_does_not(implementation):
     assert reached.nonzero()[0].tolist() == list(range(36, 165))
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ["reference", *HERE])
 @pytest.mark.parametrize("window", [None, 64])
 def test_padding_gives_zero_and_no_nan(implementation, window):
     arrays = qkv((2, 100, 2, 32), "float32")
@@ -78,30 +109,80 @@ def test_padding_gives_zero_and_no_nan(implementation, window):
         np.testing.assert_array_equal(x, 0.0)
 
 
+@pytest.mark.parametrize("implementation", ["xla", "interval"])
 @pytest.mark.parametrize("window", [None, 64])
-def test_large_scores_do_not_overflow(window):
+def test_large_scores_do_not_overflow(implementation, window):
     q, k, v, g = qkv((1, 96, 1, 32), "float32")
     ones = np.ones((1, 96), np.int32)
-    for x in outputs_and_gradients(1e4 * q, k, v, g, ones, window, "xla"):
+    for x in outputs_and_gradients(1e4 * q, k, v, g, ones, window, implementation):
         assert np.isfinite(x).all()
 
 
 @pytest.mark.parametrize("other", [slice(1024, None), slice(0, 1024)])
-def test_global_rows_of_short_documents_skip_blocks(other):
-    # NaN in another document's keys and values would spread through any product that met them,
-    # masked or not; blocks out of reach are never read.
-    q, k, v, _ = qkv((1, 2048, 1, 32), "float32")
+@pytest.mark.parametrize(
+    "implementation, window", [("xla", None), ("interval", None), ("interval", 64)]
+)
+def test_what_no_block_sees_is_never_read(implementation, window, other):
+    # NaN in another document would spread through any product that met it, masked or not.
     segment_ids = np.repeat([1, 2], 1024)[None]
-    k, v = (x.at[0, other].set(jnp.nan) for x in (k, v))
-    out = attention(q, k, v, segment_ids=segment_ids, window=None, implementation="xla")
+    arrays = [x.at[0, other].set(jnp.nan) for x in qkv((1, 2048, 1, 32), "float32")]
     ours = np.ones(2048, bool)
     ours[other] = False
-    assert np.isfinite(np.asarray(out)[0, ours]).all()
+    for x in outputs_and_gradients(*arrays, segment_ids, window, implementation):
+        assert np.isfinite(np.asarray(x)[0, ours]).all()
+        assert np.isnan(np.asarray(x)[0, ~ours]).all()
+
+
+@pytest.mark.parametrize("window", [None, 1, 64, 200])
+def test_visited_blocks_are_those_with_something_to_see(window):
+    block, segment_ids = 32, packed_segments(4, 512)
+    start, end = (np.asarray(x) for x in key_intervals(jnp.asarray(segment_ids), window))
+    keys = np.arange(512)
+    seen = (keys >= start[..., None]) & (keys < end[..., None])
+    seen = seen.reshape(4, 16, block, 16, block).any((2, 4))  # [row, block of queries, of keys]
+    number = np.arange(16)
+    first, stop = (np.asarray(x)[..., None] for x in visited_keys(start, end, block))
+    np.testing.assert_array_equal((number >= first) & (number < stop), seen)
+    first, stop = (np.asarray(x)[..., None] for x in visited_queries(start, end, block))
+    np.testing.assert_array_equal((number >= first) & (number < stop), seen.swapaxes(1, 2))
+
+
+@pytest.mark.parametrize("window, visited", [(None, 512), (64, 320)])
+def test_how_many_of_16384_blocks_documents_of_256_tokens_visit(window, visited):
+    segment_ids = np.repeat(np.arange(32) + 1, 256)[None]
+    start, end = key_intervals(jnp.asarray(segment_ids), window)
+    for bounds in (visited_keys, visited_queries):
+        first, stop = bounds(start, end, 64)
+        assert (stop - first).sum() == visited
+
+
+def test_the_choice_by_device_and_dtype(caplog):
+    caplog.set_level("INFO")
+    bf16, fp32 = jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)
+    for kind in ("NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB", "NVIDIA L4", "NVIDIA H200"):
+        assert choose(Target("gpu", kind), bf16, 64) == "interval"
+        assert choose(Target("gpu", kind), fp32, 64) == "xla"
+    for kind in ("Tesla V100-SXM2-32GB", "NVIDIA GeForce RTX 2080 Ti", "NVIDIA T4", "AMD MI250X"):
+        assert choose(Target("gpu", kind), bf16, 64) == "xla"
+    assert choose(Target("gpu", "NVIDIA H100"), bf16, 48) == "xla"
+    before = len(caplog.records)
+    for _ in range(3):
+        assert choose(Target("cpu", "cpu of this test"), bf16, 64) == "xla"
+    assert [x.getMessage() for x in caplog.records[before:]] == [
+        "attention on cpu of this test in bfloat16: xla (banded local layers, chunked global ones)"
+    ]
 
 
 def test_a_name_is_never_replaced():
     q, k, v, _ = qkv((1, 8, 1, 32), "float32")
     with pytest.raises(ValueError, match="'flash' is not one of"):
         attention(q, k, v, segment_ids=np.ones((1, 8)), window=None, implementation="flash")
+    with pytest.raises(ValueError, match="'dew' runs on NVIDIA GPUs only, not cpu"):
+        attention(q, k, v, segment_ids=np.ones((1, 8)), window=None, implementation="dew")
+    with pytest.raises(ValueError, match="16, 32, 64 and 128, not 24; implementation='xla'"):
+        odd = jnp.zeros((1, 8, 1, 24))
+        attention(
+            odd, odd, odd, segment_ids=np.ones((1, 8)), window=None, implementation="interval"
+        )
     with pytest.raises(ValueError, match=r"segment_ids \[B, L\]"):
         attention(q, k, v, segment_ids=np.ones((1, 9)), window=None)

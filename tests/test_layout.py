@@ -23,13 +23,14 @@ FORBIDDEN = {
     "bcmb_jax/linear.py": ("bcmb_jax.model", "bcmb_jax.train", "bcmb_jax.evaluation"),
     "bcmb_jax/attention": ("bcmb_jax.model", "bcmb_jax.train", "bcmb_jax.evaluation"),
     "bcmb_jax/model": ("bcmb_jax.train", "bcmb_jax.evaluation"),
-    "bcmb_jax/evaluation": ("bcmb_jax.train",),
+    "bcmb_jax/evaluation": ("bcmb_jax.train", "bcmb_jax.benchmark"),
+    "bcmb_jax/train.py": ("bcmb_jax.benchmark",),
     "conversion": ("scripts", "configs", "tests"),
     "scripts": ("scripts", "tests"),
     "configs": ("bcmb_jax", "conversion", "scripts", "tests"),
 }
 DATA_MAY_IMPORT = ("bcmb_jax.data", "bcmb_jax.batch", "bcmb_jax.errors")
-TORCH_ROOMS = ("conversion", "bcmb_jax/evaluation/torch_baseline.py", "tests/parity")
+TORCH_ROOMS = ("conversion", "bcmb_jax/benchmark", "tests/parity")
 
 
 def _inside(name: str, parents: tuple[str, ...], separator: str) -> bool:

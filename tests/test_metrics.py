@@ -4,9 +4,12 @@
 import io
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from bcmb_jax.metrics import Display, MetricsWriter, mfu, train_flops_per_token
+from bcmb_jax.attention.mask import key_intervals
+from bcmb_jax.metrics import Display, MetricsWriter, forward_flops_per_token, mean_keys, mfu
 from bcmb_jax.model.config import BASE, LARGE
 
 
@@ -28,16 +31,23 @@ def test_resuming_forgets_what_was_written_after_the_checkpoint(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_flops_per_token_are_those_of_the_architecture():
-    # Forward and backward of the layers alone: 6 FLOPs a weight and token.
-    weights = {BASE: 110_297_088, LARGE: 343_146_496}  # all matrices of the layers
-    for config, count in weights.items():
-        alone = train_flops_per_token(config, mean_segment=0, predicted=0)
-        assert alone == 6 * count
-    longer = train_flops_per_token(BASE, 8192, 0) - train_flops_per_token(BASE, 0, 0)
-    assert longer == 3 * 4 * 768 * (8 * 8192 + 14 * 129)
-    decoder = train_flops_per_token(BASE, 0, 0.3) - train_flops_per_token(BASE, 0, 0)
-    assert decoder == pytest.approx(0.3 * 6 * 768 * (768 + 50368))
+def test_flops_of_base_and_large():
+    for config, linear_parameters in [(BASE, 110_297_088), (LARGE, 343_146_496)]:
+        short = forward_flops_per_token(config, np.array([1]), predicted=0)
+        attention = 4 * config.hidden_size * config.num_hidden_layers
+        assert short == pytest.approx(2 * linear_parameters + attention)
+    long = forward_flops_per_token(BASE, np.array([8192]), 0)
+    assert long == pytest.approx(427e6, rel=5e-3)  # 221 linear, 201 global, 6 local
+    decoder = forward_flops_per_token(BASE, np.array([8192]), 0.3) - long
+    assert decoder == pytest.approx(0.3 * 2 * 768 * (768 + 50368))
+
+
+@pytest.mark.parametrize("window", [None, 1, 64])
+def test_mean_keys_are_those_the_mask_shows(window):
+    lengths = np.array([1, 2, 64, 65, 200])
+    segment_ids = np.repeat(np.arange(5) + 1, lengths)[None]
+    start, end = key_intervals(jnp.asarray(segment_ids), window)
+    assert mean_keys(lengths, window) == pytest.approx(float((end - start).mean()))
 
 
 def test_mfu_is_a_share_of_a_known_peak():

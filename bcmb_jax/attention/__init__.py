@@ -6,19 +6,37 @@ Dimension key: `B` rows, `L` row length, `H` heads, `D` head size.
 
 import functools
 import logging
+import re
 
 import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
+from bcmb_jax.attention import libraries
 from bcmb_jax.attention.banded import Banded
 from bcmb_jax.attention.chunked import TILE, Chunked
+from bcmb_jax.attention.interval import Interval
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
+from bcmb_jax.attention.vjp import OUTPUT as OUTPUT
 from bcmb_jax.attention.vjp import attend
+from bcmb_jax.device import Target, target
 from bcmb_jax.linear import accumulator
 
-IMPLEMENTATIONS = ("reference", "xla")
+QKV = "qkv"
+"""The name of the operands, as the kernels take them, for `jax.checkpoint` policies; that of what
+comes out is `OUTPUT`."""
+
+LIBRARIES = {
+    "cudnn": libraries.cudnn,
+    "fa4": libraries.fa4,
+    "dew": libraries.dew,
+    "tokamax": libraries.tokamax,
+}
+IMPLEMENTATIONS = ("reference", "xla", "interval", *LIBRARIES)
 WIDEST_BAND = 128  # windows up to this run as bands, wider ones and global layers in chunks
+BEFORE_AMPERE = re.compile(r"[PV]100|[PT]4\b|K80|M40|M60|P40|TITAN|GTX|RTX 20|Quadro")
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +57,15 @@ def attention(
       segment_ids: `[B, L]` int32, 1, 2, … in contiguous runs, 0 = padding (output 0, gradient 0).
       window: keys seen on each side, inclusive (64 for ModernBERT's `local_attention` of 128);
         None for a global layer.
-      implementation: "reference" (dense, float32), "xla" (banded or chunked), or None to choose.
-        A name never falls back to another.
+      implementation: "reference" (dense, float32), "xla" (banded or chunked, everywhere),
+        "interval" (our kernel for NVIDIA GPUs; interpreted on a CPU), a library's ("cudnn", "fa4",
+        "dew", "tokamax"), or None to choose by device and dtype. A name never falls back.
 
     Returns:
       `[B, L, H, D]` in the dtype of `q`.
 
     Raises:
-      ValueError: an unknown implementation, or shapes that do not agree.
+      ValueError: an unknown implementation, one that cannot run here, or shapes that do not agree.
     """
     if not q.shape == k.shape == v.shape or segment_ids.shape != q.shape[:2]:
         raise ValueError(
@@ -55,17 +74,23 @@ def attention(
         )
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
-    kernel = _kernel(implementation or _choose(), window, q.shape[1])
+    name = implementation or choose(target(), q.dtype, q.shape[-1])
 
     def run(q, k, v, segment_ids):
+        q = (q.astype(accumulator(q.dtype)) * q.shape[-1] ** -0.5).astype(q.dtype)
+        q, k, v = (checkpoint_name(x, QKV) for x in (q, k, v))
+        if name in LIBRARIES:
+            return LIBRARIES[name](q, k, v, segment_ids, window)
         start, end = key_intervals(segment_ids, window)
-        scaled = (q.astype(accumulator(q.dtype)) * q.shape[-1] ** -0.5).astype(q.dtype)
-        return kernel(scaled, k, v, start, end)
+        if name == "reference":
+            return reference_attention(q, k, v, start, end)
+        return attend(_kernel(name, window, q.shape[1]), q, k, v, start, end)
 
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return run(q, k, v, segment_ids)
-    # The kernels loop over rows and heads; on a mesh each device loops over its own.
+    # A kernel sees one device's rows and heads: the partitioner knows nothing of its inside, and
+    # would gather all rows on every device.
     batch = ("data", "fsdp")
     heads = P(batch, None, "tensor", None)
     return jax.shard_map(
@@ -73,15 +98,26 @@ def attention(
     )(q, k, v, segment_ids)
 
 
-def _kernel(implementation: str, window: int | None, length: int):
-    if implementation == "reference":
-        return reference_attention
+def _kernel(name: str, window: int | None, length: int):
+    if name == "interval":
+        return Interval()
     if window is not None and window <= WIDEST_BAND:
-        return functools.partial(attend, Banded(window))
-    return functools.partial(attend, Chunked(min(TILE, -(-length // 64) * 64)))
+        return Banded(window)
+    return Chunked(min(TILE, -(-length // 64) * 64))
 
 
 @functools.cache
-def _choose() -> str:
-    log.info("attention implementation: xla (banded local layers, chunked global layers)")
-    return "xla"
+def choose(device: Target, dtype: jnp.dtype, head_size: int) -> str:
+    """The implementation for `implementation=None`; logged once for each device and dtype."""
+    name, reason = "xla", "banded local layers, chunked global ones"
+    if device.platform == "gpu":
+        if "NVIDIA" not in device.kind or BEFORE_AMPERE.search(device.kind):
+            reason = "the interval kernel needs an NVIDIA GPU from Ampere on"
+        elif dtype == jnp.float32:
+            reason = "in float32 the interval kernel has no tensor cores to use"
+        elif head_size not in (16, 32, 64, 128):
+            reason = f"the interval kernel takes no heads of {head_size}"
+        else:
+            name, reason = "interval", "Pallas kernels that skip unseen blocks in both passes"
+    log.info("attention on %s in %s: %s (%s)", device.kind, jnp.dtype(dtype).name, name, reason)
+    return name

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bcmb_jax.attention.heads import for_each_head
-from bcmb_jax.attention.mask import LEAST, MASKED, visible
+from bcmb_jax.attention.mask import LEAST, MASKED, visible, visited_keys
 from bcmb_jax.linear import accumulator, product, row_major_transpose
 
 TILE = 512  # of queries and of keys: on a CPU larger ones leave the cache, smaller ones wait more
@@ -111,10 +111,7 @@ class _Sight(NamedTuple):
 
 
 def _sight(start: jax.Array, end: jax.Array, tile: int) -> _Sight:
-    start, end = _tiles(start, tile), _tiles(end, tile)
-    empty = end <= start
-    first = jnp.where(empty, jnp.iinfo(jnp.int32).max, start).min(-1) // tile
-    return _Sight(start, end, first, -(-jnp.where(empty, 0, end).max(-1) // tile))
+    return _Sight(_tiles(start, tile), _tiles(end, tile), *visited_keys(start, end, tile))
 
 
 def _mask(scores: jax.Array, sight: _Sight, j: jax.Array, queries_axis: int) -> jax.Array:

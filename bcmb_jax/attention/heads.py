@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bcmb_jax.attention.mask import fill_up
 from bcmb_jax.device import target
 
 Arrays = tuple[jax.Array, ...]
@@ -37,16 +38,11 @@ def for_each_head(
     run = _in_turn if target().platform == "cpu" else _at_once
     results = run(
         row_kernel,
-        tuple(_pad(x, 1, block) for x in per_head),
-        tuple(_pad(x, 2, block) for x in per_query),
-        tuple(_pad(x, 1, block) for x in per_row),
+        tuple(fill_up(x, 1, block) for x in per_head),
+        tuple(fill_up(x, 2, block) for x in per_query),
+        tuple(fill_up(x, 1, block) for x in per_row),
     )
     return tuple(lax.slice_in_dim(x, 0, length, axis=1 if x.ndim == 4 else 2) for x in results)
-
-
-def _pad(x: jax.Array, axis: int, block: int) -> jax.Array:
-    missing = -x.shape[axis] % block
-    return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
 
 
 def _at_once(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row: Arrays) -> Arrays:

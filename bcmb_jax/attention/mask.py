@@ -54,3 +54,30 @@ def segment_positions(segment_ids: jax.Array) -> jax.Array:
 def visible(start: jax.Array, end: jax.Array, keys: jax.Array) -> jax.Array:
     """Bool: whether the key numbers `keys` lie in `[start, end)` (broadcast together)."""
     return (keys >= start) & (keys < end)
+
+
+def fill_up(x: jax.Array, axis: int, block: int) -> jax.Array:
+    """`x` with zeros appended along `axis`, up to a multiple of `block`; an interval of zeros is
+    empty."""
+    missing = -x.shape[axis] % block
+    return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
+
+
+def visited_keys(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+    """`(first, stop)`, `[..., L / block]`: each block of queries sees keys of the blocks
+    `first <= j < stop` only; `stop` is 0 where it sees none."""
+    start, end = (x.reshape(*x.shape[:-1], -1, block) for x in (start, end))
+    empty = end <= start
+    first = jnp.where(empty, jnp.iinfo(jnp.int32).max, start).min(-1) // block
+    return first, -(-jnp.where(empty, 0, end).max(-1) // block)
+
+
+def visited_queries(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+    """The same the other way round: each block of keys is seen by queries of the blocks
+    `first <= i < stop` only."""
+    first, stop = (x[..., None] for x in visited_keys(start, end, block))
+    blocks = first.shape[-2]
+    query = lax.broadcasted_iota(jnp.int32, (*first.shape[:-1], blocks), first.ndim - 2)
+    key = lax.broadcasted_iota(jnp.int32, query.shape, first.ndim - 1)
+    seen = visible(first, stop, key)
+    return jnp.where(seen, query, blocks).min(-2), jnp.where(seen, query + 1, 0).max(-2)

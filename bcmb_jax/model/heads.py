@@ -65,6 +65,7 @@ class PredictionHead(nnx.Module):
         self.dense = Linear(hidden, hidden, INIT_STD, dtype, rngs)
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
 
+    @jax.named_scope("head")
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(gelu(self.dense(x)))
 

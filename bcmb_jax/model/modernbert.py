@@ -16,8 +16,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from bcmb_jax.attention import attention
-from bcmb_jax.attention.vjp import OUTPUT
+from bcmb_jax.attention import OUTPUT, QKV, attention
 from bcmb_jax.device import target
 from bcmb_jax.linear import accumulator, linear
 from bcmb_jax.model.config import ModelConfig
@@ -25,7 +24,7 @@ from bcmb_jax.model.rope import rope_table, rotate
 
 INIT_STD = 0.02
 
-QKV, ATTENDED, MLP_INPUT = "qkv", "attended", "mlp_input"
+ATTENDED, MLP_INPUT = "attended", "mlp_input"
 KEPT = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
 """What the backward pass keeps of a layer beside its input: what only a matrix product or attention
 could bring back. Norms, GELU and dropout are computed again."""
@@ -54,6 +53,7 @@ class LayerNorm(nnx.Module):
         self.weight = nnx.Param(jnp.ones(size))
         self.eps = eps
 
+    @jax.named_scope("norm")
     def __call__(self, x: jax.Array) -> jax.Array:
         centred = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
@@ -82,6 +82,7 @@ class Embeddings(nnx.Module):
         self.tok_embeddings = TokenTable(config, rngs)
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
 
+    @jax.named_scope("embeddings")
     def __call__(self, tokens: jax.Array) -> jax.Array:
         # Fidelity: upstream's padding_idx is 0 (bert-base-uncased's), so its token 0 gets no
         # gradient through this lookup; here every token does, and padding is never looked at.
@@ -101,15 +102,19 @@ class Attention(nnx.Module):
         self.window, self.dtype, self.implementation = window, dtype, implementation
 
     def __call__(self, x: jax.Array, segment_ids: jax.Array, rope: tuple) -> jax.Array:
-        q, k, v = (y.squeeze(-3) for y in jnp.split(self.Wqkv(x), 3, axis=-3))
-        q, k = rotate(q, *rope), rotate(k, *rope)
-        out = attention(
-            *(checkpoint_name(y.astype(self.dtype), QKV) for y in (q, k, v)),
-            segment_ids=segment_ids,
-            window=self.window,
-            implementation=self.implementation,
-        )
-        return self.Wo(out)
+        with jax.named_scope("qkv"):
+            q, k, v = (y.squeeze(-3) for y in jnp.split(self.Wqkv(x), 3, axis=-3))
+        with jax.named_scope("rotary"):
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        with jax.named_scope("local_attention" if self.window else "global_attention"):
+            out = attention(
+                *(y.astype(self.dtype) for y in (q, k, v)),
+                segment_ids=segment_ids,
+                window=self.window,
+                implementation=self.implementation,
+            )
+        with jax.named_scope("attention_output"):
+            return self.Wo(out)
 
 
 class MLP(nnx.Module):
@@ -121,6 +126,7 @@ class MLP(nnx.Module):
         self.Wo = Linear(hidden, inner, output_std(config), dtype, rngs)
         self.dtype = dtype
 
+    @jax.named_scope("mlp")
     def __call__(self, x: jax.Array) -> jax.Array:
         inner = checkpoint_name(self.Wi(x).astype(self.dtype), MLP_INPUT)
         halves = jnp.split(inner.astype(accumulator(self.dtype)), 2, axis=-2)
@@ -154,6 +160,7 @@ class Layer(nnx.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
+@jax.named_scope("dropout")
 def dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     """`x` `[B, L, D]` with a `rate` of its elements zeroed; row `b` depends on `keys[b]` alone, so
     that a row drops the same elements on any number of devices and in any microbatch."""

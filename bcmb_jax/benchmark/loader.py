@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading: how many tokens a second the loader packs into rows, and how long a step waits."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcmb_jax.benchmark.result import OURS, result
+from bcmb_jax.data.loader import Loader
+from bcmb_jax.data.plan import PackingPlan
+from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
+from bcmb_jax.data.synthetic import train_tokenizer
+from bcmb_jax.data.tokenize import SpecialTokens, load_tokenizer
+
+MADE_UP_TOKENS = 30_000_000
+VOCABULARY = 512
+ROWS_PER_STEP = 8
+WARM_UP = 4  # steps: the first ones find nothing read ahead
+SECONDS_OF_A_STEP = 0.05  # a device's, while which the loader reads ahead
+
+
+def cases(
+    folders: list[Path], *, lengths: list[int], workdir: Path, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """For each row length: rows as fast as they come, and what a step waits for them.
+
+    Args:
+      folders: of prepare_data.py; none: `MADE_UP_TOKENS` made up in `workdir`, on its disk.
+    """
+    shards = [open_shards(folder / "train") for folder in folders] or [make_up(workdir)]
+    source = "made-up documents" if not folders else ", ".join(x.name for x in shards)
+    special = SpecialTokens(**shards[0].index["tokenizer"]["special"])
+    for length in lengths:
+        plan = PackingPlan(
+            [x.lengths for x in shards],
+            weights=[1.0] * len(shards),
+            row_length=length,
+            max_document_length=length,
+            seed=0,
+        )
+        epoch = plan.epoch(0)
+        loader = Loader(shards, plan, special=special, rows_per_step=ROWS_PER_STEP)
+        steps = max(1, epoch.rows // ROWS_PER_STEP)
+        speeds, tokens, waiting = [], 0, 0.0
+        for _ in range(rounds):
+            batches = loader.batches()
+            for _ in itertools.islice(batches, WARM_UP):
+                pass
+            start, tokens = time.perf_counter(), 0
+            for item in itertools.islice(batches, steps):
+                tokens += item.tokens
+            speeds.append(time.perf_counter() - start)
+            for _ in range(10):
+                time.sleep(SECONDS_OF_A_STEP)
+                start = time.perf_counter()
+                next(batches)
+                waiting += time.perf_counter() - start
+            batches.close()
+        yield result(
+            f"loader {source}, rows of {length}",
+            tokens,
+            {OURS: speeds},
+            rows_per_second=steps * ROWS_PER_STEP / float(np.median(speeds)),
+            share_of_a_step_waiting=waiting / (10 * rounds * SECONDS_OF_A_STEP + waiting),
+            seconds_of_a_step=SECONDS_OF_A_STEP,
+            filled=epoch.efficiency,
+            length=length,
+        )
+
+
+def make_up(workdir: Path) -> Shards:
+    """Documents of lengths like abstracts' and articles', random tokens."""
+    train_tokenizer(["a note"], VOCABULARY, workdir / "tokenizer")
+    rng = np.random.default_rng(0)
+    with ShardWriter(workdir / "train", load_tokenizer(str(workdir / "tokenizer"))) as writer:
+        while writer.tokens < MADE_UP_TOKENS:
+            length = int(np.clip(rng.lognormal(6.0, 1.0), 16, 20_000))
+            writer.add(rng.integers(0, VOCABULARY, length))
+        writer.finish(source="made-up", split="train", seed=0, options={})
+    return open_shards(workdir / "train")

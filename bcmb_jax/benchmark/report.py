@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as JSON, as a Markdown table and as a plot, with the machine they were measured on."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bcmb_jax.device import cpu_multiplies_bf16
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "flash_attn")
+
+
+def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
+    """Everything that is known of a run, for JSON."""
+    return {
+        "command": " ".join(("python", *command)),
+        "date": time.strftime("%Y-%m-%d"),
+        "device": device(),
+        "versions": versions(),
+        "results": list(results),
+    }
+
+
+def device() -> dict[str, Any]:
+    devices = jax.devices()
+    facts: dict[str, Any] = {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "count": len(devices),
+    }
+    if devices[0].platform == "cpu":
+        facts |= {
+            "kind": _cpu_model(),
+            "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+            "multiplies_bf16": cpu_multiplies_bf16(),
+        }
+    return facts
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        if importlib.util.find_spec(package):
+            found[package] = importlib.metadata.version(package.replace("_", "-"))
+    return found
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """A table with the spread of every figure, and where it was measured."""
+    machine, lines = report["device"], ["| case | tokens/s | peer | its tokens/s | ratio |"]
+    lines += ["|---|---|---|---|---|"]
+    for line in report["results"]:
+        cells = [line["case"], _speed(line, ""), "", "", ""]
+        if line["peer"]:
+            cells[2:] = [line["peer"], _speed(line, "peer_"), f"{line['ratio']:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    where = f"{machine['count']} x {machine['kind']}"
+    if "cores" in machine:
+        bf16 = "" if machine["multiplies_bf16"] else ", no bf16 instructions"
+        where = f"{machine['kind']}, {machine['cores']} cores{bf16}"
+    packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    about = f"Medians (slowest to fastest call) on {where}; {packages}; {report['date']}."
+    return "\n".join([*lines, "", about, "", f"`{report['command']}`", ""])
+
+
+def _speed(line: Mapping[str, Any], prefix: str) -> str:
+    at = {name: line["tokens"] / line[f"{prefix}seconds{name}"] for name in ("", "_most", "_least")}
+    return f"{at['']:,.0f} ({at['_most']:,.0f} to {at['_least']:,.0f})"
+
+
+def plot(report: Mapping[str, Any], path: Path) -> None:
+    """Tokens a second of every case, ours above the peer's, with the spread."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = list(reversed(report["results"]))
+    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.55 * len(lines)), layout="constrained")
+    for prefix, name, shift, colour in (("", "bcmb_jax", 0.2, "C0"), ("peer_", "peer", -0.2, "C7")):
+        shown = [(i, x) for i, x in enumerate(lines) if f"{prefix}seconds" in x]
+        if not shown:
+            continue
+        speed = [x["tokens"] / x[f"{prefix}seconds"] for _, x in shown]
+        least = [x["tokens"] / x[f"{prefix}seconds_most"] for _, x in shown]
+        most = [x["tokens"] / x[f"{prefix}seconds_least"] for _, x in shown]
+        error = [
+            [s - low for s, low in zip(speed, least, strict=True)],
+            [high - s for s, high in zip(speed, most, strict=True)],
+        ]
+        places = [i + shift for i, _ in shown]
+        axes.barh(places, speed, 0.38, xerr=error, color=colour, label=name, capsize=2)
+    axes.set_yticks(range(len(lines)), [x["case"] for x in lines], fontsize=8)
+    axes.set_xlabel("true tokens a second")
+    axes.set_xscale("log")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def write(report: Mapping[str, Any], output: Path) -> list[Path]:
+    """`output` (JSON), and beside it the table and the plot."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=2) + "\n")
+    table, picture = output.with_suffix(".md"), output.with_suffix(".png")
+    table.write_text(markdown(report))
+    plot(report, picture)
+    return [output, table, picture]
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

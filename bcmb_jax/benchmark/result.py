@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One line of a benchmark: what ran, how fast, and beside whom."""
+
+import statistics
+from typing import Any
+
+from bcmb_jax.benchmark.timing import Times
+
+OURS = "bcmb_jax"
+
+
+def result(
+    case: str,
+    tokens: int,
+    times: dict[str, Times],
+    *,
+    flops: float = 0.0,
+    ceiling: float = 0.0,
+    **facts: Any,
+) -> dict[str, Any]:
+    """From the times of `OURS` and of at most one peer.
+
+    Args:
+      tokens: true tokens (no padding) that each call works on.
+      flops: model FLOPs of a call; ceiling: the machine's FLOP/s.
+      facts: added as they are.
+    """
+    ours = statistics.median(times[OURS])
+    line: dict[str, Any] = {
+        "case": case,
+        "tokens": tokens,
+        "tokens_per_second": tokens / ours,
+        "seconds": ours,
+        "seconds_least": min(times[OURS]),
+        "seconds_most": max(times[OURS]),
+        "calls": len(times[OURS]),
+        "peer": None,
+        "peer_tokens_per_second": None,
+        "ratio": None,
+    }
+    for peer in times.keys() - {OURS}:
+        theirs = statistics.median(times[peer])
+        line |= {
+            "peer": peer,
+            "peer_tokens_per_second": tokens / theirs,
+            "ratio": theirs / ours,
+            "ratio_of_least": min(times[peer]) / min(times[OURS]),
+            "peer_seconds": theirs,
+            "peer_seconds_least": min(times[peer]),
+            "peer_seconds_most": max(times[peer]),
+        }
+    if flops:
+        line |= {
+            "flops_per_second": flops / ours,
+            "share_of_matmul_ceiling": flops / ours / ceiling,
+        }
+    return line | facts

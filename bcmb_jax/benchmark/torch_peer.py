@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peers: transformers' ModernBERT in PyTorch, in every way it can be run here.
+
+Each way is a function that returns when its work is done; the fastest of them is the peer. Weights
+are random, of the same sizes. `bf16` is tried as training does it (fp32 weights, autocast) and with
+weights in bf16 too, which is faster and keeps less; `fp32` means full fp32, TF32 is not used.
+"""
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bcmb_jax.batch import Batch
+from bcmb_jax.benchmark.timing import progress
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import ModelConfig
+
+WAYS = ("eager", "sdpa", "compile")
+ON_CUDA = {"flash_attention_2": "flash_attn", "packed_encoders": "packed_encoders"}
+"""Further ways, where a GPU and the module are there."""
+
+LABELS = 10  # of a classifier
+
+
+def ways_here(asked: str = "") -> list[str]:
+    """The ways that can be run on this machine; `asked` names some of them, with commas.
+
+    Raises:
+      InputError: PyTorch is missing, or a way that was asked for.
+    """
+    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+        raise InputError("--compare torch needs PyTorch: pip install torch, the CPU build will do")
+    import torch
+
+    here = list(WAYS)
+    if torch.cuda.is_available():
+        here += [way for way, module in ON_CUDA.items() if importlib.util.find_spec(module)]
+    chosen = asked.split(",") if asked else here
+    missing = [name for name in chosen if name not in here]
+    if missing:
+        raise InputError(f"no way to run {missing[0]!r} here; there are {', '.join(here)}")
+    return chosen
+
+
+class TorchPeer:
+    """One model and one batch in PyTorch.
+
+    Args:
+      kind: "encoder", "masked_lm", "sequence_classification" or "token_classification".
+      batch: padded rows, one document each.
+      labels: for training, `[B, L]` or `[B]`; -100 where nothing is predicted.
+      way: of `WAYS`; autocast: bf16 from fp32 weights, instead of bf16 weights.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        kind: str,
+        batches: Sequence[tuple[Batch, np.ndarray | None]],
+        *,
+        precision: str,
+        way: str,
+        autocast: bool = False,
+    ):
+        import torch
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._autocast = autocast
+        weights = torch.bfloat16 if precision == "bf16" and not autocast else torch.float32
+        self._model = _make(config, kind, way).to(self._device, weights)
+        self._run = torch.compile(self._model) if way == "compile" else self._model
+        self._batches = [self._on_device(*batch) for batch in batches]
+        self._optimizer: Any = None
+
+    def forward(self) -> None:
+        """Hidden states or logits of every batch, in evaluation mode."""
+        import torch
+
+        self._model.eval()
+        with torch.inference_mode(), self._casting():
+            for inputs in self._batches:
+                self._run(**inputs)
+        self._wait()
+
+    def step(self) -> None:
+        """Loss, gradients and an AdamW step of every batch; the dropout is 0, as on our side."""
+        import torch
+
+        if self._optimizer is None:
+            self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-4, fused=True)
+        self._model.train()
+        for inputs in self._batches:
+            with self._casting():
+                loss = self._run(**inputs).loss
+            loss.backward()
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        self._wait()
+
+    def _casting(self):
+        import torch
+
+        return torch.autocast(self._device, torch.bfloat16, enabled=self._autocast)
+
+    def _wait(self) -> None:
+        import torch
+
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def _on_device(self, batch: Batch, labels: np.ndarray | None) -> dict[str, Any]:
+        import torch
+
+        arrays = {"input_ids": batch.tokens}
+        if (batch.segment_ids == 0).any():
+            arrays["attention_mask"] = batch.segment_ids
+        if labels is not None:
+            arrays["labels"] = labels
+        return {
+            name: torch.from_numpy(np.asarray(x, np.int64)).to(self._device)
+            for name, x in arrays.items()
+        }
+
+
+def _make(config: ModelConfig, kind: str, way: str) -> Any:
+    import transformers
+
+    names = {
+        "encoder": "ModernBertModel",
+        "masked_lm": "ModernBertForMaskedLM",
+        "sequence_classification": "ModernBertForSequenceClassification",
+        "token_classification": "ModernBertForTokenClassification",
+    }
+    sizes: dict[str, Any] = {
+        name: value
+        for name, value in config.as_dict().items()
+        if name != "attention_output_dropout"
+    }
+    sizes["sparse_prediction"] = True  # the decoder at labelled positions only, as ours
+    sizes["num_labels"] = LABELS
+    values = transformers.ModernBertConfig(**sizes)
+    attention = {"eager": "eager", "flash_attention_2": "flash_attention_2"}.get(way, "sdpa")
+    values._attn_implementation = attention
+    model = getattr(transformers, names[kind])(values)
+    if way == "packed_encoders":
+        import packed_encoders
+
+        packed_encoders.pack(model)
+    return model
+
+
+def fastest_peer(
+    config: ModelConfig,
+    kind: str,
+    batches: Sequence[tuple[Batch, np.ndarray | None]],
+    *,
+    precision: str,
+    ways: list[str],
+    train: bool,
+) -> tuple[str, Callable[[], None]]:
+    """The name and the function of the way whose second call is the fastest."""
+    best: tuple[float, str, Callable[[], None]] = (float("inf"), "", lambda: None)
+    for way in ways:
+        for autocast in (False, True) if precision == "bf16" and train else (False,):
+            name = f"transformers {way}" + (" autocast" if autocast else "")
+            progress(f"warming up {name}")
+            peer = TorchPeer(config, kind, batches, precision=precision, way=way, autocast=autocast)
+            run = peer.step if train else peer.forward
+            run()
+            start = time.perf_counter()
+            run()
+            best = min(best, (time.perf_counter() - start, name, run), key=lambda x: x[0])
+            del peer, run  # only the fastest stays in memory
+    progress("")
+    return best[1], best[2]

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps, optimizer and all: documents of one length, and of real lengths, where padded
+batches of the peer stand beside packed rows of ours."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from bcmb_jax.batch import Batch
+from bcmb_jax.benchmark.documents import packed, padded, random_documents
+from bcmb_jax.benchmark.result import OURS, result
+from bcmb_jax.benchmark.roofline import matmul_ceiling
+from bcmb_jax.benchmark.timing import race
+from bcmb_jax.benchmark.torch_peer import LABELS, fastest_peer
+from bcmb_jax.checkpoint import TrainState
+from bcmb_jax.masking import MaskingRule
+from bcmb_jax.metrics import forward_flops_per_token
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import MODELS, Head, ModernBertForMaskedLM
+from bcmb_jax.model.parameters import Parameters, init_parameters, merge, split
+from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.precision import DTYPES
+from bcmb_jax.profiling import record
+from bcmb_jax.train import train_step
+
+MASK_RATE = 0.3
+PACKING_STEP = 512
+"""Packed fine-tuning batches are one row, of the next multiple of this many tokens."""
+
+
+def cases(
+    config: ModelConfig,
+    *,
+    size: str,
+    precision: str,
+    shapes: list[tuple[int, int]],
+    real: tuple[str, list[np.ndarray]] | None,
+    head: str,
+    documents_per_step: int,
+    steps: int,
+    ways: list[str],
+    rounds: int,
+    burst: int,
+    implementation: str | None,
+    remat: bool,
+    profile: Path | None,
+) -> Iterator[dict[str, Any]]:
+    """A result for each of `shapes` (rows, length), or for the `real` documents `(name, tokens)`.
+
+    Args:
+      head: "masked_lm" (30 % masked), "sequence_classification" or "token_classification".
+      documents_per_step, steps: of the real documents.
+      profile: a folder for a trace of one call more, of which a table is printed.
+    """
+    dtype = DTYPES[precision]
+    ceiling = matmul_ceiling(dtype)
+    make = functools.partial(
+        MODELS[head], config, _head(head), dtype=dtype, implementation=implementation, remat=remat
+    )
+    if real is None:
+        work = [
+            (f"{rows}x{length}", [random_documents(np.full(rows, length))], "rows")
+            for rows, length in shapes
+        ]
+    else:
+        name, tokens = real
+        needed = documents_per_step * steps
+        chunks = [tokens[i : i + documents_per_step] for i in range(0, needed, documents_per_step)]
+        work = [(name, chunks, "packed")]
+    for name, chunks, layout in work:
+        lengths = np.array([len(document) for chunk in chunks for document in chunk])
+        theirs = [padded(chunk, max(map(len, chunk))) for chunk in chunks]
+        ours = theirs if layout == "rows" else [pack(chunk) for chunk in chunks]
+        train = Trainer(make, head, ours)
+        peer: dict[str, Callable[[], None]] = {}
+        if ways:
+            peer_name, run = fastest_peer(
+                config,
+                head,
+                [(batch, labels(batch, head)) for batch in theirs],
+                precision=precision,
+                ways=ways,
+                train=True,
+            )
+            peer = {peer_name: run}
+        times = race({OURS: train, **peer}, rounds, burst)
+        if profile:
+            print(record(profile, train, train.texts()))
+        predicted = MASK_RATE if head == "masked_lm" else 0.0
+        flops = 3 * forward_flops_per_token(config, lengths, predicted) * lengths.sum()
+        yield result(
+            f"training {size} {precision} {head} {name}, {len(chunks)} steps",
+            int(lengths.sum()),
+            times,
+            flops=flops,
+            ceiling=ceiling,
+            size=size,
+            precision=precision,
+            head=head,
+            layout=layout,
+            documents=len(lengths),
+            remat=remat,
+            filled=float(lengths.sum() / sum(b.tokens.size for b in ours)),
+            peer_filled=float(lengths.sum() / sum(b.tokens.size for b in theirs)),
+            **train.memory(),
+        )
+
+
+class Trainer:
+    """Steps over a few batches; calling it runs each once and returns when they are done."""
+
+    def __init__(self, make: Callable[..., Any], head: str, batches: list[Batch]):
+        self._batches = batches
+        self._state, step = (_masked_lm if head == "masked_lm" else _classifier)(make, head)
+        self._steps: dict[tuple[int, ...], Any] = {}
+        for batch in batches:
+            shape = batch.tokens.shape
+            if shape not in self._steps:
+                self._steps[shape] = step.lower(self._state, batch).compile()
+
+    def __call__(self) -> None:
+        for batch in self._batches:
+            self._state, loss = self._steps[batch.tokens.shape](self._state, batch)
+        jax.block_until_ready(loss)
+
+    def texts(self) -> list[str]:
+        return [step.as_text() for step in self._steps.values()]
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the largest step: its state, and what it needs beside it."""
+        analyses = [step.memory_analysis() for step in self._steps.values()]
+        return {
+            "state_bytes": analyses[0].alias_size_in_bytes,
+            "temporary_bytes": max(x.temp_size_in_bytes for x in analyses),
+        }
+
+
+def _masked_lm(make: Callable[..., ModernBertForMaskedLM], head: str) -> tuple[TrainState, Any]:
+    """The training step of `bcmb_jax.train`, as it is."""
+    graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
+    optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
+    rule = MaskingRule(MASK_RATE, 4, (0, 1, 2, 3, 4), np.arange(100, 16_000))
+    step = functools.partial(train_step, graph=graph, optimizer=optimizer, rule=rule, seed=0)
+
+    def one(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+        state, metrics = step(state, Batch(*(x[None] for x in batch)), 1e-4)
+        return state, metrics.loss
+
+    def init() -> TrainState:
+        params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
+        return TrainState(params, optimizer.init(params))
+
+    return jax.jit(init)(), jax.jit(one, donate_argnums=0)
+
+
+def _classifier(make: Callable[..., Any], head: str) -> tuple[TrainState, Any]:
+    """Cross-entropy of documents or tokens, and AdamW."""
+    graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
+    optimizer = optax.adamw(1e-4, weight_decay=1e-2)
+
+    def one(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+        def loss(params: Parameters) -> jax.Array:
+            model = merge(graph, params)
+            arrays = batch.tokens, batch.segment_ids, batch.positions
+            if head == "sequence_classification":
+                segments = batch.tokens.shape[1] // 16
+                logits = model(*arrays, num_segments=segments)
+                present = jnp.arange(1, segments + 1) <= batch.segment_ids.max(1, keepdims=True)
+            else:
+                logits = model(*arrays)
+                present = batch.segment_ids > 0
+            classes = jnp.zeros(logits.shape[:2], jnp.int32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+            return (losses * present).sum() / present.sum()
+
+        value, grads = jax.value_and_grad(loss)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return TrainState(optax.apply_updates(state.params, updates), opt_state), value
+
+    def init() -> TrainState:
+        params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
+        return TrainState(params, optimizer.init(params))
+
+    return jax.jit(init)(), jax.jit(one, donate_argnums=0)
+
+
+def pack(documents: list[np.ndarray]) -> Batch:
+    """All in one row: attention by intervals costs the same in one row as in many."""
+    total = sum(map(len, documents))
+    return packed(documents, -(-total // PACKING_STEP) * PACKING_STEP)
+
+
+def labels(batch: Batch, head: str) -> np.ndarray:
+    """For the peer: as many labelled places as we have, random or all the same class."""
+    if head == "sequence_classification":
+        return np.zeros(len(batch.tokens), int)
+    if head == "token_classification":
+        return np.where(batch.segment_ids > 0, 0, -100)
+    masked = np.random.default_rng(0).random(batch.tokens.shape) < MASK_RATE
+    return np.where(masked & (batch.segment_ids > 0), batch.tokens, -100)
+
+
+def _head(kind: str) -> Head:
+    classifies = kind.endswith("_classification")
+    return Head(kind, tuple(f"LABEL_{i}" for i in range(LABELS)) if classifies else ())

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole training step, compiled for eight H100 or A100 that are not there.
+
+`make gpu-compile` runs this in an environment with JAX's CUDA plugin, which needs neither a GPU nor
+a driver. It says nothing of speed or of numbers (tests/test_attention.py has those of the kernel).
+"""
+
+import functools
+import importlib.util
+import re
+import shutil
+import subprocess
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bcmb_jax.attention import attention
+from bcmb_jax.batch import Batch
+from bcmb_jax.checkpoint import TrainState
+from bcmb_jax.forecast import USABLE, activation_bytes, state_bytes
+from bcmb_jax.masking import MaskingRule
+from bcmb_jax.model.config import BASE, LARGE
+from bcmb_jax.model.heads import ModernBertForMaskedLM
+from bcmb_jax.model.parameters import split
+from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.sharding import batch_sharding, optimizer_shardings, parameter_shardings
+from bcmb_jax.start import abstract_state
+from bcmb_jax.train import train_step
+from tests.gpu.targets import GPUS, make_mesh
+
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("jax_cuda12_plugin"),
+    reason="needs JAX's CUDA plugin: make gpu-compile",
+)
+SIZES = {"base": BASE, "large": LARGE}
+LENGTH = 8192
+# Rows of 8,192 tokens that each GPU holds at once (RECIPE §4), and whether layers are recomputed.
+RECIPE = [
+    ("H100", "base", 12, False),
+    ("H100", "large", 7, False),
+    ("A100", "base", 12, False),
+    ("A100", "large", 7, False),
+    ("A100-40", "base", 12, True),
+    ("A100-40", "large", 7, True),
+]
+
+
+def compile_step(mesh, size: str, rows: int, remat: bool):
+    """The compiled step over `rows` rows a device, and the shapes of its parameters."""
+    with jax.set_mesh(mesh):
+        make = functools.partial(
+            ModernBertForMaskedLM, SIZES[size], dtype=jnp.dtype(jnp.bfloat16), remat=remat
+        )
+        graph, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
+        optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
+        placed = parameter_shardings(mesh, shapes)
+        placed = TrainState(placed, optimizer_shardings(mesh, placed))
+        rows *= mesh.shape["data"] * mesh.shape["fsdp"]
+        sharding = batch_sharding(mesh, row_axis=1)
+        each = jax.ShapeDtypeStruct((1, rows, LENGTH), jnp.int32, sharding=sharding)
+        row_ids = jax.ShapeDtypeStruct((1, rows), jnp.int32, sharding=sharding)
+        rule = MaskingRule(0.3, 50284, (50281, 50282, 50283), np.arange(50280))
+        step = jax.jit(
+            functools.partial(train_step, graph=graph, optimizer=optimizer, rule=rule, seed=0),
+            donate_argnums=0,
+        )
+        state = abstract_state(shapes, optimizer, placed)
+        return step.lower(state, Batch(each, each, each, row_ids), 1e-4).compile(), shapes
+
+
+def collectives(text: str, kind: str) -> list[str]:
+    """The shapes that each collective of a compiled program gives."""
+    return re.findall(rf"= (\S+|\(.*?\)) {kind}(?:-start)?\(", text)
+
+
+@pytest.mark.parametrize("gpu, size, rows, remat", RECIPE)
+def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
+    started = time.perf_counter()
+    program, shapes = compile_step(make_mesh(gpu, 8, 1, 1), size, rows, remat)
+    seconds = time.perf_counter() - started
+    text, memory = program.as_text(), program.memory_analysis()
+    config = SIZES[size]
+
+    # Forward, dq and dk/dv of every layer, once each: remat keeps what attention gave.
+    kernels = text.count('custom_call_target="__gpu$xla.gpu.triton"')
+    assert kernels == 3 * config.num_hidden_layers
+    # Rows stay on their devices.
+    assert not collectives(text, "all-gather") and not collectives(text, "all-to-all")
+    reductions = collectives(text, "all-reduce")
+    assert reductions and not [x for x in reductions if str(LENGTH) in x]
+    # Parameters and both moments are updated in place.
+    parameters = sum(x.size for x in shapes.values())
+    assert memory.alias_size_in_bytes >= 3 * 4 * parameters
+    # It fits, and --plan says what it takes.
+    capacity = GPUS[gpu]["device_memory_size"]
+    peak = memory.peak_memory_in_bytes
+    assert peak <= USABLE * capacity
+    forecast = state_bytes(parameters) + rows * activation_bytes(
+        config, LENGTH, jnp.dtype(jnp.bfloat16), remat
+    )
+    assert abs(forecast / peak - 1) < 0.1
+    print(
+        f"\n{gpu} {size}, {rows} rows of {LENGTH} a GPU, remat {remat}: {kernels} kernels, "
+        f"{len(reductions)} all-reduces, no all-gather, peak {peak / 1e9:.1f} GB of "
+        f"{capacity / 1e9:.0f} (forecast {forecast / 1e9:.1f}), compiled in {seconds:.0f} s"
+    )
+
+
+@pytest.mark.parametrize("data, fsdp, tensor", [(1, 8, 1), (2, 2, 2)])
+def test_sharded_parameters_are_gathered_and_activations_are_not(data, fsdp, tensor):
+    program, _ = compile_step(make_mesh("H100", data, fsdp, tensor), "base", 1, False)
+    gathered = collectives(program.as_text(), "all-gather")
+    assert gathered and not [x for x in gathered if str(LENGTH) in x]
+    print(f"\nH100 base, data {data} fsdp {fsdp} tensor {tensor}: {len(gathered)} all-gathers")
+
+
+@pytest.mark.skipif(not shutil.which("ptxas"), reason="needs ptxas (nvidia-cuda-nvcc)")
+@pytest.mark.parametrize("gpu", ["H100", "A100"])
+def test_no_registers_spill(gpu, tmp_path):
+    mesh = make_mesh(gpu, 1, 1, 1)
+    here = NamedSharding(mesh, P())
+    q = jax.ShapeDtypeStruct((1, LENGTH, 12, 64), jnp.bfloat16, sharding=here)
+    segment_ids = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32, sharding=here)
+
+    def loss(q, k, v, segment_ids):
+        return attention(q, k, v, segment_ids=segment_ids, window=64).astype(jnp.float32).sum()
+
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(q, q, q, segment_ids)
+        lowered.compile({"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"})
+    reports = {}
+    for path in tmp_path.glob("*.ptx"):
+        ptx = path.read_text()
+        name = re.search(r"\.entry (attention_\w+)", ptx)
+        if name:
+            arch = re.search(r"\.target (\w+)", ptx)
+            command = ["ptxas", "-v", f"-arch={arch[1]}", str(path), "-o", "/dev/null"]
+            report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+            spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", report)]
+            assert spilled and not any(spilled), report
+            reports[name[1]] = int(re.search(r"Used (\d+) registers", report)[1])
+    assert reports.keys() == {"attention_forward", "attention_dq", "attention_dkv"}
+    print(f"\n{gpu} registers a thread, no spills: {reports}")
