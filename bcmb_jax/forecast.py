@@ -17,11 +17,11 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.precision import compute_dtype
 from bcmb_jax.settings import check_keys, count_microbatches, multiplier
-from bcmb_jax.sharding import batch_shards, make_mesh, parameter_shardings
+from bcmb_jax.sharding import batch_shards, gathered_shardings, make_mesh, parameter_shardings
 
 CARDS = (40, 80, 141)  # GB: A100-40, A100-80 or H100, H200
 FP32 = 4
-STATE_COPIES = 4  # parameters, two moments, gradients
+STATE_COPIES = 3  # parameters, two moments
 USABLE = 0.9  # of a card's memory
 
 
@@ -42,6 +42,7 @@ def forecast(config: Any) -> str:
     _, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
     parameters = sum(x.size for x in shapes.values())
     sizes = parameter_shardings(mesh, shapes)
+    gathered = gathered_shardings(mesh, shapes)
     on_device = sum(math.prod(sizes[n].shard_shape(x.shape)) for n, x in shapes.items())
     epoch = corpus.plan.epoch(0)
     per_step = config.train_rows_per_step * epoch.tokens / epoch.rows
@@ -69,7 +70,10 @@ def forecast(config: Any) -> str:
             f"packing      {epoch.efficiency:.2%} of {epoch.rows:,} rows filled; whole-epoch "
             f"best-fit decreasing {epoch.best_fit_decreasing_efficiency:.2%}"
         )
-        state = state_bytes(on_device)
+        # A pass gathers parameters over fsdp, and their gradients are whole until the optimizer.
+        in_a_pass = sum(math.prod(gathered[n].shard_shape(x.shape)) for n, x in shapes.items())
+        copies = 1 + (mesh.shape["fsdp"] > 1) + (microbatches > 1)
+        state = state_bytes(on_device, copies * in_a_pass)
         dtype = compute_dtype(config.precision)
         row = activation_bytes(model, config.data.row_length, dtype, config.remat)
         recomputed = activation_bytes(model, config.data.row_length, dtype, True)
@@ -107,10 +111,10 @@ def milestones(config: Any) -> list[int]:
     return sorted(points)
 
 
-def state_bytes(parameters: int) -> int:
-    """What a device holds whatever its rows: parameters, moments, gradients and a chunk of logits
-    with its gradient."""
-    return FP32 * (STATE_COPIES * parameters + 2 * LOGITS_AT_ONCE)
+def state_bytes(parameters: int, in_a_pass: int) -> int:
+    """What a device holds whatever its rows: its share of parameters and moments, what a pass has
+    of whole parameters and gradients, and a chunk of logits with its gradient."""
+    return FP32 * (STATE_COPIES * parameters + in_a_pass + 2 * LOGITS_AT_ONCE)
 
 
 def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, remat: bool) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from bcmb_jax import schedule
+from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskingRule
@@ -22,6 +23,8 @@ def check_keys(config: Any) -> None:
     multiplier(config, 0)
     if not 0 < config.mask_rate < 1:
         raise InputError(f"mask_rate {config.mask_rate} is not between 0 and 1")
+    if config.attention not in ("", *IMPLEMENTATIONS):
+        raise InputError(f"attention {config.attention!r} is not one of {IMPLEMENTATIONS}")
     for key in ("max_tokens", "log_every", "keep_checkpoints", "eval_tokens"):
         if config[key] < 1:
             raise InputError(f"{key} is {config[key]}; it must be at least 1")

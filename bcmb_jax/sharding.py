@@ -2,7 +2,7 @@
 """One mesh (`data`, `fsdp`, `tensor`), and where every parameter and batch lives on it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -75,11 +75,13 @@ def whole_over_fsdp(parameters: Parameters) -> Parameters:
     if jax.sharding.get_abstract_mesh().empty:
         return parameters
     return {
-        name: jax.lax.with_sharding_constraint(
-            x, P(*(axis if axis == "tensor" else None for axis in _rule(name)))
-        )
-        for name, x in parameters.items()
+        name: jax.lax.with_sharding_constraint(x, _gathered(name)) for name, x in parameters.items()
     }
+
+
+def gathered_shardings(mesh: Mesh, names: Iterable[str]) -> dict[str, NamedSharding]:
+    """Where the parameters of `whole_over_fsdp` live."""
+    return {name: NamedSharding(mesh, _gathered(name)) for name in names}
 
 
 def optimizer_shardings(mesh: Mesh, parameters: Parameters) -> StableAdamWState:
@@ -97,6 +99,10 @@ def _spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
                 f"mesh.{axis}={mesh.shape[axis]}; choose another mesh"
             )
     return spec
+
+
+def _gathered(name: str) -> P:
+    return P(*(axis if axis == "tensor" else None for axis in _rule(name)))
 
 
 def _rule(name: str) -> P:

@@ -8,6 +8,7 @@ FILE.json also writes FILE.md and a plot, FILE.png.
 
 import argparse
 import dataclasses
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ HEADS = ("masked_lm", "sequence_classification", "token_classification")
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     keep_freed_memory()  # for both sides
+    if options.compare:  # PyTorch needs the rest of a GPU's memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     results = list(_show(cases(options)))
     command = sys.argv if arguments is None else ["scripts/benchmark.py", *arguments]
     summary = report(results, command)
@@ -70,7 +73,9 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         implementation=options.attention,
     )
     autocast = options.what == "training" and precision == "bf16"
-    ways = ways_here(options.peers, autocast=autocast) if options.compare else []
+    ways = (
+        ways_here(options.peers, precision=precision, autocast=autocast) if options.compare else []
+    )
     if options.what == "attention":
         yield from attention.cases(config, lengths=options.lengths, compare=bool(ways), **common)
     elif options.what == "inference":

@@ -57,8 +57,8 @@ def keep_compiled(directory: Path) -> None:
     """Keep compiled programs for the next start of the run, unless JAX is told where."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(directory.resolve()))
-        # The key of a GPU kernel would else contain the line numbers of its source.
-        jax.config.update("jax_traceback_in_locations_limit", 0)
+    # The key of a GPU kernel would else contain the line numbers of its source.
+    jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 def check_keys(arguments: list[str]) -> None:

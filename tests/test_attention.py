@@ -11,6 +11,7 @@ import pytest
 from small import packed_segments
 
 from bcmb_jax.attention import IMPLEMENTATIONS, LIBRARIES, attention, choose
+from bcmb_jax.attention.libraries import documents_for_cudnn
 from bcmb_jax.attention.mask import (
     key_intervals,
     segment_positions,
@@ -47,6 +48,22 @@ def test_a_library_is_tested_where_it_runs(name):
         assert re.search("runs on NVIDIA GPUs only|pip install", REASONS[name])
         pytest.skip(REASONS[name])
     assert name in HERE
+
+
+def test_cudnn_is_told_where_documents_lie():
+    """As JAX joins the rows: 12 + 20 tokens, then 8 + 16 and 8 of padding."""
+    segment_ids = jnp.array([[1] * 12 + [2] * 20, [1] * 8 + [2] * 16 + [0] * 8])
+    lengths, offsets, fits = documents_for_cudnn(segment_ids)
+    lengths, offsets = np.asarray(lengths), np.asarray(offsets)
+    assert fits.all()
+    joined = [
+        (start + 32 * row, length)
+        for row in range(2)
+        for start, length in zip(offsets[row, :-1], lengths[row], strict=True)
+        if length > 0
+    ]
+    assert joined == [(0, 12), (12, 20), (32, 8), (40, 16), (56, 8)]
+    assert ((offsets[:, :-1] < 0) == (lengths < 0)).all() and (offsets[:, -1] == -1).all()
 
 
 def qkv(shape, dtype, seed=0):
@@ -162,6 +179,7 @@ def test_the_choice_by_device_and_dtype(caplog):
     for kind in ("NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB", "NVIDIA L4", "NVIDIA H200"):
         assert choose(Target("gpu", kind), bf16, 64) == "interval"
         assert choose(Target("gpu", kind), fp32, 64) == "xla"
+        assert choose(Target("gpu", kind), jnp.dtype("float64"), 64) == "xla"
     for kind in ("Tesla V100-SXM2-32GB", "NVIDIA GeForce RTX 2080 Ti", "NVIDIA T4", "AMD MI250X"):
         assert choose(Target("gpu", kind), bf16, 64) == "xla"
     assert choose(Target("gpu", "NVIDIA H100"), bf16, 48) == "xla"

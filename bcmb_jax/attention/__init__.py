@@ -22,6 +22,7 @@ from bcmb_jax.attention.reference import reference_attention
 from bcmb_jax.attention.vjp import OUTPUT as OUTPUT
 from bcmb_jax.attention.vjp import attend
 from bcmb_jax.device import Target, target
+from bcmb_jax.errors import InputError
 from bcmb_jax.linear import accumulator
 
 QKV = "qkv"
@@ -36,7 +37,9 @@ LIBRARIES = {
 }
 IMPLEMENTATIONS = ("reference", "xla", "interval", *LIBRARIES)
 WIDEST_BAND = 128  # windows up to this run as bands, wider ones and global layers in chunks
-BEFORE_AMPERE = re.compile(r"[PV]100|[PT]4\b|K80|M40|M60|P40|TITAN|GTX|RTX 20|Quadro")
+BEFORE_AMPERE = re.compile(
+    r"[PV]100|P4\b|T(4G?|[4610]00|1000)\b|K80|M40|M60|P40|TITAN|GTX|RTX 20[678]0|Quadro"
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,8 @@ def attention(
       `[B, L, H, D]` in the dtype of `q`.
 
     Raises:
-      ValueError: an unknown implementation, one that cannot run here, or shapes that do not agree.
+      InputError: an unknown implementation, or one that cannot run here.
+      ValueError: shapes that do not agree.
     """
     if not q.shape == k.shape == v.shape or segment_ids.shape != q.shape[:2]:
         raise ValueError(
@@ -73,7 +77,7 @@ def attention(
             f"{v.shape} and {segment_ids.shape}"
         )
     if implementation not in (None, *IMPLEMENTATIONS):
-        raise ValueError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
+        raise InputError(f"implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
     name = implementation or choose(target(), q.dtype, q.shape[-1])
 
     def run(q, k, v, segment_ids):
@@ -113,8 +117,8 @@ def choose(device: Target, dtype: jnp.dtype, head_size: int) -> str:
     if device.platform == "gpu":
         if "NVIDIA" not in device.kind or BEFORE_AMPERE.search(device.kind):
             reason = "the interval kernel needs an NVIDIA GPU from Ampere on"
-        elif dtype == jnp.float32:
-            reason = "in float32 the interval kernel has no tensor cores to use"
+        elif dtype != jnp.bfloat16:
+            reason = "the interval kernel is made for bfloat16"
         elif head_size not in (16, 32, 64, 128):
             reason = f"the interval kernel takes no heads of {head_size}"
         else:

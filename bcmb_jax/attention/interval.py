@@ -31,6 +31,7 @@ from bcmb_jax.attention.mask import (
     visited_queries,
 )
 from bcmb_jax.device import target
+from bcmb_jax.errors import InputError
 
 # JAX 0.11 and later announce at each lowering that this backend will move to jax-triton.
 warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
@@ -43,7 +44,7 @@ class Interval:
     """A `vjp.Kernel` for any key intervals.
 
     Raises:
-      ValueError: a head size that is not a power of two from 16 to 128.
+      InputError: a head size that is not a power of two from 16 to 128.
     """
 
     def forward(self, q, k, v, start, end):
@@ -110,7 +111,7 @@ class _Views:
     def __init__(self, q: jax.Array):
         _, self.length, _, size = q.shape
         if size & (size - 1) or not 16 <= size <= 128:
-            raise ValueError(
+            raise InputError(
                 f"the interval kernel takes head sizes 16, 32, 64 and 128, not {size}; "
                 "implementation='xla' takes any"
             )

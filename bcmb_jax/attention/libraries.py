@@ -5,8 +5,9 @@ They take scaled queries and give `[B, L, H, D]`, zeros in padding. Those that t
 documents instead of intervals have room for `DOCUMENTS_PER_TOKEN` of them; a batch with more gives
 NaN, which stops training, rather than documents that see each other.
 
-None has run on a GPU here. On a CPU "fa4" and "tokamax" run their own plain JAX code, by which the
-shared test checks what we ask of them.
+Their outputs carry no name for `jax.checkpoint`, so the backward pass of a layer runs their forward
+again. None has run on a GPU here. On a CPU "fa4" and "tokamax" run their own plain JAX code, by
+which the shared test checks what we ask of them.
 """
 
 import functools
@@ -21,6 +22,7 @@ from bcmb_jax.attention.interval import Interval
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.vjp import attend
 from bcmb_jax.device import target
+from bcmb_jax.errors import InputError
 
 DOCUMENTS_PER_TOKEN = 1 / 16
 
@@ -83,22 +85,32 @@ def cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, wind
     if window is not None:
         return attend(Interval(), q, k, v, *key_intervals(segment_ids, window))
     stablehlo = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
-    starts, fits = _offsets(segment_ids)
-    used = starts[:, 1:] > starts[:, :-1]
-    lengths = jnp.where(used, starts[:, 1:] - starts[:, :-1], -1)
+    lengths, offsets, fits = documents_for_cudnn(segment_ids)
     out = stablehlo.dot_product_attention(
         q,
         k,
         v,
         q_seqlen=lengths,
         kv_seqlen=lengths,
-        q_offsets=starts,
-        kv_offsets=starts,
+        q_offsets=offsets,
+        kv_offsets=offsets,
         scale=1.0,
         mask_type=stablehlo.MaskType.PADDING,
         qkv_layout="BTNH",
     )
     return _without_padding(jnp.where(fits.reshape(-1, 1, 1, 1), out, jnp.nan), segment_ids)
+
+
+def documents_for_cudnn(segment_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`[B, N]` lengths, `[B, N + 1]` offsets, -1 where there is none, and `[B]` whether all fit.
+
+    JAX joins the rows and drops what is negative, so a row's end must not stand between two rows.
+    """
+    starts, fits = _offsets(segment_ids)
+    used = starts[:, 1:] > starts[:, :-1]
+    lengths = jnp.where(used, starts[:, 1:] - starts[:, :-1], -1)
+    offsets = jnp.where(used, starts[:, :-1], -1)
+    return lengths, jnp.pad(offsets, ((0, 0), (0, 1)), constant_values=-1), fits
 
 
 def _packed(run: Callable, qkv: Arrays, segment_ids: jax.Array) -> jax.Array:
@@ -132,9 +144,9 @@ def _library(module: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"needs {module}: pip install {install}") from error
+        raise InputError(f"needs {module}: pip install {install}") from error
 
 
 def _only_on_gpu(name: str) -> None:
     if target().platform != "gpu":
-        raise ValueError(f"implementation {name!r} runs on NVIDIA GPUs only, not {target().kind}")
+        raise InputError(f"implementation {name!r} runs on NVIDIA GPUs only, not {target().kind}")

@@ -15,6 +15,7 @@ from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.roofline import matmul_ceiling
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.device import target
+from bcmb_jax.errors import InputError
 from bcmb_jax.metrics import mean_keys
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.precision import DTYPES
@@ -37,12 +38,15 @@ def cases(
     burst: int,
     implementation: str | None,
 ) -> Iterator[dict[str, Any]]:
-    """A result for each layer kind, direction, row length and kind of row."""
+    """A result for each layer kind, direction, row length (multiples of 256) and kind of row."""
+    if uneven := [n for n in lengths if n % SHORT]:
+        raise InputError(f"attention: a length of {uneven[0]} is not a multiple of {SHORT}")
     dtype = DTYPES[precision]
     ceiling = matmul_ceiling(dtype)
     total = TOKENS[target().platform]
     for documents in ("whole rows", f"documents of {SHORT}"):
-        each_of = {n: n if documents == "whole rows" else SHORT for n in lengths if n > SHORT}
+        whole = documents == "whole rows"
+        each_of = {n: n if whole else SHORT for n in lengths if whole or n > SHORT}
         for kind, window in (("local", config.window), ("global", None)):
             sides: dict[str, dict[str, Callable[[], None]]] = {name: {} for name in DIRECTIONS}
             for length, each in each_of.items():
@@ -90,25 +94,21 @@ def cases(
 def _ours(
     operands: list[jax.Array], segment_ids: np.ndarray, window: int | None, implementation
 ) -> dict[str, Callable[[], None]]:
-    run = functools.partial(
-        attention,
-        segment_ids=jnp.asarray(segment_ids),
-        window=window,
-        implementation=implementation,
-    )
+    segments = jnp.asarray(segment_ids)  # an input, not a constant that the compiler may work out
+    run = functools.partial(attention, window=window, implementation=implementation)
 
     @jax.jit
-    def forward(q, k, v, g):
-        return run(q, k, v)
+    def forward(q, k, v, g, segments):
+        return run(q, k, v, segment_ids=segments)
 
     @jax.jit
-    def with_gradient(q, k, v, g):
-        out, pull = jax.vjp(run, q, k, v)
+    def with_gradient(q, k, v, g, segments):
+        out, pull = jax.vjp(lambda *qkv: run(*qkv, segment_ids=segments), q, k, v)
         return out, pull(g)
 
     return {
-        "forward": lambda: jax.block_until_ready(forward(*operands)),
-        "with gradient": lambda: jax.block_until_ready(with_gradient(*operands)),
+        "forward": lambda: jax.block_until_ready(forward(*operands, segments)),
+        "with gradient": lambda: jax.block_until_ready(with_gradient(*operands, segments)),
     }
 
 

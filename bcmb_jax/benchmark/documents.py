@@ -28,7 +28,7 @@ def random_documents(lengths: np.ndarray, seed: int = 0) -> list[np.ndarray]:
 
 def padded(documents: Sequence[np.ndarray], row_length: int) -> Batch:
     """A document a row."""
-    return rows([[document] for document in documents], row_length)
+    return fill_rows([[document] for document in documents], row_length)
 
 
 def packed(documents: Sequence[np.ndarray], row_length: int) -> Batch:
@@ -41,13 +41,13 @@ def packed(documents: Sequence[np.ndarray], row_length: int) -> Batch:
         max_document_length=row_length,
         seed=0,
     ).epoch(0)
-    return rows(
+    return fill_rows(
         [[documents[piece[1]] for piece in plan.pieces(row)] for row in range(plan.rows)],
         row_length,
     )
 
 
-def rows(of_rows: Sequence[Sequence[np.ndarray]], row_length: int) -> Batch:
+def fill_rows(of_rows: Sequence[Sequence[np.ndarray]], row_length: int) -> Batch:
     """Each row's documents one after the other, then padding."""
     shape = (len(of_rows), row_length)
     tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
@@ -63,7 +63,8 @@ def rows(of_rows: Sequence[Sequence[np.ndarray]], row_length: int) -> Batch:
 def in_batches(batch: Batch, tokens: int) -> list[Batch]:
     """Cut into batches of about `tokens` positions, all of the same number of rows."""
     count, length = batch.tokens.shape
-    size = min(count, max(1, tokens // length))
+    batches = -(-count // max(1, tokens // length))
+    size = -(-count // batches)
     missing = -count % size
     whole = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in batch))
     return [Batch(*(x[i : i + size] for x in whole)) for i in range(0, count, size)]

@@ -120,7 +120,7 @@ class Encoder:
 
         graph, _ = split(make)
         self._params = jax.jit(lambda: init_parameters(make))()
-        self._inputs = [(b.tokens, b.segment_ids, b.positions) for b in batches]
+        self._inputs = jax.device_put([(b.tokens, b.segment_ids, b.positions) for b in batches])
         apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
         self._program: Any = apply.lower(
             self._params, *self._inputs[0]

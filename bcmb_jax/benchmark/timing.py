@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Timing two or more sides against each other on a machine that may not be quiet."""
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,11 +29,6 @@ def race(sides: Mapping[str, Callable[[], object]], rounds: int, burst: int) -> 
                 times[name].append(time.perf_counter() - start)
     progress("")
     return times
-
-
-def summary(times: Times) -> dict[str, float]:
-    """Median, and the spread around it."""
-    return {"median": statistics.median(times), "least": min(times), "most": max(times)}
 
 
 def progress(text: str) -> None:

@@ -20,13 +20,18 @@ from bcmb_jax.model.config import ModelConfig
 WAYS = ("eager", "sdpa", "compile")
 AUTOCAST = "+autocast"
 """Behind a way: bf16 as training mostly does it, from fp32 weights, instead of bf16 weights."""
-ON_CUDA = {"flash_attention_2": "flash_attn", "packed_encoders": "packed_encoders"}
-"""Further ways, where a GPU and the module are there."""
+COMPILED = "+compile"
+ON_CUDA = {
+    "flash_attention_2": "flash_attn",
+    "flash_attention_2" + COMPILED: "flash_attn",
+    "packed_encoders": "packed_encoders",
+}
+"""Further ways in bf16, where a GPU and the module are there."""
 
 LABELS = 10  # of a classifier
 
 
-def ways_here(asked: str = "", *, autocast: bool = False) -> list[str]:
+def ways_here(asked: str = "", *, precision: str = "fp32", autocast: bool = False) -> list[str]:
     """The ways that can be run on this machine; `asked` names some of them, with commas.
 
     Args:
@@ -40,7 +45,7 @@ def ways_here(asked: str = "", *, autocast: bool = False) -> list[str]:
     import torch
 
     here = list(WAYS)
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and precision == "bf16":
         here += [way for way, module in ON_CUDA.items() if importlib.util.find_spec(module)]
     if autocast:
         here += [way + AUTOCAST for way in here]
@@ -52,12 +57,12 @@ def ways_here(asked: str = "", *, autocast: bool = False) -> list[str]:
 
 
 class TorchPeer:
-    """One model and one batch in PyTorch.
+    """One model and its batches in PyTorch.
 
     Args:
       kind: "encoder", "masked_lm", "sequence_classification" or "token_classification".
-      batch: padded rows, one document each.
-      labels: for training, `[B, L]` or `[B]`; -100 where nothing is predicted.
+      batches: padded rows, one document each, and for training labels, `[B, L]` or `[B]`; -100
+        where nothing is predicted.
       way: of `ways_here`.
     """
 
@@ -78,7 +83,7 @@ class TorchPeer:
         bf16 = precision == "bf16" and not self._autocast
         weights = torch.bfloat16 if bf16 else torch.float32
         self.model = make_model(config, kind, way).to(self._device, weights)
-        self._run = torch.compile(self.model) if way == "compile" else self.model
+        self._run = torch.compile(self.model) if way.endswith("compile") else self.model
         self._batches = [self._on_device(*batch) for batch in batches]
         self._optimizer: Any = None
 
@@ -150,7 +155,9 @@ def make_model(config: ModelConfig, kind: str, way: str) -> Any:
     sizes["sparse_prediction"] = True  # the decoder at labelled positions only, as ours
     sizes["num_labels"] = LABELS
     values = transformers.ModernBertConfig(**sizes)
-    attention = {"eager": "eager", "flash_attention_2": "flash_attention_2"}.get(way, "sdpa")
+    attention = {"eager": "eager", "flash_attention_2": "flash_attention_2"}.get(
+        way.removesuffix(COMPILED), "sdpa"
+    )
     values._attn_implementation = attention
     model = getattr(transformers, names[kind])(values)
     if way == "packed_encoders":
@@ -178,13 +185,23 @@ def fastest_peer(
     if len(ways) == 1:
         return f"transformers {ways[0]}", prepare(ways[0])
     best: tuple[float, str, Callable[[], None]] = (float("inf"), "", lambda: None)
+    import torch
+
     for way in ways:
         progress(f"warming up transformers {way}")
-        run = prepare(way)
-        run()
-        start = time.perf_counter()
-        run()
-        best = min(best, (time.perf_counter() - start, way, run), key=lambda x: x[0])
-        del run  # only the fastest stays in memory
+        try:
+            run = prepare(way)
+            run()
+            start = time.perf_counter()
+            run()
+        except torch.OutOfMemoryError:
+            print(f"transformers {way}: not enough memory")
+        else:
+            best = min(best, (time.perf_counter() - start, way, run), key=lambda x: x[0])
+            del run  # only the fastest stays in memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     progress("")
+    if not best[1]:
+        raise InputError("PyTorch has not enough memory in any way; fewer --documents or rows")
     return f"transformers {best[1]}", best[2]

@@ -3,6 +3,7 @@
 batches of the peer stand beside packed rows of ours."""
 
 import functools
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,13 @@ from bcmb_jax.precision import DTYPES
 from bcmb_jax.profiling import record
 from bcmb_jax.train import train_step
 
+Steps = tuple[TrainState, Any, dict[str, Any]]
+"""A state, the jitted step, and jitted parts of it by name."""
+
 MASK_RATE = 0.3
-PACKING_STEP = 512
-"""Packed fine-tuning batches are one row, of the next multiple of this many tokens."""
+PACKING_STEP, LONGEST = 512, 2048
+"""Packed fine-tuning batches are rows of a multiple of the first, and of at most the second unless
+a document is longer: on a CPU the local backward pass of longer rows is slower."""
 
 
 def cases(
@@ -90,7 +95,11 @@ def cases(
                 train=True,
             )
             peer = {peer_name: run}
-        times = race({OURS: train, **peer}, rounds, burst)
+        parts = train.passes() if layout == "rows" and head == "masked_lm" else {}
+        times = race({OURS: train, **parts, **peer}, rounds, burst)
+        seconds = {name: statistics.median(times.pop(name)) for name in parts}
+        if parts:
+            seconds["gradient_over_forward"] = seconds["gradient"] / seconds["forward"]
         if profile:
             print(record(profile, train, train.texts()))
         predicted = MASK_RATE if head == "masked_lm" else 0.0
@@ -110,6 +119,7 @@ def cases(
             filled=float(lengths.sum() / sum(b.tokens.size for b in ours)),
             peer_filled=float(lengths.sum() / sum(b.tokens.size for b in theirs)),
             **train.memory(),
+            **seconds,
         )
 
 
@@ -117,10 +127,10 @@ class Trainer:
     """Steps over a few batches; calling it runs each once and returns when they are done."""
 
     def __init__(self, make: Callable[..., Any], head: str, batches: list[Batch]):
-        self._batches = batches
+        self._batches = jax.device_put(batches)
         documents = max(int(batch.segment_ids.max()) for batch in batches)
         of_head = functools.partial(_classifier, head=head, documents=documents)
-        self._state, step = (_masked_lm if head == "masked_lm" else of_head)(make)
+        self._state, step, self._parts = (_masked_lm if head == "masked_lm" else of_head)(make)
         self._steps: dict[tuple[int, ...], Any] = {}
         for batch in batches:
             shape = batch.tokens.shape
@@ -131,6 +141,14 @@ class Trainer:
         for batch in self._batches:
             self._state, loss = self._steps[batch.tokens.shape](self._state, batch)
         jax.block_until_ready(loss)
+
+    def passes(self) -> dict[str, Callable[[], object]]:
+        """The loss alone, and with its gradient, of the first batch, without the optimizer."""
+
+        def run(part: Any) -> Callable[[], object]:
+            return lambda: jax.block_until_ready(part(self._state, self._batches[0]))
+
+        return {name: run(part) for name, part in self._parts.items()}
 
     def texts(self) -> list[str]:
         return [step.as_text() for step in self._steps.values()]
@@ -144,25 +162,36 @@ class Trainer:
         }
 
 
-def _masked_lm(make: Callable[..., ModernBertForMaskedLM]) -> tuple[TrainState, Any]:
+def _masked_lm(
+    make: Callable[..., ModernBertForMaskedLM],
+) -> Steps:
     """The training step of `bcmb_jax.train`, as it is."""
     graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
     optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
     rule = MaskingRule(MASK_RATE, 4, (0, 1, 2, 3, 4), np.arange(100, 16_000))
     step = functools.partial(train_step, graph=graph, optimizer=optimizer, rule=rule, seed=0)
 
+    def run(state: TrainState, batch: Batch):
+        return step(state, Batch(*(x[None] for x in batch)), 1e-4)
+
     def one(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        state, metrics = step(state, Batch(*(x[None] for x in batch)), 1e-4)
+        state, metrics = run(state, batch)
         return state, metrics.loss
+
+    # What a result does not need is not computed: here the optimizer, or all gradients.
+    parts = {
+        "forward": jax.jit(lambda *x: run(*x)[1].loss),
+        "gradient": jax.jit(lambda *x: run(*x)[1].grad_norm),
+    }
 
     def init() -> TrainState:
         params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
         return TrainState(params, optimizer.init(params))
 
-    return jax.jit(init)(), jax.jit(one, donate_argnums=0)
+    return jax.jit(init)(), jax.jit(one, donate_argnums=0), parts
 
 
-def _classifier(make: Callable[..., Any], head: str, documents: int) -> tuple[TrainState, Any]:
+def _classifier(make: Callable[..., Any], head: str, documents: int) -> Steps:
     """Cross-entropy of documents or tokens, and AdamW."""
     graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
     optimizer = optax.adamw(1e-4, weight_decay=1e-2)
@@ -190,13 +219,16 @@ def _classifier(make: Callable[..., Any], head: str, documents: int) -> tuple[Tr
         params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
         return TrainState(params, optimizer.init(params))
 
-    return jax.jit(init)(), jax.jit(one, donate_argnums=0)
+    return jax.jit(init)(), jax.jit(one, donate_argnums=0), {}
 
 
 def pack(documents: list[np.ndarray]) -> Batch:
-    """All in one row: attention by intervals costs the same in one row as in many."""
-    total = sum(map(len, documents))
-    return packed(documents, -(-total // PACKING_STEP) * PACKING_STEP)
+    """As few rows as the documents of a batch need."""
+    total, longest = (
+        -(-n // PACKING_STEP) * PACKING_STEP
+        for n in (sum(map(len, documents)), max(map(len, documents)))
+    )
+    return packed(documents, max(longest, min(total, LONGEST)))
 
 
 def labels(batch: Batch, head: str) -> np.ndarray:

@@ -57,11 +57,8 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         centred = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
-        return scale_last(centred * lax.rsqrt(variance + self.eps), self.weight[...])
-
-
-def scale_last(x: jax.Array, weight: jax.Array) -> jax.Array:
-    return x * weight.reshape((1,) * (x.ndim - 1) + weight.shape)
+        weight = self.weight[...].reshape((1,) * (x.ndim - 1) + (-1,))
+        return centred * lax.rsqrt(variance + self.eps) * weight
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -106,7 +103,7 @@ class Attention(nnx.Module):
             q, k, v = (y.squeeze(-3) for y in jnp.split(self.Wqkv(x), 3, axis=-3))
         with jax.named_scope("rotary"):
             q, k = rotate(q, *rope), rotate(k, *rope)
-        with jax.named_scope("local_attention" if self.window else "global_attention"):
+        with jax.named_scope("global_attention" if self.window is None else "local_attention"):
             out = attention(
                 *(y.astype(self.dtype) for y in (q, k, v)),
                 segment_ids=segment_ids,
@@ -202,7 +199,7 @@ class ModernBert(nnx.Module):
         stream, norms and softmax are float32.
       implementation: of `bcmb_jax.attention.attention`; None chooses.
       remat: keep only the input and the attention output of each layer for the backward pass, and
-        compute its matrix products again: less memory, a third more time.
+        compute its matrix products again: less memory, about a third more arithmetic.
     """
 
     def __init__(

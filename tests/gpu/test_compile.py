@@ -63,7 +63,7 @@ def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
     capacity = GPUS[gpu]["device_memory_size"]
     peak = memory.peak_memory_in_bytes
     assert peak <= USABLE * capacity
-    forecast = state_bytes(parameters) + rows * activation_bytes(
+    forecast = state_bytes(parameters, parameters) + rows * activation_bytes(
         config, LENGTH, jnp.dtype(jnp.bfloat16), remat
     )
     assert abs(forecast / peak - 1) < 0.1
