@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from bcmb_jax.data.ingest import FORMATS, read
+from bcmb_jax.data.ingest import FORMATS, SOURCES, read
+from bcmb_jax.data.ingest.groups import ALONE
 from bcmb_jax.data.prepare import ProgressLine, prepare
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
@@ -20,8 +21,7 @@ def main() -> int:
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list_sources:
-        for name, source in FORMATS.items():
-            print(f"{name:8} {source.about} ({' '.join(source.suffixes)})")
+        _list_sources()
         return 0
     for name in ("source", "input", "tokenizer", "output"):
         if not getattr(arguments, name):
@@ -32,6 +32,24 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _list_sources() -> None:
+    for name, format in FORMATS.items():
+        print(f"{name:8} {format.about} ({' '.join(format.suffixes)})")
+    for name, source in SOURCES.items():
+        text = f", text in {source.text_column}" if source.text_column else ""
+        paper = "no row of Table 1"
+        if source.paper:
+            paper = f"{source.paper.samples:,} samples, {source.paper.tokens:,} M tokens"
+        print(
+            f"\n{name}: {source.title} ({source.kind}), {source.url}\n"
+            f"  files    {' '.join(source.files)} (also .gz){text}\n"
+            f"  group    {source.group}\n"
+            f"  licence  {source.licence}\n"
+            f"  paper    {paper}\n"
+            f"  about    {source.about}"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
     parser.add_argument("--seed", type=int, default=0, help="of the split and the order")
     parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
-    parser.add_argument("--license", default="", help="licence or data-use note, kept in the index")
+    parser.add_argument("--license", help="kept in the index (default: the source's own)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
@@ -57,6 +75,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
             raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
         os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
     output = arguments.output.resolve()
+    source = SOURCES.get(arguments.source)
+    license = arguments.license
+    if license is None:
+        license = source.licence if source else ""
     records = read(arguments.input, arguments.source, arguments.text_column, arguments.group_column)
     line = ProgressLine(lambda: records.fraction)
     try:
@@ -73,7 +95,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
                 "text_column": arguments.text_column,
                 "group_column": arguments.group_column,
             },
-            license=arguments.license,
+            license=license,
             overwrite=arguments.overwrite,
             progress=line,
         )
@@ -82,7 +104,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
     print(f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens")
     for split, counts in report["splits"].items():
         print(f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens")
-    if arguments.group_column and report["documents_without_group"]:
+    grouped = arguments.group_column or (source and source.group != ALONE)
+    if grouped and report["documents_without_group"]:
         print(f"  {report['documents_without_group']:,} documents have no group: each its own")
     for reason, count in report["skipped"].items():
         print(f"  left out, {reason}: {count:,}")
