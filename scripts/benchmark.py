@@ -19,6 +19,7 @@ import numpy as np
 from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.benchmark import attention, inference, loader, training
+from bcmb_jax.benchmark.documents import KINDS
 from bcmb_jax.benchmark.report import markdown, report, write
 from bcmb_jax.benchmark.torch_peer import ways_here
 from bcmb_jax.data.shards import open_shards
@@ -68,13 +69,15 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         burst=options.burst,
         implementation=options.attention,
     )
-    ways = ways_here(options.peers) if options.compare else []
+    autocast = options.what == "training" and precision == "bf16"
+    ways = ways_here(options.peers, autocast=autocast) if options.compare else []
     if options.what == "attention":
         yield from attention.cases(config, lengths=options.lengths, compare=bool(ways), **common)
     elif options.what == "inference":
         yield from inference.cases(
             config,
             lengths=options.lengths,
+            kinds=[options.kind] if options.kind else KINDS,
             documents=options.documents,
             ways=ways,
             profile=options.profile,
@@ -131,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", choices=SIZES, default="base")
     add("--precision", choices=DTYPES, help="default: what the device multiplies fast")
     add("--lengths", type=_numbers, default=[512, 4096, 8192], help="tokens, e.g. 512,4096")
+    add("--kind", choices=KINDS, help="inference: of lengths (default: both)")
     add("--shapes", type=_shapes, help="training: rows x length, e.g. 4x512,1x4096")
     add("--documents", type=int, default=0, help="of a case; training: of a step of --data")
     add("--steps", type=int, default=4, help="training: on --data, for one timed call")

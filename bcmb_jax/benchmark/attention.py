@@ -21,7 +21,9 @@ from bcmb_jax.precision import DTYPES
 
 TOKENS = {"cpu": 8192, "gpu": 131_072, "tpu": 131_072}
 SHORT = 256  # tokens of a document in rows of many
-RECOMPUTED = 3.5  # FLOPs of forward and backward over the forward's, where scores are not kept
+DIRECTIONS = {"forward": 1.0, "with gradient": 3.5}
+"""FLOPs over the forward's: where scores are not kept, the backward computes them again."""
+PEER = "torch sdpa"
 
 
 def cases(
@@ -39,46 +41,62 @@ def cases(
     dtype = DTYPES[precision]
     ceiling = matmul_ceiling(dtype)
     total = TOKENS[target().platform]
-    for length in lengths:
-        for documents in ("whole rows", f"documents of {SHORT}"):
-            if documents != "whole rows" and length <= SHORT:
-                continue
-            each = length if documents == "whole rows" else SHORT
-            shape = (max(1, total // length), length, config.num_attention_heads, config.head_size)
-            row = np.arange(length) // each + 1
-            segment_ids = np.broadcast_to(row, shape[:2]).astype(np.int32)
-            rng = np.random.default_rng(0)
-            q, k, v, g = (jnp.asarray(rng.normal(size=shape), dtype) for _ in range(4))
-            for kind, window in (("local", config.window), ("global", None)):
-                run = functools.partial(
-                    attention,
-                    segment_ids=jnp.asarray(segment_ids),
-                    window=window,
-                    implementation=implementation,
+    for documents in ("whole rows", f"documents of {SHORT}"):
+        each_of = {n: n if documents == "whole rows" else SHORT for n in lengths if n > SHORT}
+        for kind, window in (("local", config.window), ("global", None)):
+            sides: dict[str, dict[str, Callable[[], None]]] = {name: {} for name in DIRECTIONS}
+            for length, each in each_of.items():
+                shape = (
+                    max(1, total // length),
+                    length,
+                    config.num_attention_heads,
+                    config.head_size,
                 )
-                peer = _torch(q, k, v, g, each, window, precision) if compare else {}
-                for what, ours in _directions(run, q, k, v, g).items():
-                    times = race({OURS: ours} | peer.get(what, {}), rounds, burst)
-                    tokens = shape[0] * length
+                row = np.arange(length) // each + 1
+                segment_ids = np.broadcast_to(row, shape[:2]).astype(np.int32)
+                rng = np.random.default_rng(0)
+                operands = [jnp.asarray(rng.normal(size=shape), dtype) for _ in range(4)]
+                ours = _ours(operands, segment_ids, window, implementation)
+                theirs = _torch(operands, each, window, precision) if compare else {}
+                for direction in DIRECTIONS:
+                    sides[direction][f"{OURS} {length}"] = ours[direction]
+                    if compare:
+                        sides[direction][f"{PEER} {length}"] = theirs[direction]
+            for direction, of_direction in sides.items():
+                # All lengths take turns, so that how the cost grows is seen through the noise.
+                times = race(of_direction, rounds, burst)
+                for length, each in each_of.items():
+                    rows = max(1, total // length)
+                    tokens = rows * length
                     keys = mean_keys(np.full(length // each, each), window)
                     flops = 4 * config.hidden_size * keys * tokens
+                    named = {x: times.get(f"{x} {length}") for x in (OURS, PEER)}
                     yield result(
-                        f"attention {size} {precision} {kind} {what}, {shape[0]}x{length}, "
+                        f"attention {size} {precision} {kind} {direction}, {rows}x{length}, "
                         f"{documents}",
                         tokens,
-                        times,
-                        flops=flops * (RECOMPUTED if what == "with gradient" else 1),
+                        {name: x for name, x in named.items() if x},
+                        flops=flops * DIRECTIONS[direction],
                         ceiling=ceiling,
                         size=size,
                         precision=precision,
                         layer=kind,
-                        direction=what,
+                        direction=direction,
                         length=length,
                         documents=documents,
                     )
 
 
-def _directions(run: Callable, q, k, v, g) -> dict[str, Callable[[], None]]:
+def _ours(
+    operands: list[jax.Array], segment_ids: np.ndarray, window: int | None, implementation
+) -> dict[str, Callable[[], None]]:
+    run = functools.partial(
+        attention,
+        segment_ids=jnp.asarray(segment_ids),
+        window=window,
+        implementation=implementation,
+    )
+
     @jax.jit
     def forward(q, k, v, g):
         return run(q, k, v)
@@ -88,13 +106,15 @@ def _directions(run: Callable, q, k, v, g) -> dict[str, Callable[[], None]]:
         out, pull = jax.vjp(run, q, k, v)
         return out, pull(g)
 
-    def call(function: Callable) -> Callable[[], None]:
-        return lambda: jax.block_until_ready(function(q, k, v, g))
+    return {
+        "forward": lambda: jax.block_until_ready(forward(*operands)),
+        "with gradient": lambda: jax.block_until_ready(with_gradient(*operands)),
+    }
 
-    return {"forward": call(forward), "with gradient": call(with_gradient)}
 
-
-def _torch(q, k, v, g, each: int, window: int | None, precision: str) -> dict[str, dict]:
+def _torch(
+    operands: list[jax.Array], each: int, window: int | None, precision: str
+) -> dict[str, Callable[[], None]]:
     """What transformers does without FlashAttention: `scaled_dot_product_attention`, each document
     a row, with a dense mask in local layers."""
     import torch
@@ -106,8 +126,8 @@ def _torch(q, k, v, g, each: int, window: int | None, precision: str) -> dict[st
         rows = np.asarray(x, np.float32).reshape(-1, each, *x.shape[2:]).swapaxes(1, 2)
         return torch.from_numpy(np.ascontiguousarray(rows)).to(device, dtype).requires_grad_()
 
-    tensors = [theirs(x) for x in (q, k, v)]
-    cotangent = theirs(g).detach()
+    *tensors, cotangent = map(theirs, operands)
+    cotangent = cotangent.detach()
     position = torch.arange(each, device=device)
     near = (position[:, None] - position[None]).abs() <= window if window is not None else None
     attend = functools.partial(
@@ -127,4 +147,4 @@ def _torch(q, k, v, g, each: int, window: int | None, precision: str) -> dict[st
         torch.autograd.grad(attend(), tensors, cotangent)
         wait()
 
-    return {"forward": {"torch sdpa": forward}, "with gradient": {"torch sdpa": with_gradient}}
+    return {"forward": forward, "with gradient": with_gradient}

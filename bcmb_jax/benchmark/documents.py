@@ -8,12 +8,13 @@ import numpy as np
 from bcmb_jax.batch import Batch
 from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
 
+KINDS = ("fixed", "variable")
 FIRST_TOKEN, LAST_TOKEN = 100, 15_999  # as the paper's benchmark draws them (RECIPE §8)
 
 
 def lengths_of(kind: str, length: int, count: int, seed: int = 42) -> np.ndarray:
-    """`[count]` tokens of each document: "fixed" `length`, or "variable", normal around half of it
-    with a standard deviation of an eighth, from 16 to `length` (RECIPE §8)."""
+    """`[count]` tokens of each document. Of the `KINDS`, "fixed" is `length`; "variable" is normal
+    around half of it with a standard deviation of an eighth, from 16 to `length` (RECIPE §8)."""
     if kind == "fixed":
         return np.full(count, length)
     drawn = np.random.default_rng(seed).normal(length / 2, length / 8, count)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoding documents: hidden states of all tokens, fixed and variable lengths."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ import numpy as np
 from flax import nnx
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.documents import in_batches, lengths_of, packed, padded, random_documents
+from bcmb_jax.benchmark.documents import (
+    in_batches,
+    lengths_of,
+    packed,
+    padded,
+    random_documents,
+)
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.roofline import matmul_ceiling
 from bcmb_jax.benchmark.timing import race
@@ -24,6 +30,8 @@ from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.precision import DTYPES
 from bcmb_jax.profiling import record
 
+ROW_STEP = 256
+"""Packed rows are as long as a batch, or the next multiple of this for documents that fill none."""
 TOKENS_AT_ONCE = {"cpu": 4096, "gpu": 131_072, "tpu": 131_072}
 
 
@@ -33,6 +41,7 @@ def cases(
     size: str,
     precision: str,
     lengths: list[int],
+    kinds: Sequence[str],
     documents: int,
     ways: list[str],
     rounds: int,
@@ -40,9 +49,10 @@ def cases(
     implementation: str | None,
     profile: Path | None,
 ) -> Iterator[dict[str, Any]]:
-    """A result for each length, fixed and variable, padded and (variable) packed.
+    """A result for each length and kind of lengths, padded and (variable) packed.
 
     Args:
+      kinds: of `documents.KINDS`.
       documents: how many of each length; 0: as many as make a batch.
       ways: of the PyTorch peer; none: no comparison.
       profile: a folder for a trace of one call more, of which a table is printed.
@@ -51,7 +61,7 @@ def cases(
     at_once = TOKENS_AT_ONCE[target().platform]
     ceiling = matmul_ceiling(dtype)
     for length in lengths:
-        for kind in ("fixed", "variable"):
+        for kind in kinds:
             count = documents or max(1, at_once // length) * (2 if kind == "variable" else 1)
             drawn = random_documents(lengths_of(kind, length, count))
             rectangles = in_batches(padded(drawn, length), at_once)
@@ -70,7 +80,8 @@ def cases(
                 peer = {name: run}
             ours = {"padded": rectangles}
             if kind == "variable":
-                row_length = max(length, min(at_once, config.max_position_embeddings))
+                needed = -(-tokens // ROW_STEP) * ROW_STEP
+                row_length = max(length, min(needed, at_once, config.max_position_embeddings))
                 ours["packed"] = in_batches(packed(drawn, row_length), at_once)
             for layout, of_layout in ours.items():
                 encode = Encoder(config, dtype, implementation, of_layout)

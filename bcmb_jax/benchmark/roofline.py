@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast this machine can multiply, and what that makes of a measurement."""
 
+import functools
 import time
 
 import jax
@@ -13,6 +14,7 @@ SHAPES = ((2048, 768, 2304), (4096, 1152, 768), (2048, 2048, 2048))  # rows, inp
 ON_ACCELERATORS = ((16_384, 4096, 4096), (8192, 8192, 8192))
 
 
+@functools.cache
 def matmul_ceiling(dtype: jnp.dtype) -> float:
     """FLOP/s of the fastest of a few large products in `dtype`, as the model computes them."""
     shapes = SHAPES if jax.default_backend() == "cpu" else ON_ACCELERATORS

@@ -2,8 +2,7 @@
 """The peers: transformers' ModernBERT in PyTorch, in every way it can be run here.
 
 Each way is a function that returns when its work is done; the fastest of them is the peer. Weights
-are random, of the same sizes. `bf16` is tried as training does it (fp32 weights, autocast) and with
-weights in bf16 too, which is faster and keeps less; `fp32` means full fp32, TF32 is not used.
+are random, of the same sizes. `fp32` means full fp32, TF32 is not used.
 """
 
 import importlib.util
@@ -19,14 +18,19 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 
 WAYS = ("eager", "sdpa", "compile")
+AUTOCAST = "+autocast"
+"""Behind a way: bf16 as training mostly does it, from fp32 weights, instead of bf16 weights."""
 ON_CUDA = {"flash_attention_2": "flash_attn", "packed_encoders": "packed_encoders"}
 """Further ways, where a GPU and the module are there."""
 
 LABELS = 10  # of a classifier
 
 
-def ways_here(asked: str = "") -> list[str]:
+def ways_here(asked: str = "", *, autocast: bool = False) -> list[str]:
     """The ways that can be run on this machine; `asked` names some of them, with commas.
+
+    Args:
+      autocast: each of them with `AUTOCAST` too.
 
     Raises:
       InputError: PyTorch is missing, or a way that was asked for.
@@ -38,6 +42,8 @@ def ways_here(asked: str = "") -> list[str]:
     here = list(WAYS)
     if torch.cuda.is_available():
         here += [way for way, module in ON_CUDA.items() if importlib.util.find_spec(module)]
+    if autocast:
+        here += [way + AUTOCAST for way in here]
     chosen = asked.split(",") if asked else here
     missing = [name for name in chosen if name not in here]
     if missing:
@@ -52,7 +58,7 @@ class TorchPeer:
       kind: "encoder", "masked_lm", "sequence_classification" or "token_classification".
       batch: padded rows, one document each.
       labels: for training, `[B, L]` or `[B]`; -100 where nothing is predicted.
-      way: of `WAYS`; autocast: bf16 from fp32 weights, instead of bf16 weights.
+      way: of `ways_here`.
     """
 
     def __init__(
@@ -63,15 +69,16 @@ class TorchPeer:
         *,
         precision: str,
         way: str,
-        autocast: bool = False,
     ):
         import torch
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._autocast = autocast
-        weights = torch.bfloat16 if precision == "bf16" and not autocast else torch.float32
-        self._model = _make(config, kind, way).to(self._device, weights)
-        self._run = torch.compile(self._model) if way == "compile" else self._model
+        self._autocast = way.endswith(AUTOCAST)
+        way = way.removesuffix(AUTOCAST)
+        bf16 = precision == "bf16" and not self._autocast
+        weights = torch.bfloat16 if bf16 else torch.float32
+        self.model = make_model(config, kind, way).to(self._device, weights)
+        self._run = torch.compile(self.model) if way == "compile" else self.model
         self._batches = [self._on_device(*batch) for batch in batches]
         self._optimizer: Any = None
 
@@ -79,7 +86,7 @@ class TorchPeer:
         """Hidden states or logits of every batch, in evaluation mode."""
         import torch
 
-        self._model.eval()
+        self.model.eval()
         with torch.inference_mode(), self._casting():
             for inputs in self._batches:
                 self._run(**inputs)
@@ -90,8 +97,8 @@ class TorchPeer:
         import torch
 
         if self._optimizer is None:
-            self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-4, fused=True)
-        self._model.train()
+            self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.model.train()
         for inputs in self._batches:
             with self._casting():
                 loss = self._run(**inputs).loss
@@ -125,7 +132,8 @@ class TorchPeer:
         }
 
 
-def _make(config: ModelConfig, kind: str, way: str) -> Any:
+def make_model(config: ModelConfig, kind: str, way: str) -> Any:
+    """transformers' model of these sizes with random weights, without dropout."""
     import transformers
 
     names = {
@@ -162,17 +170,21 @@ def fastest_peer(
     train: bool,
 ) -> tuple[str, Callable[[], None]]:
     """The name and the function of the way whose second call is the fastest."""
+
+    def prepare(way: str) -> Callable[[], None]:
+        peer = TorchPeer(config, kind, batches, precision=precision, way=way)
+        return peer.step if train else peer.forward
+
+    if len(ways) == 1:
+        return f"transformers {ways[0]}", prepare(ways[0])
     best: tuple[float, str, Callable[[], None]] = (float("inf"), "", lambda: None)
     for way in ways:
-        for autocast in (False, True) if precision == "bf16" and train else (False,):
-            name = f"transformers {way}" + (" autocast" if autocast else "")
-            progress(f"warming up {name}")
-            peer = TorchPeer(config, kind, batches, precision=precision, way=way, autocast=autocast)
-            run = peer.step if train else peer.forward
-            run()
-            start = time.perf_counter()
-            run()
-            best = min(best, (time.perf_counter() - start, name, run), key=lambda x: x[0])
-            del peer, run  # only the fastest stays in memory
+        progress(f"warming up transformers {way}")
+        run = prepare(way)
+        run()
+        start = time.perf_counter()
+        run()
+        best = min(best, (time.perf_counter() - start, way, run), key=lambda x: x[0])
+        del run  # only the fastest stays in memory
     progress("")
-    return best[1], best[2]
+    return f"transformers {best[1]}", best[2]

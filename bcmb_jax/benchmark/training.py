@@ -118,7 +118,9 @@ class Trainer:
 
     def __init__(self, make: Callable[..., Any], head: str, batches: list[Batch]):
         self._batches = batches
-        self._state, step = (_masked_lm if head == "masked_lm" else _classifier)(make, head)
+        documents = max(int(batch.segment_ids.max()) for batch in batches)
+        of_head = functools.partial(_classifier, head=head, documents=documents)
+        self._state, step = (_masked_lm if head == "masked_lm" else of_head)(make)
         self._steps: dict[tuple[int, ...], Any] = {}
         for batch in batches:
             shape = batch.tokens.shape
@@ -142,7 +144,7 @@ class Trainer:
         }
 
 
-def _masked_lm(make: Callable[..., ModernBertForMaskedLM], head: str) -> tuple[TrainState, Any]:
+def _masked_lm(make: Callable[..., ModernBertForMaskedLM]) -> tuple[TrainState, Any]:
     """The training step of `bcmb_jax.train`, as it is."""
     graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
     optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
@@ -160,7 +162,7 @@ def _masked_lm(make: Callable[..., ModernBertForMaskedLM], head: str) -> tuple[T
     return jax.jit(init)(), jax.jit(one, donate_argnums=0)
 
 
-def _classifier(make: Callable[..., Any], head: str) -> tuple[TrainState, Any]:
+def _classifier(make: Callable[..., Any], head: str, documents: int) -> tuple[TrainState, Any]:
     """Cross-entropy of documents or tokens, and AdamW."""
     graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
     optimizer = optax.adamw(1e-4, weight_decay=1e-2)
@@ -170,9 +172,9 @@ def _classifier(make: Callable[..., Any], head: str) -> tuple[TrainState, Any]:
             model = merge(graph, params)
             arrays = batch.tokens, batch.segment_ids, batch.positions
             if head == "sequence_classification":
-                segments = batch.tokens.shape[1] // 16
-                logits = model(*arrays, num_segments=segments)
-                present = jnp.arange(1, segments + 1) <= batch.segment_ids.max(1, keepdims=True)
+                logits = model(*arrays, num_segments=documents)
+                segment = jnp.arange(1, documents + 1)[None]
+                present = segment <= batch.segment_ids.max(1, keepdims=True)
             else:
                 logits = model(*arrays)
                 present = batch.segment_ids > 0

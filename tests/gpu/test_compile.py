@@ -5,7 +5,6 @@
 a driver. It says nothing of speed or of numbers (tests/test_attention.py has those of the kernel).
 """
 
-import functools
 import importlib.util
 import re
 import shutil
@@ -14,24 +13,14 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention import attention
-from bcmb_jax.batch import Batch
-from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.forecast import USABLE, activation_bytes, state_bytes
-from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.config import BASE, LARGE
-from bcmb_jax.model.heads import ModernBertForMaskedLM
-from bcmb_jax.model.parameters import split
-from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.sharding import batch_sharding, optimizer_shardings, parameter_shardings
-from bcmb_jax.start import abstract_state
-from bcmb_jax.train import train_step
+from tests.compiled import collectives, compile_step
 from tests.gpu.targets import GPUS, make_mesh
 
 pytestmark = pytest.mark.skipif(
@@ -51,41 +40,14 @@ RECIPE = [
 ]
 
 
-def compile_step(mesh, size: str, rows: int, remat: bool):
-    """The compiled step over `rows` rows a device, and the shapes of its parameters."""
-    with jax.set_mesh(mesh):
-        make = functools.partial(
-            ModernBertForMaskedLM, SIZES[size], dtype=jnp.dtype(jnp.bfloat16), remat=remat
-        )
-        graph, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
-        optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
-        placed = parameter_shardings(mesh, shapes)
-        placed = TrainState(placed, optimizer_shardings(mesh, placed))
-        rows *= mesh.shape["data"] * mesh.shape["fsdp"]
-        sharding = batch_sharding(mesh, row_axis=1)
-        each = jax.ShapeDtypeStruct((1, rows, LENGTH), jnp.int32, sharding=sharding)
-        row_ids = jax.ShapeDtypeStruct((1, rows), jnp.int32, sharding=sharding)
-        rule = MaskingRule(0.3, 50284, (50281, 50282, 50283), np.arange(50280))
-        step = jax.jit(
-            functools.partial(train_step, graph=graph, optimizer=optimizer, rule=rule, seed=0),
-            donate_argnums=0,
-        )
-        state = abstract_state(shapes, optimizer, placed)
-        return step.lower(state, Batch(each, each, each, row_ids), 1e-4).compile(), shapes
-
-
-def collectives(text: str, kind: str) -> list[str]:
-    """The shapes that each collective of a compiled program gives."""
-    return re.findall(rf"= (\S+|\(.*?\)) {kind}(?:-start)?\(", text)
-
-
 @pytest.mark.parametrize("gpu, size, rows, remat", RECIPE)
 def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
     started = time.perf_counter()
-    program, shapes = compile_step(make_mesh(gpu, 8, 1, 1), size, rows, remat)
+    config = SIZES[size]
+    mesh = make_mesh(gpu, 8, 1, 1)
+    program, shapes = compile_step(mesh, config, rows, LENGTH, remat=remat)
     seconds = time.perf_counter() - started
     text, memory = program.as_text(), program.memory_analysis()
-    config = SIZES[size]
 
     # Forward, dq and dk/dv of every layer, once each: remat keeps what attention gave.
     kernels = text.count('custom_call_target="__gpu$xla.gpu.triton"')
@@ -114,7 +76,7 @@ def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
 
 @pytest.mark.parametrize("data, fsdp, tensor", [(1, 8, 1), (2, 2, 2)])
 def test_sharded_parameters_are_gathered_and_activations_are_not(data, fsdp, tensor):
-    program, _ = compile_step(make_mesh("H100", data, fsdp, tensor), "base", 1, False)
+    program, _ = compile_step(make_mesh("H100", data, fsdp, tensor), BASE, 1, LENGTH)
     gathered = collectives(program.as_text(), "all-gather")
     assert gathered and not [x for x in gathered if str(LENGTH) in x]
     print(f"\nH100 base, data {data} fsdp {fsdp} tensor {tensor}: {len(gathered)} all-gathers")

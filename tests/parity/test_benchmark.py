@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch's side of the benchmark is the same model and does the work that ours does."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bcmb_jax.benchmark.documents import lengths_of, padded, random_documents
+from bcmb_jax.benchmark.torch_peer import TorchPeer, make_model
+from bcmb_jax.benchmark.training import MASK_RATE, labels
+from bcmb_jax.data.synthetic import prepare_synthetic
+from conversion.mapping import table
+from scripts import benchmark
+from tests.small import CONFIG
+
+pytestmark = pytest.mark.torch
+
+NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=16_384, attention_output_dropout=0.0)
+
+
+def test_the_peer_has_our_sizes_and_no_dropout():
+    model = make_model(NO_DROPOUT, "masked_lm", "sdpa")
+    ours = sum(math.prod(row.shape) for row in table(NO_DROPOUT))
+    assert sum(p.numel() for p in model.parameters()) == ours
+    rates = [m.p for m in model.modules() if type(m).__name__ == "Dropout"]
+    assert not any(rates)
+
+
+def test_the_peer_predicts_as_many_tokens_and_no_padding():
+    batch = padded(random_documents(lengths_of("variable", 512, 64)), 512)
+    wanted = labels(batch, "masked_lm")
+    tokens = batch.segment_ids > 0
+    assert (wanted[~tokens] == -100).all()
+    assert (wanted != -100).sum() / tokens.sum() == pytest.approx(MASK_RATE, rel=0.05)
+
+
+def test_a_step_of_the_peer_trains_it():
+    batch = padded(random_documents(np.array([30, 50])), 64)
+    peer = TorchPeer(
+        NO_DROPOUT, "masked_lm", [(batch, labels(batch, "masked_lm"))], precision="fp32", way="sdpa"
+    )
+    before = {name: p.detach().clone() for name, p in peer.model.named_parameters()}
+    peer.step()
+    assert not [n for n, p in peer.model.named_parameters() if (p == before[n]).all()]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inference", "--lengths", "64", "--documents", "4"],
+        ["training", "--shapes", "2x64", "--precision", "bf16"],
+        ["training", "--data", "data", "--documents", "2", "--head", "token_classification"],
+        ["attention", "--lengths", "256"],
+    ],
+    ids=lambda x: x[0],
+)
+def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prepare_synthetic(tmp_path / "data", vocab_size=512, notes=150)
+    common = ["--size", "tiny", "--compare", "torch", "--peers", "sdpa,eager"]
+    quick = ["--rounds", "1", "--burst", "1", "--output", "report.json"]
+    benchmark.main([*arguments, *common, *quick])
+    lines = json.loads((tmp_path / "report.json").read_text())["results"]
+    for line in lines:
+        assert line["ratio"] == pytest.approx(line["peer_seconds"] / line["seconds"])
+        assert line["peer"].split()[1] in ("sdpa", "eager")

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of where a step's time goes."""
+
+import jax
+import jax.numpy as jnp
+
+from bcmb_jax.profiling import Event, Profiled, record, table
+
+PROGRAM = """
+ENTRY main {
+  %while.1 = f32[8]{0} while(%x), metadata={op_name="jit(step)/mlp/while" stack_frame_id=1}
+  %fusion.2 = f32[8]{0} fusion(%y), metadata={op_name="jit(step)/transpose(jvp(mlp))/mul"}
+  ROOT %dot.3 = f32[8]{0} dot(%y), metadata={op_name="jit(step)/rematted_computation/norm/dot"}
+}
+"""
+
+
+def cells(text):
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:]}
+
+
+def test_an_operation_inside_another_counts_once_and_passes_are_told_apart():
+    events = [
+        Event("thread 1", "while.1", 0, 10e6),
+        Event("thread 1", "fusion.2", 2e6, 5e6),
+        Event("thread 2", "dot.3", 0, 6e6),
+        Event("thread 2", "copy.4", 6e6, 10e6),
+    ]
+    of = cells(table(events, [PROGRAM]))
+    assert of["mlp"] == ["7.0", "ms", "0.0", "ms", "3.0", "ms", "50.0%"]
+    assert of["norm"] == ["0.0", "ms", "6.0", "ms", "0.0", "ms", "30.0%"]
+    assert of["other"] == ["4.0", "ms", "0.0", "ms", "0.0", "ms", "20.0%"]
+    assert of["all"][:2] == ["20.0", "ms,"]
+
+
+@jax.jit
+def square(x):
+    with jax.named_scope("mlp"):
+        return x @ x
+
+
+def test_a_trace_of_a_real_program_names_its_parts(tmp_path):
+    x = jnp.ones((512, 512))
+    program = square.lower(x).compile()
+    text = record(tmp_path, lambda: jax.block_until_ready(program(x)), [program.as_text()])
+    assert float(cells(text)["mlp"][-1].rstrip("%")) > 50
+    assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))  # for TensorBoard
+
+
+def test_a_profiled_function_gives_what_it_gave_and_traces_one_call(tmp_path, capsys):
+    profiled = Profiled(square, tmp_path)
+    for call in range(1, 7):
+        assert float(profiled(jnp.full((4, 4), 2.0))[0, 0]) == 16
+        assert bool(list(tmp_path.glob("**/*.xplane.pb"))) == (call >= Profiled.TRACED)
+    assert capsys.readouterr().out.count("tensorboard --logdir") == 1
