@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from bcmb_jax.data.clean import Cleaning
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
@@ -47,6 +49,7 @@ def prepare(
     source: str,
     validation_fraction: float = 0.01,
     seed: int = 0,
+    cleaning: Cleaning | None = None,
     options: dict[str, Any] | None = None,
     license: str = "",
     overwrite: bool = False,
@@ -64,7 +67,9 @@ def prepare(
     building, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
     _clear_leftovers(output, building, old)
     _check_replaceable(output, overwrite)
-    options = {**(options or {}), "validation_fraction": validation_fraction}
+    cleaning = cleaning or Cleaning()
+    options = {**(options or {}), **cleaning.options(), "validation_fraction": validation_fraction}
+    records = cleaning.apply(records)
     try:
         building.mkdir(parents=True)
         tokenizer.save(building / "tokenizer")
@@ -83,7 +88,13 @@ def prepare(
                     skipped=report["skipped"],
                     progress=partial(progress, f"writing {split}"),
                 )
-        report = {"source": source, **report, "options": {**options, "seed": seed}}
+        cleaning.save(building)
+        report = {
+            "source": source,
+            **report,
+            "cleaned": dict(sorted(cleaning.counts.items())),
+            "options": {**options, "seed": seed},
+        }
         text = json.dumps(report, indent=1) + "\n"
         (building / "report.json").write_text(text, encoding="utf-8")
         if output.exists():
@@ -121,12 +132,9 @@ def _spool(
     progress: Progress,
 ) -> dict[str, Any]:
     """Tokenizes every document into its split's writer; returns the counts."""
-    skipped: dict[str, dict[str, list[int]]] = {}
+    left_out = LeftOut()
+    skip = left_out.add
     without_group = 0
-
-    def skip(record: Skipped) -> None:
-        skipped.setdefault(record.reason, {}).setdefault(record.file, []).append(record.line)
-
     records = (_unwrap(r, tokenizer) if isinstance(r, TokenDocument) else r for r in records)
     for batch, encoded in _encode_ahead(_batches(records, skip), tokenizer):
         for document, ids in zip(batch, encoded, strict=True):
@@ -145,11 +153,25 @@ def _spool(
         "tokens_with_special": tokens + 2 * documents,
         "documents_without_group": without_group,
         "splits": {s: {"documents": len(w), "tokens": w.tokens} for s, w in writers.items()},
-        "skipped": {
-            reason: sum(map(len, files.values())) for reason, files in sorted(skipped.items())
-        },
-        "skipped_lines": dict(sorted(skipped.items())),
+        "skipped": dict(sorted(left_out.counts.items())),
+        "skipped_lines": dict(sorted(left_out.lines.items())),
     }
+
+
+class LeftOut:
+    """Records without a document: all of them counted, by reason, and `LISTED` of each listed."""
+
+    LISTED = 100_000  # of PubMed's records, millions have been superseded
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, record: Skipped) -> None:
+        self.counts[record.reason] += 1
+        if self.counts[record.reason] <= self.LISTED:
+            files = self.lines.setdefault(record.reason, {})
+            files.setdefault(record.file, []).append(record.line)
 
 
 def _unwrap(document: TokenDocument, tokenizer: Tokenizer) -> TokenDocument | Skipped:

@@ -4,7 +4,7 @@
 `FORMATS` are files of the user's own, `SOURCES` datasets as they are distributed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,8 @@ from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Reader, Records, list_files
 from bcmb_jax.data.ingest.groups import Group
 from bcmb_jax.data.ingest.jsonl import read_jsonl
+from bcmb_jax.data.ingest.mds import read_mds
+from bcmb_jax.data.ingest.mds_index import list_indexes
 from bcmb_jax.data.ingest.parquet import read_parquet
 from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.data.ingest.sources import SOURCES, Source
@@ -29,6 +31,7 @@ class Format(NamedTuple):
     suffixes: tuple[str, ...]
     has_columns: bool
     about: str
+    find: Callable[[Sequence[str | Path], Sequence[str]], list[Path]] = list_files
 
 
 FORMATS = {
@@ -48,6 +51,13 @@ FORMATS = {
         read_jsonl, (".jsonl", ".jsonl.gz"), True, "one JSON object a line; its keys are columns"
     ),
     "parquet": Format(read_parquet, (".parquet",), True, "Parquet tables"),
+    "mds": Format(
+        read_mds,
+        ("index.json",),
+        True,
+        "MosaicML streaming's shards, plain or compressed; token columns stay the tokens they are",
+        list_indexes,
+    ),
     "text": Format(
         read_text, (".txt", ".txt.gz"), False, "one document a file, UTF-8 or UTF-16 with a BOM"
     ),
@@ -76,7 +86,7 @@ def read(
     if isinstance(known, Source):
         records = _read_source(paths, known, text_column, group_column)
     else:
-        files = list_files(paths, [f"*{suffix}" for suffix in known.suffixes])
+        files = known.find(paths, [f"*{suffix}" for suffix in known.suffixes])
         records = Records(files, known.reader, text_column, group_column)
     if known.has_columns:
         records.check()
@@ -88,9 +98,10 @@ def _read_source(
 ) -> Records:
     group = Group("group", column=group_column) if group_column else source.group
     texts = [path for path in paths if not group.holds(Path(path))]
+    files = list_files(texts, source.files)
     return Records(
-        list_files(texts, source.files),
-        source.reader,
+        files,
+        source.reader_of(files) if source.reader_of else source.reader,
         text_column or source.text_column,
         group.column,
         regroup=group.regroup(paths),

@@ -33,6 +33,15 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
+def read_pmc(
+    stream: Any, file: str, text_column: str | None, group_column: str | None
+) -> Iterator[Record]:
+    """Yields the records of a package, or the one of a single article."""
+    packed = PurePosixPath(file.lower().removesuffix(".gz")).suffix in (".tar", ".tgz")
+    reader = read_package if packed else read_jats
+    return reader(stream, file, text_column, group_column)
+
+
 def read_package(
     stream: Any, file: str, text_column: str | None, group_column: str | None
 ) -> Iterator[Record]:
