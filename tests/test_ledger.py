@@ -20,7 +20,8 @@ PUBMED = """<?xml version="1.0"?>
 <PubmedArticleSet>{}</PubmedArticleSet>
 """
 ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{}</PMID><Article>
-<ArticleTitle>A title</ArticleTitle><Abstract><AbstractText>An abstract, {}.</AbstractText></Abstract>
+<ArticleTitle>A title</ArticleTitle>
+<Abstract><AbstractText>An abstract, {}.</AbstractText></Abstract>
 <Language>eng</Language></Article></MedlineCitation></PubmedArticle>
 """
 

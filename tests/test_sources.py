@@ -429,7 +429,7 @@ def test_what_is_not_the_distribution_is_refused(tmp_path: Path) -> None:
         (([tmp_path], "mimic-iii"), "no column 'ISERROR'"),
         (([tmp_path / "notes.csv"], "mimic-iii"), "columns id, body, not 'TEXT': correct --text"),
         (([tmp_path], "chexpert-plus"), r"holds no df_chexpert_plus_\*\.csv file"),
-        (([tmp_path], "mimic-4"), "choose from csv, .*, aci-bench, .*, respiratory-interviews$"),
+        (([tmp_path], "mimic-4"), "choose from csv, .*, aci-bench, .*, pubmed, pmc$"),
     ]:
         with pytest.raises(InputError, match=message):
             read(*arguments)

@@ -141,7 +141,7 @@ def card(entries: Sequence[Entry], title: str) -> str:
         f"- {x.title}: {x.license or 'TO BE STATED'}{f' ({x.source.url})' if x.source else ''}"
         for x in entries
     )
-    total = sum(x.tokens for x in entries)
+    total, fingerprint = sum(x.tokens for x in entries), entries[0].tokenizer[:12]
     documents = sum(x.documents for x in entries)
     return f"""---
 language: en
@@ -151,7 +151,7 @@ task_categories: [fill-mask]
 
 # {title}
 
-{documents:,} documents, {total:,} tokens without special ones, of tokenizer {entries[0].tokenizer[:12]},
+{documents:,} documents, {total:,} tokens without special ones (tokenizer {fingerprint}),
 counted on {datetime.date.today().isoformat()} by bcmb_jax.
 
 {table(entries)}
