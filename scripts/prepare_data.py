@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns text into token shards: `python scripts/prepare_data.py --source csv --input notes.csv …`.
 
-Writes OUTPUT/train, OUTPUT/validation, OUTPUT/tokenizer and OUTPUT/report.json.
+Writes OUTPUT/train, OUTPUT/validation, OUTPUT/tokenizer and OUTPUT/report.json. Many sources at
+once: `--source all --input mimic-iii=DIR pubmed=DIR …` writes OUTPUT/mimic-iii, OUTPUT/pubmed, …
+and, run again, only those that are missing.
 """
 
 import argparse
@@ -9,10 +11,15 @@ import os
 import sys
 from pathlib import Path
 
-from bcmb_jax.data.ingest import FORMATS, read
+from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
+from bcmb_jax.data.ingest import FORMATS, SOURCES, read
+from bcmb_jax.data.ingest.files import list_files
+from bcmb_jax.data.ingest.groups import ALONE
 from bcmb_jax.data.prepare import ProgressLine, prepare
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
+
+ALL = "all"
 
 
 def main() -> int:
@@ -20,44 +27,133 @@ def main() -> int:
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list_sources:
-        for name, source in FORMATS.items():
-            print(f"{name:8} {source.about} ({' '.join(source.suffixes)})")
+        _list_sources()
         return 0
     for name in ("source", "input", "tokenizer", "output"):
         if not getattr(arguments, name):
             parser.error(f"--{name} is needed")
     try:
-        _prepare(arguments)
+        if arguments.source == ALL:
+            _prepare_all(arguments)
+        else:
+            _prepare(arguments, arguments.source, arguments.input, arguments.output)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _list_sources() -> None:
+    for name, format in FORMATS.items():
+        print(f"{name:8} {format.about} ({' '.join(format.suffixes)})")
+    for name, source in SOURCES.items():
+        text = f", text in {source.text_column}" if source.text_column else ""
+        paper = "no row of Table 1"
+        if source.paper:
+            paper = f"{source.paper.samples:,} samples, {source.paper.tokens:,} M tokens"
+        print(
+            f"\n{name}: {source.title} ({source.kind}), {source.url}\n"
+            f"  files    {' '.join(source.files)} (also .gz){text}\n"
+            f"  group    {source.group}\n"
+            f"  licence  {source.licence}\n"
+            f"  paper    {paper}\n"
+            f"  about    {source.about}"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Turn text into token shards.")
     parser.add_argument("--list-sources", action="store_true", help="print the sources and stop")
-    parser.add_argument("--source", help="what the input is; see --list-sources")
-    parser.add_argument("--input", nargs="+", metavar="PATH", help="files, or folders of them")
+    parser.add_argument("--source", help="what the input is; see --list-sources; or all")
+    parser.add_argument(
+        "--input", nargs="+", metavar="PATH", help="files, or folders of them; of all: NAME=PATH"
+    )
     parser.add_argument("--tokenizer", help="a folder with tokenizer.json, or a hub id")
     parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
     parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
     parser.add_argument("--group-column", help="patient or article, never in both splits")
     parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
-    parser.add_argument("--seed", type=int, default=0, help="of the split and the order")
+    parser.add_argument("--seed", type=int, default=0, help="of split, order and surrogates")
     parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
-    parser.add_argument("--license", default="", help="licence or data-use note, kept in the index")
+    parser.add_argument("--license", help="kept in the index (default: the source's own)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    clean = parser.add_argument_group("cleaning", "off unless asked for; report.json counts it")
+    clean.add_argument("--unwrap-lines", action="store_true", help="join hard-wrapped paragraphs")
+    clean.add_argument(
+        "--placeholders",
+        choices=PLACEHOLDERS,
+        default="keep",
+        help="MIMIC's [**...**] and ___: as they are (default), or realistic surrogates",
+    )
+    clean.add_argument(
+        "--min-characters",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out texts with fewer, white space not counted",
+    )
+    clean.add_argument("--exact-duplicates", action="store_true", help="leave out repeated texts")
+    clean.add_argument(
+        "--near-duplicates",
+        nargs="?",
+        type=float,
+        const=0.8,
+        metavar="J",
+        help="also leave out texts this similar to an earlier one (Jaccard, 0.8 if not given); "
+        "needs bcmb-jax[dedup]",
+    )
+    clean.add_argument(
+        "--not-in",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="earlier outputs, made with one of the two above, whose texts count as earlier ones",
+    )
     return parser
 
 
-def _prepare(arguments: argparse.Namespace) -> None:
+def _prepare_all(arguments: argparse.Namespace) -> None:
+    """Each `NAME=PATH` of the input to its own folder; what is there already is kept."""
+    paths: dict[str, list[str]] = {}
+    for pair in arguments.input:
+        name, equals, path = pair.partition("=")
+        if not equals or name not in SOURCES:
+            raise InputError(
+                f"--source {ALL} takes NAME=PATH, not {pair!r}; names are {', '.join(SOURCES)}"
+            )
+        paths.setdefault(name, []).append(path)
+    if arguments.text_column or arguments.group_column:
+        raise InputError(f"--source {ALL}: each source has its own text and group column")
+    for name, inputs in paths.items():
+        list_files(inputs, SOURCES[name].files)  # all are there before the first is begun
+    for name, inputs in paths.items():
+        output = arguments.output / name
+        if output.exists() and not arguments.overwrite:
+            print(f"{output}: kept as it is; --overwrite makes it anew")
+        else:
+            _prepare(arguments, name, inputs, output)
+
+
+def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output: Path) -> None:
     if arguments.workers is not None:
         if arguments.workers < 1:
             raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
         os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
-    output = arguments.output.resolve()
-    records = read(arguments.input, arguments.source, arguments.text_column, arguments.group_column)
+    cleaning = Cleaning(
+        unwrap_lines=arguments.unwrap_lines,
+        placeholders=arguments.placeholders,
+        min_characters=arguments.min_characters,
+        exact_duplicates=arguments.exact_duplicates,
+        near_duplicates=arguments.near_duplicates,
+        against=arguments.not_in,
+        seed=arguments.seed,
+    )
+    output = output.resolve()
+    source = SOURCES.get(name)
+    license = arguments.license
+    if license is None:
+        license = source.licence if source else ""
+    records = read(inputs, name, arguments.text_column, arguments.group_column)
     line = ProgressLine(lambda: records.fraction)
     try:
         report = prepare(
@@ -67,13 +163,14 @@ def _prepare(arguments: argparse.Namespace) -> None:
             source=output.name,
             validation_fraction=arguments.validation_fraction,
             seed=arguments.seed,
+            cleaning=cleaning,
             options={
-                "source": arguments.source,
-                "input": [Path(path).name for path in arguments.input],
+                "source": name,
+                "input": [Path(path).name for path in inputs],
                 "text_column": arguments.text_column,
                 "group_column": arguments.group_column,
             },
-            license=arguments.license,
+            license=license,
             overwrite=arguments.overwrite,
             progress=line,
         )
@@ -82,8 +179,11 @@ def _prepare(arguments: argparse.Namespace) -> None:
     print(f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens")
     for split, counts in report["splits"].items():
         print(f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens")
-    if arguments.group_column and report["documents_without_group"]:
+    grouped = arguments.group_column or (source and source.group != ALONE)
+    if grouped and report["documents_without_group"]:
         print(f"  {report['documents_without_group']:,} documents have no group: each its own")
+    for change, count in report["cleaned"].items():
+        print(f"  {change}: {count:,}")
     for reason, count in report["skipped"].items():
         print(f"  left out, {reason}: {count:,}")
     print(f"  files and lines left out: {output / 'report.json'}")

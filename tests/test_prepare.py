@@ -16,7 +16,7 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from bcmb_jax.data.ingest import Document, Skipped, read
+from bcmb_jax.data.ingest import FORMATS, SOURCES, Document, Skipped, read
 from bcmb_jax.data.prepare import ProgressLine, prepare
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer, load_tokenizer
@@ -284,13 +284,9 @@ def test_the_script_works_from_anywhere_and_keeps_texts_to_itself(tmp_path: Path
 def test_the_script_lists_its_sources(tmp_path: Path) -> None:
     done = script(tmp_path, "--list-sources")
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "csv",
-        "tsv",
-        "jsonl",
-        "parquet",
-        "text",
-    ]
+    formats, *sources = done.stdout.split("\n\n")
+    assert [line.split()[0] for line in formats.splitlines()] == list(FORMATS)
+    assert [text.split(":")[0] for text in sources] == list(SOURCES)
     assert script(tmp_path, "--source", "csv").returncode == 2
 
 

@@ -11,24 +11,31 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from bcmb_jax.data.ingest.record import Document, Record, Skipped
+from bcmb_jax.data.clean import Cleaning
+from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
 
 NO_TOKENS = "empty: no tokens"
+NOT_WRAPPED = "broken: tokens that do not go from the tokenizer's [CLS] to its [SEP]"
+SPECIAL_INSIDE = "broken: special tokens between [CLS] and [SEP]"
 
 _BATCH_DOCUMENTS = 1000
 _BATCH_CHARACTERS = 8_000_000  # a batch of full-text articles should not take gigabytes
+
+_Batch = list[Document | TokenDocument]
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, documents, tokens)`, called after every batch."""
@@ -42,6 +49,7 @@ def prepare(
     source: str,
     validation_fraction: float = 0.01,
     seed: int = 0,
+    cleaning: Cleaning | None = None,
     options: dict[str, Any] | None = None,
     license: str = "",
     overwrite: bool = False,
@@ -59,7 +67,9 @@ def prepare(
     building, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
     _clear_leftovers(output, building, old)
     _check_replaceable(output, overwrite)
-    options = {**(options or {}), "validation_fraction": validation_fraction}
+    cleaning = cleaning or Cleaning()
+    options = {**(options or {}), **cleaning.options(), "validation_fraction": validation_fraction}
+    records = cleaning.apply(records)
     try:
         building.mkdir(parents=True)
         tokenizer.save(building / "tokenizer")
@@ -78,7 +88,13 @@ def prepare(
                     skipped=report["skipped"],
                     progress=partial(progress, f"writing {split}"),
                 )
-        report = {"source": source, **report, "options": {**options, "seed": seed}}
+        cleaning.save(building)
+        report = {
+            "source": source,
+            **report,
+            "cleaned": dict(sorted(cleaning.counts.items())),
+            "options": {**options, "seed": seed},
+        }
         text = json.dumps(report, indent=1) + "\n"
         (building / "report.json").write_text(text, encoding="utf-8")
         if output.exists():
@@ -116,12 +132,10 @@ def _spool(
     progress: Progress,
 ) -> dict[str, Any]:
     """Tokenizes every document into its split's writer; returns the counts."""
-    skipped: dict[str, dict[str, list[int]]] = {}
+    left_out = LeftOut()
+    skip = left_out.add
     without_group = 0
-
-    def skip(record: Skipped) -> None:
-        skipped.setdefault(record.reason, {}).setdefault(record.file, []).append(record.line)
-
+    records = (_unwrap(r, tokenizer) if isinstance(r, TokenDocument) else r for r in records)
     for batch, encoded in _encode_ahead(_batches(records, skip), tokenizer):
         for document, ids in zip(batch, encoded, strict=True):
             if len(ids) == 0:
@@ -139,24 +153,55 @@ def _spool(
         "tokens_with_special": tokens + 2 * documents,
         "documents_without_group": without_group,
         "splits": {s: {"documents": len(w), "tokens": w.tokens} for s, w in writers.items()},
-        "skipped": {
-            reason: sum(map(len, files.values())) for reason, files in sorted(skipped.items())
-        },
-        "skipped_lines": dict(sorted(skipped.items())),
+        "skipped": dict(sorted(left_out.counts.items())),
+        "skipped_lines": dict(sorted(left_out.lines.items())),
     }
 
 
-def _batches(
-    records: Iterable[Record], skip: Callable[[Skipped], None]
-) -> Iterator[list[Document]]:
-    batch: list[Document] = []
+class LeftOut:
+    """Records without a document: all of them counted, by reason, and `LISTED` of each listed."""
+
+    LISTED = 100_000  # of PubMed's records, millions have been superseded
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, record: Skipped) -> None:
+        self.counts[record.reason] += 1
+        if self.counts[record.reason] <= self.LISTED:
+            files = self.lines.setdefault(record.reason, {})
+            files.setdefault(record.file, []).append(record.line)
+
+
+def _unwrap(document: TokenDocument, tokenizer: Tokenizer) -> TokenDocument | Skipped:
+    """The document without `[CLS]` and `[SEP]`, which the loader adds."""
+    ids, special = document.ids, tokenizer.special
+    for extreme in (ids.min(initial=0), ids.max(initial=0)):
+        if not 0 <= extreme < tokenizer.vocab_size:
+            raise InputError(
+                f"{document.file} holds in sample {document.line:,} the token id {extreme:,}, but "
+                f"the tokenizer has {tokenizer.vocab_size:,} tokens: give the one it was made with"
+            )
+    if len(ids) < 2 or ids[0] != special.cls or ids[-1] != special.sep:
+        return Skipped(document.file, document.line, NOT_WRAPPED)
+    inner = ids[1:-1]
+    # Fidelity: upstream trains on a "[SEP]" or "[MASK]" that a text spells out as on its own, and
+    # on texts joined by them; here special ids in a row are only ever our own (see Tokenizer).
+    if any((inner == i).any() for i in (special.cls, special.sep, special.pad, special.mask)):
+        return Skipped(document.file, document.line, SPECIAL_INSIDE)
+    return replace(document, ids=inner)
+
+
+def _batches(records: Iterable[Record], skip: Callable[[Skipped], None]) -> Iterator[_Batch]:
+    batch: _Batch = []
     characters = 0
     for record in records:
         if isinstance(record, Skipped):
             skip(record)
             continue
         batch.append(record)
-        characters += len(record.text)
+        characters += len(record.text if isinstance(record, Document) else record.ids)
         if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -165,13 +210,13 @@ def _batches(
 
 
 def _encode_ahead(
-    batches: Iterable[list[Document]], tokenizer: Tokenizer
-) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
+    batches: Iterable[_Batch], tokenizer: Tokenizer
+) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
     """Tokenizes a batch (without the interpreter lock) while the next is read and the last kept."""
-    pending: tuple[list[Document], Future[list[np.ndarray]]] | None = None
+    pending: tuple[_Batch, Future[list[np.ndarray]]] | None = None
     with ThreadPoolExecutor(1) as pool:
         for batch in batches:
-            future = pool.submit(tokenizer.encode_batch, [document.text for document in batch])
+            future = pool.submit(_encode, batch, tokenizer)
             if pending:
                 yield pending[0], pending[1].result()
             pending = batch, future
@@ -179,7 +224,13 @@ def _encode_ahead(
             yield pending[0], pending[1].result()
 
 
-def _split(document: Document, seed: int, fraction: float) -> str:
+def _encode(batch: _Batch, tokenizer: Tokenizer) -> list[np.ndarray]:
+    texts = [document.text for document in batch if isinstance(document, Document)]
+    encoded = iter(tokenizer.encode_batch(texts))
+    return [d.ids if isinstance(d, TokenDocument) else next(encoded) for d in batch]
+
+
+def _split(document: Document | TokenDocument, seed: int, fraction: float) -> str:
     group = document.group if document.group is not None else f"{document.file}:{document.line}"
     digest = hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogatepass")).hexdigest()
     return "validation" if int(digest[:8], 16) / 2**32 < fraction else "train"

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Iterator
 from typing import Any
 
-from bcmb_jax.data.ingest.files import open_text
+from bcmb_jax.data.ingest.files import Reshape, open_text
 from bcmb_jax.data.ingest.record import (
     BROKEN_COLUMNS,
     BROKEN_QUOTES,
@@ -20,9 +20,16 @@ _LARGEST_FIELD = 2**31 - 1  # the csv module's own limit of 131,072 is less than
 
 
 def read_delimited(
-    stream: Any, file: str, text_column: str | None, group_column: str | None, *, delimiter: str
+    stream: Any,
+    file: str,
+    text_column: str | None,
+    group_column: str | None,
+    *,
+    delimiter: str,
+    skip: tuple[str, str, str] | None = None,
+    reshape: Reshape = lambda values: values,
 ) -> Iterator[Record]:
-    """Yields a record a row."""
+    """Yields a record a row; `skip` is a column, the value of rows to leave out, and the reason."""
     csv.field_size_limit(_LARGEST_FIELD)
     with open_text(stream, newline="") as lines:
         rows = _rows(lines, file, delimiter)
@@ -30,6 +37,8 @@ def read_delimited(
         if not header:
             raise InputError(f"{file} does not begin with a header line that names its columns")
         columns = choose_columns(header, text_column, group_column, file)
+        if skip and skip[0] not in header:
+            raise InputError(f"{file} has no column {skip[0]!r}, by which rows are left out")
         for line, row in rows:
             if row is None:
                 yield Skipped(file, line, BROKEN_QUOTES)
@@ -38,7 +47,11 @@ def read_delimited(
             elif len(row) != len(header):
                 yield Skipped(file, line, BROKEN_COLUMNS)
             else:
-                yield columns.record(dict(zip(header, row, strict=True)), file, line)
+                values = dict(zip(header, row, strict=True))
+                if skip and values[skip[0]] == skip[1]:
+                    yield Skipped(file, line, skip[2])
+                else:
+                    yield columns.record(reshape(values), file, line)
 
 
 def _rows(lines: Any, file: str, delimiter: str) -> Iterator[tuple[int, list[str] | None]]:

@@ -5,38 +5,63 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from io import BufferedReader, TextIOWrapper
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from bcmb_jax.data.ingest.record import Record
+from bcmb_jax.data.ingest.record import Document, Record, Skipped
 from bcmb_jax.errors import InputError
 
 Reader = Callable[[Any, str, str | None, str | None], Iterator[Record]]
 """`reader(binary stream, file's name, text column, group column)` yields its records."""
 
+Reshape = Callable[[dict[str, Any]], dict[str, Any]]
+"""`reshape(values by column)` is the values that a record is made of."""
+
+Regroup = Callable[[Path, str | None], str | None]
+"""`regroup(a document's file, its group)` is the group that it shall have."""
+
+REPEATED = "repeats an earlier text"
+
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_DIGEST_BYTES = 16  # of a text, to know it again: millions of them fit where the texts would not
 
 
-def list_files(paths: Sequence[str | Path], suffixes: tuple[str, ...]) -> list[Path]:
-    """The files as given, and all below folders that end so, sorted; hidden ones left out."""
+def matches(path: Path, patterns: Sequence[str]) -> bool:
+    """Whether a path ends as one of the patterns ("notes/*.json") does, case and `.gz` aside."""
+    name = PurePosixPath(path.as_posix().lower().removesuffix(".gz"))
+    return any(name.match(pattern.lower()) for pattern in patterns)
+
+
+def find_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files below a folder that match, sorted; hidden ones left out."""
+    found = [
+        file
+        for file in folder.rglob("*")
+        if matches(file, patterns)
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    ]
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
+    """The files as given, and all below folders that match a pattern."""
     files: list[Path] = []
+    wanted = " or ".join(pattern.removeprefix("*") for pattern in patterns)
     for path in map(Path, paths):
         if path.is_file():
             files.append(path)
         elif not path.exists():
             raise InputError(f"input {path} does not exist")
+        elif below := find_files(path, patterns):
+            files.extend(below)
         else:
-            below = [
-                file
-                for file in path.rglob("*")
-                if file.name.lower().endswith(suffixes)
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-                and file.is_file()
-            ]
-            if not below:
-                raise InputError(f"input folder {path} holds no {' or '.join(suffixes)} file")
-            files.extend(sorted(below, key=lambda file: file.relative_to(path).as_posix()))
+            raise InputError(f"input folder {path} holds no {wanted} file")
+    if not files:
+        raise InputError(f"the input holds no {wanted} file")
     seen: set[Path] = set()
     for file in files:
         if file.resolve() in seen:
@@ -52,7 +77,10 @@ def open_text(stream: BufferedReader | gzip.GzipFile, newline: str | None) -> IO
 
 
 class Records:
-    """The records of many files in order; `fraction` of their bytes have been read."""
+    """The records of many files in order; `fraction` of their bytes have been read.
+
+    `unique` keeps a text only where it comes first.
+    """
 
     def __init__(
         self,
@@ -60,9 +88,14 @@ class Records:
         reader: Reader,
         text_column: str | None,
         group_column: str | None,
+        *,
+        regroup: Regroup | None = None,
+        unique: bool = False,
     ):
         self._reader = reader
         self._columns = (text_column, group_column)
+        self._regroup = regroup
+        self._unique = unique
         # Named from the lowest folder that holds all, so that names are short, distinct and the
         # same wherever that folder lies.
         absolute = [Path(os.path.abspath(file)) for file in files]
@@ -85,9 +118,20 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         self._bytes_before = 0
+        seen: set[bytes] = set()
         for (file, name), size in zip(self._files, self._sizes, strict=True):
-            yield from self._read(file, name)
+            for record in self._read(file, name):
+                yield self._once(record, seen) if self._unique else record
             self._bytes_before += size
+
+    def _once(self, record: Record, seen: set[bytes]) -> Record:
+        if not isinstance(record, Document):
+            return record
+        digest = blake2b(record.text.encode(), digest_size=_DIGEST_BYTES).digest()
+        if digest in seen:
+            return Skipped(record.file, record.line, REPEATED)
+        seen.add(digest)
+        return record
 
     def _read(self, file: Path, name: str) -> Iterator[Record]:
         line = 0
@@ -98,6 +142,8 @@ class Records:
             try:
                 for record in self._reader(stream, name, *self._columns):
                     line = record.line
+                    if self._regroup and isinstance(record, Document):
+                        record = replace(record, group=self._regroup(file, record.group))
                     yield record
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise InputError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-from bcmb_jax.data.ingest.files import open_text
+from bcmb_jax.data.ingest.files import Reshape, open_text
 from bcmb_jax.data.ingest.record import BROKEN_JSON, EMPTY, Record, Skipped, choose_columns
 from bcmb_jax.errors import InputError
 
@@ -14,7 +14,12 @@ _HEAD = 100  # lines whose keys tell the columns, as objects often leave out key
 
 
 def read_jsonl(
-    stream: Any, file: str, text_column: str | None, group_column: str | None
+    stream: Any,
+    file: str,
+    text_column: str | None,
+    group_column: str | None,
+    *,
+    reshape: Reshape = lambda values: values,
 ) -> Iterator[Record]:
     """Yields a record a line."""
     with open_text(stream, newline="\n") as lines:
@@ -29,7 +34,10 @@ def read_jsonl(
         names = list(dict.fromkeys(chain.from_iterable(objects)))
         columns = choose_columns(names, text_column, group_column, file)
         for n, value in chain(head, parsed):
-            yield value if isinstance(value, Skipped) else columns.record(value, file, n)
+            if isinstance(value, Skipped):
+                yield value
+            else:
+                yield columns.record(reshape(value), file, n)
 
 
 def _parse(line: str, file: str, number: int) -> dict[str, Any] | Skipped:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bcmb_jax.errors import InputError
 
 EMPTY = "empty"
@@ -42,6 +44,16 @@ class Document:
     line: int
 
 
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class TokenDocument:
+    """A document that comes as token ids, `[CLS]` first and `[SEP]` last; else like `Document`."""
+
+    ids: np.ndarray
+    group: str | None
+    file: str
+    line: int
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A record that gives no document, and why."""
@@ -51,7 +63,7 @@ class Skipped:
     reason: str
 
 
-Record = Document | Skipped
+Record = Document | TokenDocument | Skipped
 
 
 def make_record(text: str, group: str | None, file: str, line: int) -> Record:
@@ -76,15 +88,22 @@ class Columns:
     group: str | None
 
     def record(self, values: Mapping[str, Any], file: str, line: int) -> Record:
-        """The record that one row or object gives; empty and missing parts are left out."""
+        """The record that one row or object gives; empty and missing parts are left out.
+
+        A single array is taken for token ids.
+        """
         if not any(name in values for name in self.text):
             return Skipped(file, line, NO_TEXT_COLUMN)
         parts = [part for name in self.text if (part := values.get(name)) is not None]
+        value = values.get(self.group) if self.group else None
+        group = None if value in (None, "") else str(value)
+        if len(parts) == 1 and isinstance(parts[0], np.ndarray):
+            ids = parts[0]
+            return TokenDocument(ids, group, file, line) if len(ids) else Skipped(file, line, EMPTY)
         if not all(isinstance(part, str) for part in parts):
             return Skipped(file, line, BROKEN_TYPE)
         text = "\n\n".join(part for part in parts if part and not part.isspace())
-        group = values.get(self.group) if self.group else None
-        return make_record(text, None if group in (None, "") else str(group), file, line)
+        return make_record(text, group, file, line)
 
 
 def choose_columns(

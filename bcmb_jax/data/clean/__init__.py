@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cleaning between reading and tokenizing: each kind is off unless asked for, and is reported."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bcmb_jax.data.clean.duplicates import Duplicates
+from bcmb_jax.data.clean.lines import unwrap
+from bcmb_jax.data.clean.placeholders import replace_placeholders
+from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
+from bcmb_jax.errors import InputError
+
+__all__ = ["PLACEHOLDERS", "Cleaning", "replace_placeholders", "unwrap"]
+
+PLACEHOLDERS = ("keep", "surrogate")
+UNWRAPPED = "wrapped lines joined"
+REPLACED = "placeholders replaced by surrogates"
+NOT_CLEANED = "came as tokens, not cleaned"
+
+
+@dataclass
+class Cleaning:
+    """What is cleaned, and in `counts` how many documents that changed."""
+
+    unwrap_lines: bool = False
+    placeholders: str = "keep"
+    min_characters: int = 0
+    """Without white space. Not tokens, so that the same documents stay, and of duplicates the same
+    one, whatever the tokenizer."""
+    exact_duplicates: bool = False
+    near_duplicates: float | None = None
+    """The Jaccard similarity from which on a text is left out; exact duplicates always are."""
+    against: Sequence[str | Path] = ()
+    """Folders prepared with duplicates looked for, whose texts count as earlier ones."""
+    seed: int = 0
+    """Of the surrogates."""
+    counts: Counter[str] = field(default_factory=Counter, init=False)
+    _duplicates: Duplicates | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        near = self.near_duplicates
+        if self.placeholders not in PLACEHOLDERS:
+            choices = " or ".join(PLACEHOLDERS)
+            raise InputError(f"--placeholders {self.placeholders}: choose {choices}")
+        if self.min_characters < 0:
+            raise InputError(f"--min-characters {self.min_characters}: at least 0 is needed")
+        if near is not None and not 0.5 <= near <= 1:
+            # Below, texts have little in common, and most of an earlier corpus is looked at.
+            raise InputError(f"--near-duplicates {near}: a similarity of 0.5 to 1 is needed")
+        if self.exact_duplicates or near is not None:
+            self._duplicates = Duplicates(near, [Path(folder) for folder in self.against])
+        elif self.against:
+            raise InputError("--not-in needs --exact-duplicates or --near-duplicates")
+
+    def apply(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yields the records in order, documents cleaned or skipped; what it met, it remembers.
+
+        Duplicates are looked for in the texts as they came, so other cleaning does not hide them.
+        """
+        for record in records:
+            if isinstance(record, Document):
+                record = self._clean(record)
+            elif isinstance(record, TokenDocument):
+                self.counts[NOT_CLEANED] += 1
+            yield record
+
+    def save(self, folder: Path) -> None:
+        """Writes what later sources' `against` needs, if duplicates were looked for."""
+        if self._duplicates:
+            self._duplicates.save(folder)
+
+    def options(self) -> dict[str, Any]:
+        """What was asked for, to be written down; of folders only the names."""
+        return {
+            "unwrap_lines": self.unwrap_lines,
+            "placeholders": self.placeholders,
+            "min_characters": self.min_characters,
+            "exact_duplicates": self.exact_duplicates,
+            "near_duplicates": self.near_duplicates,
+            "not_in": [Path(folder).resolve().name for folder in self.against],
+        }
+
+    def _clean(self, document: Document) -> Record:
+        text, file, line = document.text, document.file, document.line
+        if self.min_characters and sum(map(len, text.split())) < self.min_characters:
+            return Skipped(file, line, f"shorter than {self.min_characters:,} characters")
+        if self._duplicates and (reason := self._duplicates.find(text)):
+            return Skipped(file, line, reason)
+        # Surrogates are about as long as what they stand for was, placeholders are not.
+        if self.placeholders == "surrogate":
+            # As for the split: a document without a group is a patient of its own.
+            group = document.group if document.group is not None else f"{file}:{line}"
+            replaced = replace_placeholders(text, self.seed, group)
+            self.counts[REPLACED] += replaced != text
+            text = replaced
+        if self.unwrap_lines:
+            unwrapped = unwrap(text)
+            self.counts[UNWRAPPED] += unwrapped != text
+            text = unwrapped
+        return document if text is document.text else replace(document, text=text)

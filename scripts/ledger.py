@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Count a corpus beside the paper's: python scripts/ledger.py shards/* [--output DIR]
+
+Prints a table of the prepared sources; --output also writes it as corpus.md, a plot corpus.png and
+a draft of a dataset card, README.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bcmb_jax.data.ledger import card, plot, read_ledger, table
+from bcmb_jax.errors import InputError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="written by prepare_data.py")
+    parser.add_argument("--output", type=Path, metavar="DIR")
+    parser.add_argument("--title", default="Biomedical and clinical text", help="of the card")
+    options = parser.parse_args()
+    entries = read_ledger(options.folders)
+    print(table(entries))
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "corpus.md").write_text(table(entries) + "\n")
+        (options.output / "README.md").write_text(card(entries, options.title))
+        plot(entries, options.output / "corpus.png")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,513 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MDS: the same tokens and texts as were written, or an error that names the shard."""
+
+import hashlib
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+import tokenizers
+from tokenizers import models
+
+from bcmb_jax.data.ingest.files import Records
+from bcmb_jax.data.ingest.mds import read_mds
+from bcmb_jax.data.ingest.mds_index import list_indexes
+from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
+from bcmb_jax.data.prepare import NO_TOKENS, NOT_WRAPPED, SPECIAL_INSIDE, prepare
+from bcmb_jax.data.shards import open_shards
+from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer, load_tokenizer
+from bcmb_jax.errors import InputError
+
+CODECS = {"br": "brotli", "bz2": "bz2", "gz": "gzip", "zstd": "zstd"}
+CODES = {"uint16": 16, "uint32": 32, "int64": 65, "float32": 34}  # streaming's, of a type
+SIZES = {"int": 8, "uint8": 1, "ndarray:uint16:3": 6}
+SECRET = "zebrafish"
+
+
+def array(values: list[int], dtype: str, column_has_type: bool = True) -> bytes:
+    """A row as streaming stores it, where the column does not fix its length."""
+    width, code = (1, 0) if len(values) < 256 else (2, 1)
+    typed = b"" if column_has_type else bytes([CODES[dtype]])
+    shape = bytes([1 << 2 | code]) + len(values).to_bytes(width, "little")
+    return typed + shape + np.array(values, np.dtype(dtype).newbyteorder("<")).tobytes()
+
+
+def write_mds(
+    folder: Path,
+    columns: dict[str, str],
+    shards: list[list[list[bytes]]],
+    compression: str | None = None,
+    hashes: tuple[str, ...] = (),
+) -> Path:
+    """An MDS folder: per shard its samples, per sample its columns' values."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = [SIZES.get(encoding) for encoding in columns.values()]
+    config = {
+        "column_encodings": list(columns.values()),
+        "column_names": list(columns),
+        "column_sizes": sizes,
+        "compression": compression,
+        "format": "mds",
+        "hashes": list(hashes),
+        "size_limit": 1 << 26,
+        "version": 2,
+    }
+    entries = []
+    for number, samples in enumerate(shards):
+        stored = [
+            b"".join(
+                struct.pack("<I", len(value))
+                for value, size in zip(sample, sizes, strict=True)
+                if size is None
+            )
+            + b"".join(sample)
+            for sample in samples
+        ]
+        about = json.dumps(config, sort_keys=True).encode()
+        ends = np.cumsum([8 + 4 * len(stored) + len(about), *map(len, stored)])
+        data = struct.pack("<I", len(stored)) + ends.astype("<u4").tobytes() + about
+        data += b"".join(stored)
+        entry: dict[str, Any] = {**config, "samples": len(samples), "zip_data": None}
+        name = f"shard.{number:05}.mds"
+        entry["raw_data"] = describe(name, data, hashes)
+        if compression:
+            suffix = compression.split(":")[0]
+            sink = pyarrow.BufferOutputStream()
+            with pyarrow.CompressedOutputStream(sink, CODECS[suffix]) as packed:
+                packed.write(data)
+            name, data = f"{name}.{suffix}", sink.getvalue().to_pybytes()
+            entry["zip_data"] = describe(name, data, hashes)
+        (folder / name).write_bytes(data)
+        entries.append(entry)
+    (folder / "index.json").write_text(json.dumps({"shards": entries, "version": 2}))
+    return folder
+
+
+def describe(name: str, data: bytes, hashes: tuple[str, ...]) -> dict[str, Any]:
+    known = hashlib.algorithms_guaranteed  # xxhash is not, so nobody sees that it is wrong
+    digests = {h: hashlib.new(h, data).hexdigest() if h in known else "0" * 16 for h in hashes}
+    return {"basename": name, "bytes": len(data), "hashes": digests}
+
+
+def write_tokens(folder: Path, *shards: list[list[int]], **more: Any) -> Path:
+    samples = [[[array(ids, "uint16")] for ids in shard] for shard in shards]
+    return write_mds(folder, {"input_ids": "ndarray:uint16"}, samples, **more)
+
+
+def merge_index(folder: Path, *parts: str) -> None:
+    """What streaming's function of that name does."""
+    shards = []
+    for part in parts:
+        for entry in json.loads((folder / part / "index.json").read_text())["shards"]:
+            for key in ("raw_data", "zip_data"):
+                if entry[key]:
+                    entry[key]["basename"] = f"{part}/{entry[key]['basename']}"
+            shards.append(entry)
+    (folder / "index.json").write_text(json.dumps({"shards": shards, "version": 2}))
+
+
+def change_index(folder: Path, **changes: Any) -> None:
+    """Changes the first shard's entry; `raw_data__bytes` is in `raw_data`."""
+    index = json.loads((folder / "index.json").read_text())
+    for key, value in changes.items():
+        entry = index["shards"][0]
+        *above, last = key.split("__")
+        for name in above:
+            entry = entry[name]
+        entry[last] = value
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def change_byte(file: Path, at: int, value: int | None = None) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] = data[at] ^ 255 if value is None else value
+    file.write_bytes(data)
+
+
+def open_mds(*paths: Path, text: str | None = None, group: str | None = None) -> Records:
+    records = Records(list_indexes(paths, ("index.json",)), read_mds, text, group)
+    records.check()
+    return records
+
+
+def read(*paths: Path, **columns: str) -> list[Any]:
+    """Every record as (ids or text or reason, shard, sample)."""
+    return [(content(record), record.file, record.line) for record in open_mds(*paths, **columns)]
+
+
+def content(record: Record) -> Any:
+    if isinstance(record, TokenDocument):
+        return record.ids.tolist()
+    return record.text if isinstance(record, Document) else record.reason
+
+
+def make_tokenizer() -> Tokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(95))]
+    backend = tokenizers.Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
+    return Tokenizer(backend, SpecialTokens(cls=2, sep=3, pad=0, mask=4, unk=1))
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "zstd:7", "gz", "br", "bz2"])
+def test_tokens_are_read_as_they_were_written(tmp_path: Path, compression: str | None) -> None:
+    long = [2, *(i % 90 + 5 for i in range(8190)), 3]
+    hashes = ("sha1", "xxh64")
+    folder = write_tokens(
+        tmp_path, [[2, 7, 3], long], [[2, 8, 9, 3]], compression=compression, hashes=hashes
+    )
+    assert read(folder) == [
+        ([2, 7, 3], "shard.00000.mds", 1),
+        (long, "shard.00000.mds", 2),
+        ([2, 8, 9, 3], "shard.00001.mds", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "value", "ids"),
+    [
+        ("ndarray:uint32", array([70_000, 1], "uint32"), [70_000, 1]),
+        ("ndarray:int64", array([5, -1], "int64"), [5, -1]),
+        ("ndarray", array([5, 6], "uint16", column_has_type=False), [5, 6]),
+        ("ndarray", array([70_000] * 300, "uint32", column_has_type=False), [70_000] * 300),
+        ("ndarray:uint16:3", b"\5\0\6\0\7\1", [5, 6, 263]),
+        ("ndarray:uint16", array([], "uint16"), "empty"),
+    ],
+)
+def test_every_kind_of_array_is_read(
+    tmp_path: Path, encoding: str, value: bytes, ids: list[int] | str
+) -> None:
+    folder = write_mds(tmp_path, {"tokens": encoding}, [[[value]]])
+    assert read(folder) == [(ids, "shard.00000.mds", 1)]
+
+
+def test_texts_are_documents_and_what_is_none_is_counted(tmp_path: Path) -> None:
+    samples = [["naïve\n".encode()], [b""], [b" \n"], [b"caf\xe9"], [b"b"]]
+    folder = write_mds(tmp_path, {"text": "str"}, [samples])
+    assert list(open_mds(folder)) == [
+        Document("naïve\n", None, "shard.00000.mds", 1),
+        Skipped("shard.00000.mds", 2, "empty"),
+        Skipped("shard.00000.mds", 3, "empty"),
+        Skipped("shard.00000.mds", 4, "broken: not valid Unicode"),
+        Document("b", None, "shard.00000.mds", 5),
+    ]
+
+
+def test_columns_are_chosen_and_fixed_sizes_are_known(tmp_path: Path) -> None:
+    columns = {"age": "uint8", "body": "str", "input_ids": "ndarray:uint16", "mrn": "int"}
+    columns |= {"type_ids": "ndarray:uint16", "extra": "pkl"}
+    mrn = (2**40).to_bytes(8, "little")
+    sample = [
+        b"\x07",
+        b"x",
+        array([2, 3], "uint16"),
+        mrn,
+        array([0, 0], "uint16"),
+        b"cos\nsystem\n",
+    ]
+    folder = write_mds(tmp_path, columns, [[sample]])
+    assert content(*open_mds(folder)) == [2, 3]
+    assert content(*open_mds(folder, text="type_ids")) == [0, 0]
+    [document] = open_mds(folder, text="body", group="mrn")
+    assert document == Document("x", str(2**40), "shard.00000.mds", 1)
+    [tokens] = open_mds(folder, group="age")
+    assert isinstance(tokens, TokenDocument) and tokens.group == "7"
+    for wrong, message in [
+        ({"text": "note"}, "columns age, body, .*, not 'note': correct --text-column"),
+        ({"text": "extra"}, "index.json has 'extra' encoded as pkl, which is not read"),
+        ({"group": "type_ids"}, "has 'type_ids' encoded as ndarray:uint16, .* a group str or int"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            open_mds(folder, **wrong)
+
+
+def test_subfolders_and_merged_indexes_count_once(tmp_path: Path) -> None:
+    for number, part in enumerate(("0", "1", "eval/2")):
+        write_tokens(tmp_path / part, [[2, 10 + number, 3]])
+    apart = read(tmp_path)
+    assert [(ids[1], file) for ids, file, _ in apart] == [
+        (10, "0/shard.00000.mds"),
+        (11, "1/shard.00000.mds"),
+        (12, "eval/2/shard.00000.mds"),
+    ]
+    merge_index(tmp_path, "0", "1")
+    assert sorted(read(tmp_path), key=lambda record: record[1]) == apart
+    assert [ids[1] for ids, *_ in read(tmp_path / "1", tmp_path / "0")] == [11, 10]
+    merge_index(tmp_path, "0")
+    shutil.copy(tmp_path / "1/shard.00000.mds", tmp_path / "0/shard.00001.mds")
+    later = json.loads((tmp_path / "0/index.json").read_text())
+    later["shards"].append(json.loads(json.dumps(later["shards"][0]).replace(".00000", ".00001")))
+    (tmp_path / "0/index.json").write_text(json.dumps(later))
+    with pytest.raises(InputError, match=r"0/index.json names shards that another index names too"):
+        read(tmp_path)
+
+
+def test_a_cache_may_hold_the_shard_unpacked(tmp_path: Path) -> None:
+    packed = write_tokens(tmp_path / "packed", [[2, 9, 3]], compression="zstd", hashes=("sha1",))
+    before = read(packed)
+    # The copy of the columns in the shard names the compression, so unpack rather than write anew.
+    with pyarrow.input_stream(packed / "shard.00000.mds.zstd", compression="zstd") as stream:
+        (packed / "shard.00000.mds").write_bytes(stream.read())
+    (packed / "shard.00000.mds.zstd").unlink()
+    assert read(packed) == before
+
+
+def test_damage_is_found_and_named(tmp_path: Path) -> None:
+    ids = [2, *range(5, 99), 3]
+    for compression, suffix in [(None, ""), ("zstd", ".zstd"), ("gz", ".gz")]:
+        name = f"shard.00001.mds{suffix}"
+
+        def damaged(
+            case: str, compression: str | None = compression, name: str = name
+        ) -> tuple[Path, Path]:
+            folder = tmp_path / case / name
+            write_tokens(folder, [ids], [ids, ids], compression=compression, hashes=("sha256",))
+            assert len(read(folder)) == 3
+            return folder, folder / name
+
+        folder, shard = damaged("a changed byte")
+        change_byte(shard, shard.stat().st_size // 2)
+        with pytest.raises(InputError, match=rf"{name} is damaged \(sha256 \w{{12}}…, the index"):
+            read(folder)
+
+        folder, shard = damaged("cut short")
+        size = shard.stat().st_size
+        shard.write_bytes(shard.read_bytes()[:-10])
+        with pytest.raises(InputError, match=f"{name} has {size - 10:,} bytes, .* says {size:,}"):
+            open_mds(folder)  # before any record is read
+
+        folder, shard = damaged("missing")
+        shard.unlink()
+        with pytest.raises(InputError, match=f"{name} is missing, but the index names it"):
+            open_mds(folder)
+
+        folder, _ = damaged("wrong size")
+        change_index(folder, raw_data__bytes=77)
+        with pytest.raises(InputError, match=r"shard.00000.mds.* has \d+ bytes, the index says 77"):
+            open_mds(folder)
+
+        folder, _ = damaged("wrong hash")
+        change_index(folder, raw_data__hashes={"md5": "0" * 32, "xxh64": "1"})
+        with pytest.raises(InputError, match=r"shard.00000.mds.* is damaged \(md5 .* says 0{12}"):
+            open_mds(folder)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gz", "br", "bz2"])
+def test_damage_without_hashes_is_still_found(tmp_path: Path, compression: str) -> None:
+    folder = write_tokens(tmp_path, [[2, *range(5, 99), 3]], compression=compression)
+    shard = folder / f"shard.00000.mds.{compression}"
+    shard.write_bytes(b"\xff" * shard.stat().st_size)
+    with pytest.raises(InputError, match=f"mds.{compression} is not readable as {compression}"):
+        open_mds(folder)
+
+
+def test_a_plain_shard_without_hashes_must_add_up(tmp_path: Path) -> None:
+    texts = [[SECRET.encode()], [SECRET.encode()]]
+
+    def shard(case: str, **columns: str) -> tuple[Path, Path, int]:
+        folder = write_mds(tmp_path / case, {"text": "str"}, [texts])
+        file = folder / "shard.00000.mds"
+        return folder, file, struct.unpack_from("<I", file.read_bytes(), 4)[0]
+
+    for case, at, value, message in [
+        ("count", 0, 3, "it has 3 samples, the index says 2"),
+        ("first", 4, 0, "its 2 samples do not follow each other"),
+        ("order", 8, 255, "its 2 samples do not follow each other"),
+        ("end", 13, None, "its 2 samples do not follow each other"),
+    ]:
+        folder, file, _ = shard(case)
+        change_byte(file, at, value)
+        with pytest.raises(InputError, match=f"shard.00000.mds is damaged: {message}"):
+            open_mds(folder)
+    for value in (len(SECRET) - 1, len(SECRET) + 1):
+        folder, file, first = shard(f"size {value}")
+        change_byte(file, first, value)
+        with pytest.raises(InputError, match="is damaged: sample 1 does not hold") as caught:
+            open_mds(folder)
+        assert SECRET not in str(caught.value)
+    folder, file, _ = shard("tiny")
+    file.write_bytes(b"\2\0\0\0\x10\0")
+    change_index(folder, raw_data__bytes=6)
+    with pytest.raises(InputError, match="do not follow each other"):
+        open_mds(folder)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\4",
+        b"\4\3\5\0\6\0",  # three, but there are two
+        b"\x08\1\2\5\0\6\0",  # two dimensions
+        b"\0\2\5\0\6\0",  # none
+        b"\4\2\5\0\6",  # half a token
+    ],
+)
+def test_an_array_must_be_as_long_as_it_says(tmp_path: Path, value: bytes) -> None:
+    good = array([2, 3], "uint16")
+    folder = write_mds(tmp_path, {"input_ids": "ndarray:uint16"}, [[[good], [value]]])
+    with pytest.raises(InputError, match="damaged: sample 2 does not hold the index's columns"):
+        read(folder)
+
+
+def test_floats_are_no_tokens(tmp_path: Path) -> None:
+    value = array([1], "float32", column_has_type=False)
+    folder = write_mds(tmp_path / "a", {"x": "ndarray"}, [[[value]]])
+    with pytest.raises(InputError, match="damaged: sample 1"):
+        read(folder)
+    folder = write_mds(tmp_path / "b", {"x": "ndarray:float32"}, [[[array([1], "float32")]]])
+    with pytest.raises(InputError, match="'x' encoded as ndarray:float32, which is not read"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"[]",
+        b'{"version": 1, "source": "notes", "documents": 3}',
+        b'{"version": 2, "shards": [{"format": "json"}]}',
+        b'{"version": 2, "shards": [{"format": "mds"}]}',
+        b'{"version": 2, "shards": 3}',
+    ],
+)
+def test_a_foreign_index_is_refused(tmp_path: Path, index: bytes) -> None:
+    (tmp_path / "index.json").write_bytes(index)
+    with pytest.raises(InputError, match="index.json is not an MDS index .* give the folder that"):
+        open_mds(tmp_path)
+
+
+def test_another_version_or_format_is_refused(tmp_path: Path) -> None:
+    folder = write_tokens(tmp_path, [[2, 3]])
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "version": 3}))
+    with pytest.raises(InputError, match="is not an MDS index"):
+        open_mds(folder)
+    (folder / "index.json").write_text(json.dumps(index))
+    change_index(folder, format="jsonl")
+    with pytest.raises(InputError, match="is not an MDS index"):
+        open_mds(folder)
+
+
+def test_an_index_reads_nothing_outside_its_folder(tmp_path: Path) -> None:
+    for number, name in enumerate(("../other.mds", str(tmp_path / "other.mds"))):
+        folder = write_tokens(tmp_path / f"{number}", [[2, 3]])
+        shutil.copy(folder / "shard.00000.mds", tmp_path / "other.mds")
+        change_index(folder, raw_data__basename=name)
+        with pytest.raises(InputError, match="is not an MDS index"):
+            open_mds(folder)
+
+
+def test_what_is_not_unpacked_is_said(tmp_path: Path) -> None:
+    folder = write_tokens(tmp_path, [[2, 3]], compression="gz")
+    change_index(folder, compression="snappy")
+    with pytest.raises(InputError, match="mds.gz is packed with snappy, which is not read"):
+        open_mds(folder)
+
+
+def test_fraction_says_how_far_reading_is(tmp_path: Path) -> None:
+    for part in "ab":
+        write_tokens(tmp_path / part, *([[2, 9, 3]] for _ in range(4)))
+    records = open_mds(tmp_path)
+    fractions = [records.fraction for _ in records]
+    assert fractions[1:4] == pytest.approx([1 / 8, 2 / 8, 3 / 8], abs=0.01)
+    assert fractions[5:] == pytest.approx([5 / 8, 6 / 8, 7 / 8], abs=0.01)
+    assert records.fraction == 1
+
+
+def test_prepare_takes_the_special_tokens_off(tmp_path: Path) -> None:
+    documents = [[i + 5] * (i % 7 + 1) for i in range(90)]
+    wrapped = [[2, *ids, 3] for ids in documents]
+    folder = write_tokens(tmp_path / "in", wrapped[:50], wrapped[50:])
+    options: dict[str, Any] = {"source": "old", "validation_fraction": 0.2}
+    report = prepare(open_mds(folder), make_tokenizer(), tmp_path / "out", **options)
+    assert report["documents"] == 90
+    assert report["skipped"] == {}
+    assert report["tokens"] == sum(map(len, documents))
+    found = []
+    for split in ("train", "validation"):
+        shards = open_shards(tmp_path / "out" / split)
+        found += [shards.read(i, 0, int(n)).tolist() for i, n in enumerate(shards.lengths)]
+    assert sorted(found) == sorted(documents)
+
+
+def test_prepare_leaves_out_what_is_no_document(tmp_path: Path) -> None:
+    samples = [
+        [2, 9, 3],
+        [2, 3],
+        [9, 9, 3],
+        [2, 9, 9],
+        [2, 9, 3, 0],
+        [2],
+        [2, 9, 3, 2, 9, 3],
+        [2, 4, 9, 3],
+        [2, 1, 9, 3],
+    ]
+    records = [Document("w1", None, "b.txt", 1)]  # text and tokens in one batch
+    records += open_mds(write_tokens(tmp_path / "in", samples))
+    records += [TokenDocument(np.array([], np.uint16), None, "c", 1)]
+    options: dict[str, Any] = {"source": "x", "validation_fraction": 0}
+    report = prepare(records, make_tokenizer(), tmp_path / "out", **options)
+    file = "shard.00000.mds"
+    assert report["skipped_lines"] == {
+        NOT_WRAPPED: {file: [3, 4, 5, 6], "c": [1]},
+        SPECIAL_INSIDE: {file: [7, 8]},
+        NO_TOKENS: {file: [2]},
+    }
+    shards = open_shards(tmp_path / "out/train")
+    found = [shards.read(i, 0, int(n)).tolist() for i, n in enumerate(shards.lengths)]
+    assert sorted(found) == [[1, 9], [6], [9]]
+
+
+@pytest.mark.parametrize(("bad", "dtype"), [(100, "uint16"), (2**32 + 9, "int64"), (-1, "int64")])
+def test_prepare_refuses_tokens_of_another_tokenizer(tmp_path: Path, bad: int, dtype: str) -> None:
+    samples = [[array(ids, dtype)] for ids in ([2, 9, 3], [2, 99, bad, 3])]
+    folder = write_mds(tmp_path / "in", {"input_ids": f"ndarray:{dtype}"}, [samples])
+    message = f"shard.00000.mds holds in sample 2 the token id {bad:,}, but .* has 100 tokens"
+    with pytest.raises(InputError, match=message):
+        prepare(open_mds(folder), make_tokenizer(), tmp_path / "out", source="x")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["tokens_uint16", "tokens_uint16_zstd"])
+def test_real_tokens(shared: Path, tmp_path: Path, name: str) -> None:
+    fixture = shared / "data/mds_fixture"
+    expected = json.loads((fixture / "expected.json").read_text())
+    records = list(open_mds(fixture / name))
+    chunks = [content(record) for record in records]
+    assert len(chunks) == expected["tokens_samples"]
+    assert (chunks[0], chunks[-1]) == (expected["first"], expected["last"])
+    assert sum(map(len, chunks)) == expected["n_tokens"]
+    assert sum(map(sum, chunks)) == expected["sum_ids"]
+    plain = open_mds(fixture / "tokens_uint16")
+    assert [content(record) for record in plain] == chunks
+
+    tokenizer = load_tokenizer(str(shared / "data/tokenizers/modernbert"))
+    report = prepare(records, tokenizer, tmp_path / "out", source=name, validation_fraction=0.1)
+    assert report["skipped"] == {}
+    assert report["tokens_with_special"] == expected["n_tokens"]
+    found = []
+    for split in ("train", "validation"):
+        shards = open_shards(tmp_path / "out" / split)
+        shards.verify()
+        found += [shards.read(i, 0, int(n)).tolist() for i, n in enumerate(shards.lengths)]
+    assert sorted(found) == sorted(chunk[1:-1] for chunk in chunks)
+
+
+def test_real_texts(shared: Path) -> None:
+    fixture = shared / "data/mds_fixture"
+    expected = json.loads((fixture / "expected.json").read_text())
+    texts = [content(record) for record in open_mds(fixture / "text_str")]
+    assert len(texts) == expected["n_docs"]
+    assert (texts[0], texts[-1]) == (expected["first_text"], expected["last_text"])
+
+
+def test_the_real_folder_as_a_whole(shared: Path) -> None:
+    records = open_mds(shared / "data/mds_fixture")
+    assert len(list(records)) == 165 + 165 + 125
+    assert records.fraction == 1
