@@ -16,6 +16,7 @@ from conversion.mapping import table
 from scripts import benchmark
 from tests.small import CONFIG
 
+pytest.importorskip("torch", reason="needs the extra [torch]")
 pytestmark = pytest.mark.torch
 
 NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=16_384, attention_output_dropout=0.0)
