@@ -19,7 +19,7 @@ from tests.small import CONFIG
 pytest.importorskip("torch", reason="needs the extra [torch]")
 pytestmark = pytest.mark.torch
 
-NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=16_384, attention_output_dropout=0.0)
+NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=50_368, attention_output_dropout=0.0)
 
 
 def test_the_peer_has_our_sizes_and_no_dropout():
@@ -51,21 +51,24 @@ def test_a_step_of_the_peer_trains_it():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["inference", "--lengths", "64", "--documents", "4"],
-        ["training", "--shapes", "2x64", "--precision", "bf16"],
-        ["training", "--data", "data", "--documents", "2", "--head", "token_classification"],
+        ["inference", "--lengths", "64", "--documents", "4", "--peers", "sdpa,eager"],
+        ["training", "--shapes", "2x64", "--precision", "bf16", "--peers", "sdpa+autocast"],
+        ["training", "--data", "data", "--documents", "2", "--steps", "1", "--peers", "sdpa"],
         ["attention", "--lengths", "512"],
     ],
     ids=lambda x: x[0],
 )
 def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    prepare_synthetic(tmp_path / "data", vocab_size=512, notes=150)
-    common = ["--size", "tiny", "--compare", "torch", "--peers", "sdpa,eager"]
+    shards = prepare_synthetic(tmp_path / "data", vocab_size=512, notes=150)
+    arguments = [str(shards) if x == "data" else x for x in arguments]
+    common = ["--size", "tiny", "--compare", "torch"]
+    small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2)
+    monkeypatch.setitem(benchmark.SIZES, "tiny", small)
     quick = ["--rounds", "1", "--burst", "1", "--output", "report.json"]
     benchmark.main([*arguments, *common, *quick])
     lines = json.loads((tmp_path / "report.json").read_text())["results"]
     assert lines
     for line in lines:
         assert line["ratio"] == pytest.approx(line["peer_seconds"] / line["seconds"])
-        assert line["peer"].split()[1] in ("sdpa", "eager")
+        assert line["peer"].split()[1] in ("sdpa", "eager", "sdpa+autocast")
