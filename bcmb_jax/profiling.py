@@ -83,7 +83,8 @@ class Profiled:
 def read_events(directory: Path) -> list[Event]:
     """The operations of the newest trace below `directory`, of its devices if it has any."""
     newest = max(directory.glob("plugins/profile/*/*.xplane.pb"), key=lambda x: x.stat().st_mtime)
-    planes = list(jax.profiler.ProfileData.from_file(str(newest)).planes)
+    data = jax.profiler.ProfileData.from_file(str(newest))  # the planes need it alive
+    planes = list(data.planes)
     devices = [x for x in planes if x.name.startswith("/device:")]
     return [
         Event(f"{plane.name} {line.name} {number}", operation, event.start_ns, event.end_ns)
