@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and how a command ends with it."""
+
+import sys
+from collections.abc import Callable
 
 
 class InputError(ValueError):
@@ -17,3 +20,14 @@ class InputError(ValueError):
 def reason(error: BaseException) -> str:
     """The first line of somebody else's exception, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def run(main: Callable[[], int | None], *also: type[BaseException]) -> int:
+    """The exit status of a command: what `main` returns, or 2 after an `InputError` (or one of
+    `also`), which is told in a line on stderr."""
+    told: tuple[type[BaseException], ...] = (InputError, *also)
+    try:
+        return main() or 0
+    except told as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

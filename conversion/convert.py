@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bcmb_jax.allocator import give_back_freed_memory
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, run
 from bcmb_jax.metrics import Display
 from conversion.mapping import check_finite
 from conversion.publish import check_free_space, publish, refuse_to_lose
@@ -197,8 +197,4 @@ def report(logits: LogitDifference) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(main))

@@ -24,7 +24,7 @@ from bcmb_jax.benchmark.documents import KINDS
 from bcmb_jax.benchmark.report import markdown, report, write
 from bcmb_jax.benchmark.torch_peer import ways_here
 from bcmb_jax.data.shards import open_shards
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, run
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.precision import DTYPES, compute_dtype
 
@@ -165,8 +165,4 @@ def _shapes(text: str) -> list[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(main))

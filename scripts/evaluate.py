@@ -17,7 +17,7 @@ from flax import nnx
 import conversion
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import load_tokenizer
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, run
 from bcmb_jax.evaluation.baselines import Bigram, Unigram
 from bcmb_jax.evaluation.mlm import Evaluator, Scores, evaluation_rows
 from bcmb_jax.model.heads import ModernBertForMaskedLM
@@ -116,8 +116,4 @@ def table(results: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(main))

@@ -16,7 +16,7 @@ import tokenizers
 import conversion
 from bcmb_jax.data.synthetic import DEMO_CLOZES
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, run
 
 
 def main() -> None:
@@ -76,8 +76,4 @@ def fill(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(main))

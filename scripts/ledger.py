@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from bcmb_jax.data.ledger import card, plot, read_ledger, table
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import run
 
 
 def main() -> None:
@@ -22,17 +22,14 @@ def main() -> None:
     parser.add_argument("--title", default="Biomedical and clinical text", help="of the card")
     options = parser.parse_args()
     entries = read_ledger(options.folders)
-    print(table(entries))
+    text = table(entries)
+    print(text)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "corpus.md").write_text(table(entries) + "\n")
+        (options.output / "corpus.md").write_text(text + "\n")
         (options.output / "README.md").write_text(card(entries, options.title))
         plot(entries, options.output / "corpus.png")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(main))

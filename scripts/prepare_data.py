@@ -17,30 +17,24 @@ from bcmb_jax.data.ingest.files import list_files
 from bcmb_jax.data.ingest.groups import ALONE
 from bcmb_jax.data.prepare import ProgressLine, prepare
 from bcmb_jax.data.tokenize import load_tokenizer
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, run
 
 ALL = "all"
 
 
-def main() -> int:
-    """Returns the exit status: 0, or 2 for something that the user can put right."""
+def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list_sources:
         _list_sources()
-        return 0
+        return
     for name in ("source", "input", "tokenizer", "output"):
         if not getattr(arguments, name):
             parser.error(f"--{name} is needed")
-    try:
-        if arguments.source == ALL:
-            _prepare_all(arguments)
-        else:
-            _prepare(arguments, arguments.source, arguments.input, arguments.output)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if arguments.source == ALL:
+        _prepare_all(arguments)
+    else:
+        _prepare(arguments, arguments.source, arguments.input, arguments.output)
 
 
 def _list_sources() -> None:
@@ -190,4 +184,4 @@ def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, OSError))

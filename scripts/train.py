@@ -19,7 +19,7 @@ from ml_collections import config_flags
 import conversion
 from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.data.synthetic import prepare_synthetic
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, run
 from bcmb_jax.forecast import forecast
 from bcmb_jax.train import train
 
@@ -34,6 +34,7 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its
 
 
 def main() -> int:
+    parse_flags()
     keep_freed_memory()
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     if config is None:
@@ -96,9 +97,4 @@ def parse_flags() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
-    try:
-        parse_flags()
-        sys.exit(main())
-    except (InputError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run(main, FloatingPointError))

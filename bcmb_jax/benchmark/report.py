@@ -79,13 +79,11 @@ def _speed(line: Mapping[str, Any], prefix: str) -> str:
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
     """Tokens a second of every case, ours above the peer's, with the spread."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     lines = list(reversed(report["results"]))
-    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.55 * len(lines)), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.55 * len(lines)), layout="constrained")
+    axes = figure.subplots()
     for prefix, name, shift, colour in (("", "bcmb_jax", 0.2, "C0"), ("peer_", "peer", -0.2, "C7")):
         shown = [(i, x) for i, x in enumerate(lines) if f"{prefix}seconds" in x]
         if not shown:
@@ -104,7 +102,6 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     axes.set_xscale("log")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def write(report: Mapping[str, Any], output: Path) -> list[Path]:

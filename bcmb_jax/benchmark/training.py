@@ -184,11 +184,7 @@ def _masked_lm(
         "gradient": jax.jit(lambda *x: run(*x)[1].grad_norm),
     }
 
-    def init() -> TrainState:
-        params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
-        return TrainState(params, optimizer.init(params))
-
-    return jax.jit(init)(), jax.jit(one, donate_argnums=0), parts
+    return _fresh(make, optimizer), jax.jit(one, donate_argnums=0), parts
 
 
 def _classifier(make: Callable[..., Any], head: str, documents: int) -> Steps:
@@ -215,11 +211,15 @@ def _classifier(make: Callable[..., Any], head: str, documents: int) -> Steps:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return TrainState(optax.apply_updates(state.params, updates), opt_state), value
 
+    return _fresh(make, optimizer), jax.jit(one, donate_argnums=0), {}
+
+
+def _fresh(make: Callable[..., Any], optimizer: optax.GradientTransformation) -> TrainState:
     def init() -> TrainState:
         params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
         return TrainState(params, optimizer.init(params))
 
-    return jax.jit(init)(), jax.jit(one, donate_argnums=0), {}
+    return jax.jit(init)()
 
 
 def pack(documents: list[np.ndarray]) -> Batch:

@@ -173,17 +173,13 @@ Why these sources, how they were de-identified, who may use the result and for w
 
 def plot(entries: Sequence[Entry], path: Path) -> None:
     """Tokens of every source, and how long its documents are."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     shown = sorted(entries, key=lambda entry: entry.tokens)
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
     colours = [f"C{kinds.index(entry.kind)}" for entry in shown]
-    figure, (left, right) = pyplot.subplots(
-        1, 2, sharey=True, figsize=(11, 1.4 + 0.4 * len(shown)), layout="constrained"
-    )
+    figure = Figure(figsize=(11, 1.4 + 0.4 * len(shown)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(shown))
     bars = left.barh(places, [entry.tokens for entry in shown], color=colours)
     left.bar_label(bars, [f" {_millions(entry.tokens)}" for entry in shown], fontsize=8)
@@ -211,4 +207,3 @@ def plot(entries: Sequence[Entry], path: Path) -> None:
     right.annotate("8,192", (8192, 1), xycoords=("data", "axes fraction"), fontsize=8)
     right.set_xlabel("tokens of a document: median, quartiles, 1st to 99th percentile")
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts that repeat, or nearly repeat, an earlier one of this source or of others."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import numpy as np
 from bcmb_jax.data.clean.bands import Index
 from bcmb_jax.data.clean.minhash import PERMUTATIONS, Signer
 from bcmb_jax.data.clean.placeholders import PLACEHOLDER
+from bcmb_jax.data.ingest.record import DIGEST_BYTES, REPEATED, digest
 from bcmb_jax.errors import InputError
 
-REPEATS = "repeats an earlier text"
 NEARLY = "nearly repeats an earlier text"
 FILE = "fingerprints.npz"
 
-_DIGEST = 16  # bytes
 _PROBE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -43,17 +41,16 @@ class Duplicates:
     def find(self, text: str) -> str | None:
         """Why the text is a duplicate; None if it is not, and from then on it is an earlier one."""
         text = " ".join(PLACEHOLDER.sub("___", text).split())
-        content = text.encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(content, digest_size=_DIGEST).digest()
-        if digest in self._digests:
-            return REPEATS
+        known = digest(text)
+        if known in self._digests:
+            return REPEATED
         if self._signer and self._index:
             signature = self._signer.sign(text)
             if self._index.find(signature):
                 return f"{NEARLY} (Jaccard ≥ {self._near:g})"
             self._index.add(signature[None])
-        self._digests.add(digest)
-        self._own += digest
+        self._digests.add(known)
+        self._own += known
         return None
 
     def save(self, folder: Path) -> None:
@@ -61,7 +58,7 @@ class Duplicates:
 
         They tell who has a text that it is in here, and are as confidential as the tokens beside.
         """
-        digests = np.frombuffer(self._own, np.uint8).reshape(-1, _DIGEST)
+        digests = np.frombuffer(self._own, np.uint8).reshape(-1, DIGEST_BYTES)
         arrays: dict[str, Any] = {"digests": digests}
         if self._signer and self._index:
             arrays["signatures"] = self._index.signatures[self._earlier :]
@@ -75,7 +72,7 @@ class Duplicates:
             raise InputError(f"{folder} has no {FILE} to compare with: {again}")
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                digests = _rows(arrays["digests"], _DIGEST)
+                digests = _rows(arrays["digests"], DIGEST_BYTES)
                 self._digests.update(row.tobytes() for row in digests)
                 if self._signer is None or self._index is None:
                     return

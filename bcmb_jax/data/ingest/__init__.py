@@ -4,10 +4,10 @@
 `FORMATS` are files of the user's own, `SOURCES` datasets as they are distributed.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Reader, Records, list_files
@@ -16,7 +16,7 @@ from bcmb_jax.data.ingest.jsonl import read_jsonl
 from bcmb_jax.data.ingest.mds import read_mds
 from bcmb_jax.data.ingest.mds_index import list_indexes
 from bcmb_jax.data.ingest.parquet import read_parquet
-from bcmb_jax.data.ingest.record import Document, Skipped
+from bcmb_jax.data.ingest.record import Document, Record, Skipped
 from bcmb_jax.data.ingest.sources import SOURCES, Source
 from bcmb_jax.data.ingest.text import read_text
 from bcmb_jax.errors import InputError
@@ -101,9 +101,16 @@ def _read_source(
     files = list_files(texts, source.files)
     return Records(
         files,
-        source.reader_of(files) if source.reader_of else source.reader,
+        partial(_read_after, cache(partial(source.reader_of, files)))
+        if source.reader_of
+        else source.reader,
         text_column or source.text_column,
         group.column,
         regroup=group.regroup(paths),
         unique=source.unique,
     )
+
+
+def _read_after(make: Callable[[], Reader], *arguments: Any) -> Iterator[Record]:
+    """With a reader that sees all files, only once records are asked for: that may take an hour."""
+    return make()(*arguments)

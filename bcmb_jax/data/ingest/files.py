@@ -6,12 +6,11 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from bcmb_jax.data.ingest.record import Document, Record, Skipped
+from bcmb_jax.data.ingest.record import REPEATED, Document, Record, Skipped, digest
 from bcmb_jax.errors import InputError
 
 Reader = Callable[[Any, str, str | None, str | None], Iterator[Record]]
@@ -23,10 +22,7 @@ Reshape = Callable[[dict[str, Any]], dict[str, Any]]
 Regroup = Callable[[Path, str | None], str | None]
 """`regroup(a document's file, its group)` is the group that it shall have."""
 
-REPEATED = "repeats an earlier text"
-
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_DIGEST_BYTES = 16  # of a text, to know it again: millions of them fit where the texts would not
 
 
 def matches(path: Path, patterns: Sequence[str]) -> bool:
@@ -127,10 +123,10 @@ class Records:
     def _once(self, record: Record, seen: set[bytes]) -> Record:
         if not isinstance(record, Document):
             return record
-        digest = blake2b(record.text.encode(), digest_size=_DIGEST_BYTES).digest()
-        if digest in seen:
+        known = digest(record.text)
+        if known in seen:
             return Skipped(record.file, record.line, REPEATED)
-        seen.add(digest)
+        seen.add(known)
         return record
 
     def _read(self, file: Path, name: str) -> Iterator[Record]:

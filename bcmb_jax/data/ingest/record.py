@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ BROKEN_JSON = "broken: not a JSON object"
 BROKEN_QUOTES = "broken: misplaced quote"
 BROKEN_TYPE = "broken: text is not a string"
 BROKEN_UNICODE = "broken: not valid Unicode"
+REPEATED = "repeats an earlier text"
 NO_TEXT_COLUMN = "broken: no text column"
 
 _LONGEST_NAME = 60
@@ -64,6 +66,14 @@ class Skipped:
 
 
 Record = Document | TokenDocument | Skipped
+
+
+DIGEST_BYTES = 16
+
+
+def digest(text: str) -> bytes:
+    """What a text is known again by: millions of these fit where the texts would not."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 def make_record(text: str, group: str | None, file: str, line: int) -> Record:
