@@ -20,11 +20,11 @@ import numpy as np
 from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.benchmark import attention, inference, loader, training
-from bcmb_jax.benchmark.documents import KINDS
 from bcmb_jax.benchmark.report import markdown, report, write
 from bcmb_jax.benchmark.torch_peer import ways_here
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.errors import InputError, run
+from bcmb_jax.evaluation.speed import KINDS
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.precision import DTYPES, compute_dtype
 

@@ -1,119 +1,314 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a model: python scripts/evaluate.py --task mlm --data DIR... --model DIR_OR_ID --output DIR
+"""Score a model, ours or any encoder of transformers, in one way:
 
-`mlm`: loss, accuracy and top-5 accuracy on masked tokens of DIR/validation (shards), beside the
-unigram and bigram baselines counted on DIR/train. Writes OUTPUT/results.json and prints a table.
+  python scripts/evaluate.py --task bc5cdr --data DIR --model DIR_OR_ID --output DIR
+  python scripts/evaluate.py --task mlm --data SHARDS... --model DIR_OR_ID --output DIR
+  python scripts/evaluate.py --task speed --model DIR_OR_ID [--backend torch] --output DIR
+
+A task (--list-tasks) fine-tunes the model on its training split once for each seed and learning
+rate, chooses the epoch on validation and scores the test split. Runs that OUTPUT/runs holds are not
+repeated: after an interruption the same command goes on. --backend text is TF-IDF and a linear
+classifier, without a model. `mlm` scores masked tokens of prepared shards, `speed` the paper's six
+distributions of length. Writes OUTPUT/results.json; scripts/report.py makes tables of many.
 """
 
 import argparse
-import dataclasses
-import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
-from flax import nnx
 
 import conversion
-from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError, run
-from bcmb_jax.evaluation.baselines import Bigram, Unigram
-from bcmb_jax.evaluation.mlm import Evaluator, Scores, evaluation_rows
-from bcmb_jax.model.heads import ModernBertForMaskedLM
-from bcmb_jax.model.parameters import split
-from bcmb_jax.sharding import make_mesh
+from bcmb_jax.evaluation import mlm_by_source, speed, text_baselines, torch_baseline
+from bcmb_jax.evaluation.encode import TaskTokenizer
+from bcmb_jax.evaluation.examples import Dataset, Task
+from bcmb_jax.evaluation.finetune import JaxClassifier
+from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune
+from bcmb_jax.evaluation.statistics import markdown, statistics
+from bcmb_jax.evaluation.sweep import fingerprint, fingerprint_of_weights, sweep, write_json
+from bcmb_jax.evaluation.tasks import TASKS
+from bcmb_jax.machine import device, versions
+from bcmb_jax.metrics import Display
+from bcmb_jax.model.heads import Head
+from bcmb_jax.precision import compute_dtype
+from conversion.weights import Weights, read
 
-TASKS = {"mlm": "masked tokens of token shards, by source, beside unigram and bigram baselines"}
+OTHERS = {
+    "mlm": "masked tokens of prepared shards, by source, beside unigram and bigram baselines",
+    "speed": "the paper's speed table (Table 3), as published or honest",
+}
+BACKENDS = ("jax", "torch", "text")
+LARGE = 1024  # the width from which a model has Table 5's learning rates of the large one
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", choices=TASKS)
-    parser.add_argument("--data", nargs="+", type=Path, help="folders of prepare_data.py")
-    parser.add_argument("--model", help="a run, a checkpoint, a Hugging Face folder or id")
-    parser.add_argument("--tokenizer", help="folder or id; default: the one beside the shards")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--row-length", type=int, default=1024)
-    parser.add_argument("--max-tokens", type=int, default=1_000_000, help="of each source")
-    parser.add_argument("--list-tasks", action="store_true")
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     if options.list_tasks:
-        print("\n".join(f"{name:8} {about}" for name, about in TASKS.items()))
+        names = {task.name: f"{task.about} [{task.files}]" for task in TASKS.values()} | OTHERS
+        print("\n".join(f"{name:16} {about}" for name, about in names.items()))
         return
-    missing = [f"--{n}" for n in ("task", "data", "model", "output") if not getattr(options, n)]
-    if missing:
-        parser.error(f"missing {', '.join(missing)}")
-    results = score(options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    for line in table(results):
-        print(line)
-
-
-def score(options: argparse.Namespace) -> dict:
-    """Every source's scores; the metric is the mean loss over the sources."""
-    model = conversion.from_pretrained(options.model)
-    tokenizer = load_tokenizer(options.tokenizer or str(options.data[0] / "tokenizer"))
-    train = [open_shards(folder / "train") for folder in options.data]
-    for shards in train:
-        if shards.tokenizer_fingerprint != tokenizer.fingerprint:
-            raise InputError(
-                f"{shards.directory} was not made with the tokenizer {tokenizer.directory}"
-            )
-        if shards.vocab_size > model.config.vocab_size:
-            raise InputError(
-                f"{shards.directory} has a vocabulary of {shards.vocab_size:,}, the model "
-                f"{options.model} only {model.config.vocab_size:,}"
-            )
-    rows = {
-        shards.name: evaluation_rows(
-            shards,
-            tokenizer,
-            row_length=options.row_length,
-            max_document_length=options.row_length,
-            max_tokens=options.max_tokens,
-        )
-        for shards in (open_shards(folder / "validation") for folder in options.data)
-    }
-
-    def make() -> ModernBertForMaskedLM:
-        return ModernBertForMaskedLM(model.config, dtype=model.dtype, rngs=nnx.Rngs(0))
-
-    mesh = make_mesh(-1, 1, 1)
-    with jax.set_mesh(mesh):
-        scores = Evaluator(split(make)[0], rows, mesh)(model.params)
-    unigram = Unigram(train, model.config.vocab_size)
-    bigram = Bigram(train, unigram)
-    sources = {
-        name: {"model": scores[name], "unigram": unigram.score(x), "bigram": bigram.score(x)}
-        for name, x in rows.items()
-    }
-    loss = sum(by["model"].loss for by in sources.values()) / len(sources)
-    return {
+    evaluate: Callable[[argparse.Namespace], dict] = {
+        "mlm": evaluate_mlm,
+        "speed": evaluate_speed,
+    }.get(options.task, evaluate_task)
+    results = {
         "task": options.task,
-        "model": str(options.model),
-        "metric": "loss",
-        "per_seed": [loss],
-        "median": loss,
-        "sources": {
-            n: {k: dataclasses.asdict(s) for k, s in by.items()} for n, by in sources.items()
-        },
+        "model": str(options.model or "TF-IDF + linear"),
+        "backend": options.backend,
+        **evaluate(options),
+        "device": device(),
+        "versions": versions(),
+        "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
+        "date": time.strftime("%Y-%m-%d"),
     }
+    write_json(options.output / "results.json", results)
+    print(f"written: {options.output / 'results.json'}")
 
 
-def table(results: dict) -> list[str]:
-    """Markdown: a line a source and predictor."""
-    columns = [field.name for field in dataclasses.fields(Scores)]
-    lines = ["| source | predictor | " + " | ".join(columns) + " |", "|---" * 6 + "|"]
-    for source, by in results["sources"].items():
-        for predictor, values in by.items():
-            cells = [
-                f"{values[c]:,}" if c.endswith("tokens") else f"{values[c]:.4f}" for c in columns
-            ]
-            lines.append(f"| {source} | {predictor} | " + " | ".join(cells) + " |")
-    return lines
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--task", choices=[*TASKS, *OTHERS], metavar="NAME", help="one of --list-tasks")
+    add("--list-tasks", action="store_true")
+    add("--data", nargs="+", type=Path, help="the task's folder; mlm: folders of prepare_data.py")
+    add("--model", help="a run, a checkpoint, a Hugging Face folder or id")
+    add("--backend", choices=BACKENDS, default="jax")
+    add("--tokenizer", help="folder or id (default: the model's; mlm: the one beside the shards)")
+    add("--output", type=Path)
+    of_task = parser.add_argument_group("fine-tuning")
+    add = of_task.add_argument
+    add("--seeds", type=numbers(int), default=[42, 43, 44, 45, 46], help="default: 42,43,44,45,46")
+    add(
+        "--learning-rate",
+        type=numbers(float),
+        help="several, with commas: the best on validation (default: the paper's Table 5)",
+    )
+    add("--epochs", type=int, default=Settings.epochs)
+    add("--batch-size", type=int, default=Settings.batch_size)
+    add("--max-length", type=int, help="tokens (default: all that the model reads)")
+    add("--precision", choices=("bf16", "fp32"), default="", help="default: the device's choice")
+    add("--corrected", action="store_true", help="mend what the paper's reader of the task does")
+    for task in TASKS.values():
+        for name, text in task.options.items():
+            add(f"--{name.replace('_', '-')}", help=f"{task.name}: {text}")
+    of_mlm = parser.add_argument_group("mlm")
+    of_mlm.add_argument("--row-length", type=int, default=1024)
+    of_mlm.add_argument("--max-tokens", type=int, default=1_000_000, help="of each source")
+    of_mlm.add_argument(
+        "--pseudo-perplexity", type=int, default=0, metavar="TOKENS", help="of each source, too"
+    )
+    of_speed = parser.add_argument_group("speed")
+    of_speed.add_argument("--protocol", choices=speed.PROTOCOLS, default="honest")
+    of_speed.add_argument("--documents", type=int, default=speed.DOCUMENTS, help="of each set")
+    of_speed.add_argument("--iterations", type=int, default=10)
+    of_speed.add_argument("--longest", type=int, default=8192, help="leave out longer sets")
+    of_speed.add_argument("--positions", type=int, help="tokens and padding of a batch")
+    options = parser.parse_args(arguments)
+    if not options.list_tasks:
+        needed = {"task", "output", "data", "model"}
+        needed -= {"data"} if options.task == "speed" else set()
+        needed -= {"model"} if options.backend == "text" else set()
+        if missing := sorted(f"--{name}" for name in needed if not getattr(options, name)):
+            parser.error(f"missing {', '.join(missing)}")
+        if options.backend != "jax" and options.task == "mlm":
+            parser.error("mlm scores our models: convert another one first (conversion.convert)")
+        if options.backend == "text" and options.task == "speed":
+            parser.error("--backend text encodes nothing: there is no speed of it")
+    return options
+
+
+def numbers(kind: type) -> Callable[[str], list]:
+    def read_list(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    return read_list
+
+
+def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
+    """All seeds and learning rates of a task."""
+    task = TASKS[options.task]
+    if len(options.data) > 1:
+        raise InputError(f"--task {task.name} reads one folder, not {len(options.data)}")
+    dataset = read_task(task, options)
+    settings = Settings(options.epochs, options.batch_size)
+    facts: dict[str, Any] = {"task": task.name, "data": fingerprint(dataset)}
+    display = Display()
+    if options.backend == "text":
+        rates, found = [0.0], {}
+        counts = statistics(dataset, words_of)
+
+        def one(seed: int, learning_rate: float) -> Run:
+            start = time.perf_counter()
+            predicted = text_baselines.fit_predict(dataset, seed)
+            return Run(seed, learning_rate, [], 0, predicted, time.perf_counter() - start)
+    else:
+        make = load_jax if options.backend == "jax" else load_torch
+        classifier, tokenizer, facts_of_model = make(options, dataset, settings)
+        size = "large" if facts_of_model.pop("width") >= LARGE else "base"
+        rates = options.learning_rate or [task.learning_rates[size]]
+        facts |= facts_of_model | {"max_length": tokenizer.max_length, **settings.__dict__}
+        encoded = {split: tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
+        cut = {split: sum(e.cut for e in of_split) for split, of_split in encoded.items()}
+        if any(cut.values()):
+            display.say(
+                f"cut at {tokenizer.max_length} tokens, the rest unseen: "
+                + ", ".join(f"{n:,} of {len(encoded[s]):,} {s} texts" for s, n in cut.items())
+            )
+        found = {"truncated": cut, "epochs": settings.epochs}
+        counts = statistics(dataset, tokenizer.count_tokens)
+
+        def one(seed: int, learning_rate: float) -> Run:
+            return fine_tune(
+                classifier,
+                dataset,
+                encoded,
+                settings,
+                seed=seed,
+                learning_rate=learning_rate,
+                progress=lambda done, text: display.progress(
+                    done, f"seed {seed}, learning rate {learning_rate:g}, {text}"
+                ),
+            )
+
+    display.say(markdown(dataset, counts))
+    results = sweep(
+        options.output,
+        dataset,
+        facts,
+        one,
+        seeds=options.seeds,
+        learning_rates=rates,
+        say=display.say,
+    )
+    low, high = results["interval"]
+    print(
+        f"{task.name} {results['metric']}: median {results['median']:.4f}, mean "
+        f"{results['mean']:.4f} ± {results['spread']:.4f} over {len(results['seeds'])} seeds, "
+        f"95 % interval over test examples {low:.4f} to {high:.4f}"
+    )
+    described = {
+        "labels": len(dataset.labels),
+        "examples": {split: of.examples for split, of in counts.items()},
+        "mean_tokens": {split: of.mean_tokens for split, of in counts.items()},
+        "notes": list(dataset.notes),
+    }
+    return results | found | {"dataset": described}
+
+
+def read_task(task: Task, options: argparse.Namespace) -> Dataset:
+    arguments = {name: getattr(options, name) for name in task.options if getattr(options, name)}
+    if options.corrected:
+        if not task.quirks:
+            raise InputError(f"--corrected: there is nothing to mend in the reader of {task.name}")
+        arguments["corrected"] = True
+    return task.read(options.data[0], **arguments)
+
+
+def words_of(text: str | tuple[str, ...]) -> int:
+    return len(text.split() if isinstance(text, str) else text)
+
+
+def load_jax(
+    options: argparse.Namespace, dataset: Dataset, settings: Settings
+) -> tuple[Classifier, TaskTokenizer, dict[str, Any]]:
+    """The model to fine-tune, its tokenizer, and what identifies both."""
+    weights: Weights = read(options.model)
+    positions = weights.config.max_position_embeddings
+    folder = options.tokenizer or weights.tokenizer
+    if folder is None:
+        raise InputError(f"{options.model} has no tokenizer; give its folder as --tokenizer")
+    kind = "token" if dataset.kind == "tagging" else "sequence"
+    dtype = compute_dtype(options.precision)
+    classifier = JaxClassifier(
+        weights.config,
+        Head(f"{kind}_classification", dataset.labels, weights.head.pooling),
+        weights.params,
+        kind=dataset.kind,
+        dtype=dtype,
+        batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+    )
+    tokenizer = TaskTokenizer(str(folder), _max_length(options, positions))
+    facts = {"model": fingerprint_of_weights(weights.params), "precision": dtype.name}
+    return classifier, tokenizer, facts | {"width": weights.config.hidden_size}
+
+
+def load_torch(
+    options: argparse.Namespace, dataset: Dataset, settings: Settings
+) -> tuple[Classifier, TaskTokenizer, dict[str, Any]]:
+    """As `load_jax`."""
+    positions = torch_baseline.max_length(options.model)
+    encoder = torch_baseline.load(options.model, "speed")
+    weights = {name: x.numpy() for name, x in encoder.state_dict().items()}
+    classifier = torch_baseline.TorchClassifier(
+        options.model,
+        kind=dataset.kind,
+        labels=dataset.labels,
+        batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+    )
+    tokenizer = TaskTokenizer(options.tokenizer or options.model, _max_length(options, positions))
+    facts = {"model": fingerprint_of_weights(weights), "precision": "float32"}
+    return classifier, tokenizer, facts | {"width": encoder.config.hidden_size}
+
+
+def _max_length(options: argparse.Namespace, positions: int) -> int:
+    if options.max_length and options.max_length > positions:
+        raise InputError(
+            f"--max-length {options.max_length} is more than the {positions} tokens that "
+            f"{options.model} reads"
+        )
+    return options.max_length or positions
+
+
+def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
+    model = conversion.from_pretrained(options.model)
+    results = mlm_by_source.score_sources(
+        options.data,
+        load_tokenizer(options.tokenizer or str(options.data[0] / "tokenizer")),
+        model.config,
+        model.params,
+        model.dtype,
+        row_length=options.row_length,
+        max_tokens=options.max_tokens,
+        pseudo_perplexity_tokens=options.pseudo_perplexity,
+    )
+    print("\n".join(mlm_by_source.table(results)))
+    return results
+
+
+def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
+    encoder: speed.Encoder
+    if options.backend == "jax":
+        model = conversion.from_pretrained(options.model, "encoder", precision=options.precision)
+        encoder = speed.JaxEncoder(model.config, model.params, model.dtype)
+    else:
+        encoder = speed.TorchEncoder(options.model)
+    display, lines = Display(), []
+    for line in speed.measure(
+        encoder,
+        options.protocol,
+        sets=[s for s in speed.SETS if s.longest <= options.longest],
+        documents=options.documents,
+        iterations=options.iterations,
+        positions_at_once=options.positions or speed.POSITIONS_AT_ONCE[jax.default_backend()],
+        progress=display.progress,
+    ):
+        layout = "padded" if line["padded"] else "packed"
+        display.say(
+            f"{line['set']:16} {layout}: {line['nominal_tokens_per_second'] / 1e3:8.2f} kTok/s "
+            f"nominal, {line['tokens_per_second'] / 1e3:8.2f} true"
+        )
+        lines.append(line)
+    return {"protocol": options.protocol, "results": lines}
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, FloatingPointError))

@@ -8,12 +8,13 @@ import json
 import pytest
 
 from bcmb_jax.benchmark import loader
-from bcmb_jax.benchmark.documents import in_batches, lengths_of, packed, padded, random_documents
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import ways_here
+from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from scripts import benchmark
 
 

@@ -11,18 +11,13 @@ import numpy as np
 from flax import nnx
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.documents import (
-    in_batches,
-    lengths_of,
-    packed,
-    padded,
-    random_documents,
-)
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.roofline import matmul_ceiling
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import fastest_peer
+from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.device import target
+from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.modernbert import ModernBert
@@ -52,7 +47,7 @@ def cases(
     """A result for each length and kind of lengths, padded and (variable) packed.
 
     Args:
-      kinds: of `documents.KINDS`.
+      kinds: of `speed.KINDS`.
       documents: how many of each length; 0: as many as make a batch.
       ways: of the PyTorch peer; none: no comparison.
       profile: a folder for a trace of one call more, of which a table is printed.

@@ -1,22 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results as JSON, as a Markdown table and as a plot, with the machine they were measured on."""
 
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from bcmb_jax.device import cpu_multiplies_bf16
-
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "flash_attn")
+from bcmb_jax.machine import device, versions
 
 
 def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
@@ -28,30 +19,6 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
         "versions": versions(),
         "results": list(results),
     }
-
-
-def device() -> dict[str, Any]:
-    devices = jax.devices()
-    facts: dict[str, Any] = {
-        "platform": devices[0].platform,
-        "kind": devices[0].device_kind,
-        "count": len(devices),
-    }
-    if devices[0].platform == "cpu":
-        facts |= {
-            "kind": _cpu_model(),
-            "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-            "multiplies_bf16": cpu_multiplies_bf16(),
-        }
-    return facts
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        if importlib.util.find_spec(package):
-            found[package] = importlib.metadata.version(package.replace("_", "-"))
-    return found
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -112,10 +79,3 @@ def write(report: Mapping[str, Any], output: Path) -> list[Path]:
     table.write_text(markdown(report))
     plot(report, picture)
     return [output, table, picture]
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -15,12 +15,13 @@ import optax
 from flax import nnx
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.documents import packed, padded, random_documents
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.roofline import matmul_ceiling
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import LABELS, fastest_peer
 from bcmb_jax.checkpoint import TrainState
+from bcmb_jax.data.rows import packed, padded
+from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.config import ModelConfig

@@ -102,6 +102,43 @@ def evaluation_rows(
     )
 
 
+def one_at_a_time(
+    shards: Shards, tokenizer: Tokenizer, row_length: int, max_tokens: int
+) -> MaskedBatch:
+    """Rows that mask one token each: every token of a source's first documents (their first
+    `row_length` positions), up to `max_tokens`."""
+    special = tokenizer.special
+    inputs: list[np.ndarray] = []
+    segment_ids, targets, places = [], [], []
+    for document in range(len(shards)):
+        length = min(int(shards.lengths[document]), row_length - SPECIAL_TOKENS)
+        length = min(length, max_tokens - len(inputs))
+        text = np.full(row_length, special.pad, np.int32)
+        text[: length + SPECIAL_TOKENS] = [
+            special.cls,
+            *shards.read(document, 0, length),
+            special.sep,
+        ]
+        for place in range(1, length + 1):
+            row = text.copy()
+            row[place] = special.mask
+            inputs.append(row)
+            segment_ids.append(np.arange(row_length) < length + SPECIAL_TOKENS)
+            targets.append([text[place]])
+            places.append([place])
+        if len(inputs) >= max_tokens:
+            break
+    inside = np.array(segment_ids, np.int32)
+    return MaskedBatch(
+        np.array(inputs, np.int32),
+        inside,
+        np.arange(row_length, dtype=np.int32) * inside,
+        np.array(places, np.int32),
+        np.array(targets, np.int32),
+        np.ones((len(inputs), 1), np.float32),
+    )
+
+
 def mask_document(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """`(inputs, predicted)` of a document `[N]`, from its content alone."""
     digest = hashlib.sha256(np.ascontiguousarray(tokens, "<i4").tobytes()).digest()

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from bcmb_jax.benchmark.documents import lengths_of, padded, random_documents
 from bcmb_jax.benchmark.torch_peer import TorchPeer, make_model
 from bcmb_jax.benchmark.training import MASK_RATE, labels
+from bcmb_jax.data.rows import padded
 from bcmb_jax.data.synthetic import prepare_synthetic
+from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from conversion.mapping import table
 from scripts import benchmark
 from tests.small import CONFIG

@@ -1,29 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is run: documents of given lengths, as padded rows and as packed ones."""
+"""Rows made of whole documents that are at hand: padded, or packed; and batches of rows."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
-
-KINDS = ("fixed", "variable")
-FIRST_TOKEN, LAST_TOKEN = 100, 15_999  # as the paper's benchmark draws them (RECIPE §8)
-
-
-def lengths_of(kind: str, length: int, count: int, seed: int = 42) -> np.ndarray:
-    """`[count]` tokens of each document. Of the `KINDS`, "fixed" is `length`; "variable" is normal
-    around half of it with a standard deviation of an eighth, from 16 to `length` (RECIPE §8)."""
-    if kind == "fixed":
-        return np.full(count, length)
-    drawn = np.random.default_rng(seed).normal(length / 2, length / 8, count)
-    return np.clip(drawn.astype(int), 16, length)
-
-
-def random_documents(lengths: np.ndarray, seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(FIRST_TOKEN, LAST_TOKEN + 1, n).astype(np.int32) for n in lengths]
+from bcmb_jax.data.plan import best_fit_decreasing
 
 
 def padded(documents: Sequence[np.ndarray], row_length: int) -> Batch:
@@ -33,18 +16,14 @@ def padded(documents: Sequence[np.ndarray], row_length: int) -> Batch:
 
 def packed(documents: Sequence[np.ndarray], row_length: int) -> Batch:
     """As few rows of `row_length` as best-fit packing needs."""
-    lengths = np.array([len(document) for document in documents])
-    plan = PackingPlan(
-        [lengths - SPECIAL_TOKENS],
-        weights=[1.0],
-        row_length=row_length,
-        max_document_length=row_length,
-        seed=0,
-    ).epoch(0)
-    return fill_rows(
-        [[documents[piece[1]] for piece in plan.pieces(row)] for row in range(plan.rows)],
-        row_length,
-    )
+    rows = assign(documents, row_length)
+    return fill_rows([[documents[i] for i in row] for row in rows], row_length)
+
+
+def assign(documents: Sequence[np.ndarray], row_length: int) -> list[list[int]]:
+    """The numbers of the documents in each row, best-fit packed, in ascending order."""
+    row_of, rows = best_fit_decreasing(np.array([*map(len, documents)]), row_length)
+    return [np.flatnonzero(row_of == row).tolist() for row in range(rows)]
 
 
 def fill_rows(of_rows: Sequence[Sequence[np.ndarray]], row_length: int) -> Batch:

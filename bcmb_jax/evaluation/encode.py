@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples as token ids and targets, the same for every model and backend."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers
+
+from bcmb_jax.data.hub import snapshot
+from bcmb_jax.data.tokenize import TOKENIZER_FILES
+from bcmb_jax.errors import InputError, reason
+from bcmb_jax.evaluation.examples import Dataset, Example, Kind
+
+IGNORED = -100  # no target here
+
+
+class Encoded(NamedTuple):
+    """An example for a model.
+
+    Attributes:
+      tokens: `[N]` int32, special tokens included.
+      targets: single_label: `[]` int32; multi_label: `[labels]` float32, 0 or 1; tagging: `[N]`
+        int32, the tag at the first token of each word and `IGNORED` elsewhere.
+      starts: tagging: `[words]` int32, where the first token of each word is, -1 for a word that
+        has none (cut off, or nothing to the tokenizer); else empty.
+      cut: the text was longer than the model reads.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    starts: np.ndarray
+    cut: bool
+
+
+class TaskTokenizer:
+    """A fast tokenizer of any encoder, with its own special tokens around every text.
+
+    Fidelity: words are encoded with a space before them, the first too, as upstream asks for with
+    `add_prefix_space=True`; transformers 5.23 ignores that for ModernBERT's own files.
+
+    Args:
+      max_length: tokens that the model reads, special tokens included; longer texts are cut.
+
+    Raises:
+      InputError: there is no tokenizer.
+    """
+
+    def __init__(self, path_or_id: str, max_length: int):
+        self.max_length = max_length
+        self._backend = _with_prefix_space(_load(path_or_id))
+        self._backend.no_padding()
+        self._backend.enable_truncation(max_length)
+        # As in pretraining: a "[MASK]" written in a note stays text.
+        self._backend.encode_special_tokens = True
+
+    def encode(self, dataset: Dataset, examples: Sequence[Example]) -> list[Encoded]:
+        words = dataset.kind == "tagging"
+        texts: list[Any] = [list(e.text) if words else e.text for e in examples]
+        encodings = self._backend.encode_batch(texts, is_pretokenized=words)
+        classes = len(dataset.labels)
+        return [
+            _encoded(dataset.kind, classes, *pair) for pair in zip(encodings, examples, strict=True)
+        ]
+
+    def count_tokens(self, text: str | Sequence[str]) -> int:
+        """Of a text or of the words of a sentence, without special tokens, nothing cut."""
+        words = not isinstance(text, str)
+        first: Any = list(text) if words else text
+        encoding = self._backend.encode(first, is_pretokenized=words, add_special_tokens=False)
+        return sum(len(piece.ids) for piece in (encoding, *encoding.overflowing))
+
+
+def _encoded(kind: Kind, classes: int, encoding: tokenizers.Encoding, example: Example) -> Encoded:
+    tokens = np.array(encoding.ids, np.int32)
+    starts = np.full(len(example.text) if kind == "tagging" else 0, -1, np.int32)
+    targets: np.ndarray
+    if kind == "single_label":
+        targets = np.array(example.labels[0], np.int32)
+    elif kind == "multi_label":
+        targets = np.zeros(classes, np.float32)
+        targets[list(example.labels)] = 1
+    else:
+        targets = np.full(len(tokens), IGNORED, np.int32)
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None and starts[word] < 0:
+                starts[word] = place
+                targets[place] = example.labels[word]
+    return Encoded(tokens, targets, starts, bool(encoding.overflowing))
+
+
+def _load(path_or_id: str) -> tokenizers.Tokenizer:
+    path = Path(path_or_id).expanduser()
+    directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", TOKENIZER_FILES)
+    file = directory / "tokenizer.json"
+    try:
+        if file.is_file():
+            return tokenizers.Tokenizer.from_file(str(file))
+        import transformers  # makes a fast tokenizer of vocab.txt, or of vocab.json and merges.txt
+
+        slow_or_fast: Any = transformers.AutoTokenizer.from_pretrained(str(directory))
+        return slow_or_fast.backend_tokenizer
+    except Exception as error:  # both libraries raise whatever they meet
+        raise InputError(
+            f"no fast tokenizer can be made of {directory}: {reason(error)}"
+        ) from error
+
+
+def _with_prefix_space(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The same with a space before a text, where the tokenizer works on bytes."""
+    said = json.loads(backend.to_str())
+    steps = said["pre_tokenizer"] or {}
+    for step in steps.get("pretokenizers", [steps]):
+        if step.get("type") == "ByteLevel":
+            step["add_prefix_space"] = True
+    return tokenizers.Tokenizer.from_str(json.dumps(said))

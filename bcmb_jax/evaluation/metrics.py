@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of predictions, equal to scikit-learn's and seqeval's, and how sure they are.
+
+Everything is a function of counts by example and class. A bootstrap over examples is then a product
+of two matrices: how often each example was drawn, and its counts.
+
+Shapes: `E` examples, `K` classes (labels; of tagging, entity types), `3` counts: true positives,
+predicted, true.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.scheme import IOB2, Tokens
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.examples import Kind
+
+METRIC: dict[Kind, str] = {
+    "single_label": "weighted_f1",
+    "multi_label": "weighted_f1",
+    "tagging": "f1",
+}
+SAMPLES_AT_ONCE = 50
+Labels = Sequence[Sequence[int]]
+"""Label indices of every example, as in `Example.labels`."""
+
+
+def classes(kind: Kind, labels: Sequence[str]) -> tuple[str, ...]:
+    """What is counted: the labels, or the entity types of BIO tags in alphabetical order (`_`: of
+    bare `B` and `I`).
+
+    Raises:
+      InputError: a tag is not BIO.
+    """
+    if kind != "tagging":
+        return tuple(labels)
+    for tag in labels:
+        if tag not in ("B", "I", "O") and not tag.startswith(("B-", "I-")):
+            raise InputError(f"{tag!r} is not a BIO tag: it must be O, or begin with B- or I-")
+    return tuple(sorted({type_ for tag in labels for type_, _, _ in get_entities([tag])}))
+
+
+def counts(
+    kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels, *, strict: bool = False
+) -> np.ndarray:
+    """`[E, K, 3]` int64: true positives, predicted, true.
+
+    Args:
+      strict: of tagging: entities begin with `B-` (seqeval's mode="strict" with IOB2). By default
+        also with an `I-` that continues nothing, as in CoNLL's own script, seqeval's default and
+        the paper.
+
+    Raises:
+      ValueError: truth and predictions are not of the same examples, or there are none.
+    """
+    _check(kind, truth, predicted)
+    names = classes(kind, labels)
+    if kind != "tagging":
+        there = np.zeros((2, len(truth), len(names)), np.int64)
+        for side, of_side in zip(there, (truth, predicted), strict=True):
+            rows = np.repeat(np.arange(len(of_side)), [len(x) for x in of_side])
+            side[rows, [label for x in of_side for label in x]] = 1
+        return np.stack([there[0] & there[1], there[1], there[0]], axis=-1)
+    find = _strict_entities if strict else get_entities
+    found = np.zeros((len(truth), len(names), 3), np.int64)
+    index = {name: k for k, name in enumerate(names)}
+    for row, *both in zip(found, truth, predicted, strict=True):
+        true, ours = (set(find([labels[i] for i in tags])) for tags in both)
+        for column, entities in enumerate((true & ours, ours, true)):
+            for type_, _, _ in entities:
+                row[index[type_], column] += 1
+    return found
+
+
+def scores(kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels) -> dict[str, float]:
+    """All scores of a kind, between 0 and 1; nothing divided by nothing is 0.
+
+    single_label: accuracy, weighted_f1, micro_f1, macro_f1 (over the classes that occur).
+    multi_label: weighted_f1, micro_f1, macro_f1 (over all classes), exact_match.
+    tagging: f1, precision, recall over entities of all types, strict_f1.
+    """
+    by_example = counts(kind, labels, truth, predicted)
+    total = by_example.sum(0)
+    true_positives, positives, true = total.sum(0)
+    if kind == "tagging":
+        strict = counts(kind, labels, truth, predicted, strict=True).sum((0, 1))
+        return {
+            "f1": float(_f1(total.sum(0))),
+            "precision": float(_divide(true_positives, positives)),
+            "recall": float(_divide(true_positives, true)),
+            "strict_f1": float(_f1(strict)),
+        }
+    occurring = total[:, 1:].any(1) if kind == "single_label" else np.ones(len(total), bool)
+    found = {
+        "weighted_f1": float(_weighted_f1(total)),
+        "micro_f1": float(_f1(total.sum(0))),
+        "macro_f1": float(_f1(total[occurring]).mean()),
+    }
+    if kind == "single_label":
+        return {"accuracy": float(_divide(true_positives, true))} | found
+    right = (by_example == by_example[..., :1]).all((1, 2))
+    return found | {"exact_match": float(right.mean())}
+
+
+def by_class(
+    kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels
+) -> list[dict[str, Any]]:
+    """A row a class: its name, precision, recall, f1, and how often it is true (support)."""
+    total = counts(kind, labels, truth, predicted).sum(0)
+    return [
+        {
+            "class": name,
+            "precision": float(_divide(row[0], row[1])),
+            "recall": float(_divide(row[0], row[2])),
+            "f1": float(_f1(row)),
+            "support": int(row[2]),
+        }
+        for name, row in zip(classes(kind, labels), total, strict=True)
+    ]
+
+
+def confusion(kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels) -> np.ndarray:
+    """How often what was taken for what, int64.
+
+    `[label, label]`, true then predicted, of examples (single_label) or of words and their tags
+    (tagging); `[label, 2, 2]` of multi_label, absent and present.
+    """
+    if kind == "multi_label":
+        by_example = counts(kind, labels, truth, predicted)
+        both, ours, true = by_example.sum(0).T
+        neither = len(by_example) - ours - true + both
+        return np.stack([neither, ours - both, true - both, both], -1).reshape(-1, 2, 2)
+    _check(kind, truth, predicted)
+    pairs = [np.asarray([i for x in side for i in x], int) for side in (truth, predicted)]
+    flat = np.bincount(pairs[0] * len(labels) + pairs[1], minlength=len(labels) ** 2)
+    return flat.reshape(len(labels), len(labels))
+
+
+def interval(
+    kind: Kind,
+    labels: Sequence[str],
+    truth: Labels,
+    predicted_of_seeds: Sequence[Labels],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap over test examples of the primary metric's mean over seeds.
+
+    It says how the score would vary with other test examples of the same kind, for these trained
+    models; how it varies with training is the spread over seeds.
+    """
+    by_seed = np.stack([counts(kind, labels, truth, x) for x in predicted_of_seeds])
+    seeds, examples, names, _ = by_seed.shape
+    flat = by_seed.transpose(1, 0, 2, 3).reshape(examples, -1).astype(float)
+    random = np.random.default_rng(seed)
+    means = []
+    for first in range(0, samples, SAMPLES_AT_ONCE):
+        drawn = random.integers(0, examples, (min(SAMPLES_AT_ONCE, samples - first), examples))
+        times = np.stack([np.bincount(row, minlength=examples) for row in drawn])
+        sums = (times @ flat).reshape(-1, seeds, names, 3)
+        primary = _f1(sums.sum(-2)) if kind == "tagging" else _weighted_f1(sums)
+        means.append(primary.mean(1))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _f1(total: np.ndarray) -> np.ndarray:
+    """`[..., 3]` → `[...]`."""
+    return _divide(2 * total[..., 0], total[..., 1] + total[..., 2])
+
+
+def _weighted_f1(total: np.ndarray) -> np.ndarray:
+    """`[..., K, 3]` → `[...]`: the mean over classes by how often each is true."""
+    true = total[..., 2]
+    return _divide((_f1(total) * true).sum(-1), true.sum(-1))
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return part / np.maximum(whole, 1)  # of counts: where the whole is 0, so is the part
+
+
+def _strict_entities(tags: Iterable[str]) -> list[tuple[str, int, int]]:
+    entities = Tokens(list(tags), IOB2).entities
+    names = {IOB2(tag).tag: type_ for tag in tags for type_, _, _ in get_entities([tag])}
+    return [(names[x.tag], x.start, x.end) for x in entities]
+
+
+def _check(kind: Kind, truth: Labels, predicted: Labels) -> None:
+    if len(truth) != len(predicted) or not len(truth):
+        raise ValueError(f"{len(truth)} examples and {len(predicted)} predictions")
+    if kind == "multi_label":
+        return
+    for i, (true, ours) in enumerate(zip(truth, predicted, strict=True)):
+        if len(true) != len(ours) or (kind == "single_label" and len(true) != 1):
+            raise ValueError(f"example {i} has {len(true)} labels and {len(ours)} predicted")

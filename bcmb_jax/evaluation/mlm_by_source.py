@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masked-LM scores of a model on prepared corpora, beside what counting alone predicts."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from bcmb_jax.data.shards import Shards, open_shards
+from bcmb_jax.data.tokenize import Tokenizer
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.baselines import Bigram, Unigram
+from bcmb_jax.evaluation.mlm import Evaluator, Scores, evaluation_rows, one_at_a_time
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import ModernBertForMaskedLM
+from bcmb_jax.model.parameters import Parameters, split
+from bcmb_jax.sharding import make_mesh
+
+
+def score_sources(
+    folders: Sequence[Path],
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    params: Parameters,
+    dtype: jnp.dtype,
+    *,
+    row_length: int,
+    max_tokens: int,
+    pseudo_perplexity_tokens: int = 0,
+) -> dict[str, Any]:
+    """Of each of `folders` (from prepare_data.py): its validation documents, and the baselines
+    counted on its training documents. The metric is the mean loss over the sources.
+
+    Args:
+      max_tokens: of each source.
+      pseudo_perplexity_tokens: so many tokens of each source are also masked one at a time, and
+        the exponential of their mean loss given (Salazar et al., 2020); a row for each.
+
+    Raises:
+      InputError: shards of another tokenizer or a larger vocabulary.
+    """
+    train = [_checked(open_shards(folder / "train"), tokenizer, config) for folder in folders]
+    validation = {s.name: s for s in (open_shards(folder / "validation") for folder in folders)}
+    rows = {
+        name: evaluation_rows(
+            shards,
+            tokenizer,
+            row_length=row_length,
+            max_document_length=row_length,
+            max_tokens=max_tokens,
+        )
+        for name, shards in validation.items()
+    }
+
+    def make() -> ModernBertForMaskedLM:
+        return ModernBertForMaskedLM(config, dtype=dtype, rngs=nnx.Rngs(0))
+
+    mesh, graph = make_mesh(-1, 1, 1), split(make)[0]
+    with jax.set_mesh(mesh):
+        scores = Evaluator(graph, rows, mesh)(params)
+        alone = {}
+        if pseudo_perplexity_tokens:
+            single = {
+                name: one_at_a_time(shards, tokenizer, row_length, pseudo_perplexity_tokens)
+                for name, shards in validation.items()
+            }
+            alone = Evaluator(graph, single, mesh)(params)
+    unigram = Unigram(train, config.vocab_size)
+    bigram = Bigram(train, unigram)
+    sources = {
+        name: {"model": scores[name], "unigram": unigram.score(x), "bigram": bigram.score(x)}
+        for name, x in rows.items()
+    }
+    loss = sum(by["model"].loss for by in sources.values()) / len(sources)
+    return {
+        "metric": "loss",
+        "per_seed": [loss],
+        "median": loss,
+        "sources": {
+            n: {k: dataclasses.asdict(s) for k, s in by.items()} for n, by in sources.items()
+        },
+        "pseudo_perplexity": {name: math.exp(x.loss) for name, x in alone.items()},
+    }
+
+
+def table(results: Mapping[str, Any]) -> list[str]:
+    """Markdown: a line a source and predictor."""
+    columns = [field.name for field in dataclasses.fields(Scores)]
+    lines = ["| source | predictor | " + " | ".join(columns) + " |", "|---" * 6 + "|"]
+    for source, by in results["sources"].items():
+        for predictor, values in by.items():
+            cells = [
+                f"{values[c]:,}" if c.endswith("tokens") else f"{values[c]:.4f}" for c in columns
+            ]
+            lines.append(f"| {source} | {predictor} | " + " | ".join(cells) + " |")
+    lines += [
+        f"{source}: pseudo-perplexity {value:.2f}"
+        for source, value in results["pseudo_perplexity"].items()
+    ]
+    return lines
+
+
+def _checked(shards: Shards, tokenizer: Tokenizer, config: ModelConfig) -> Shards:
+    if shards.tokenizer_fingerprint != tokenizer.fingerprint:
+        raise InputError(
+            f"{shards.directory} was not made with the tokenizer {tokenizer.directory}"
+        )
+    if shards.vocab_size > config.vocab_size:
+        raise InputError(
+            f"{shards.directory} has a vocabulary of {shards.vocab_size:,}, the model "
+            f"only {config.vocab_size:,}"
+        )
+    return shards

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the `results.json` that scripts/evaluate.py writes: of a fine-tuned model on a task, of
+`speed`, or of `mlm`."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from bcmb_jax.errors import InputError, reason
+
+TEXT = "TF-IDF + linear"
+
+# What is in a file. A list: any number of its one entry; a key that is the type str: any name.
+_MLM_SCORES = {
+    "loss": float,
+    "masked_accuracy": float,
+    "top5_accuracy": float,
+    "predicted_tokens": int,
+}
+_SPEED = {
+    "set": str,
+    "length": int,
+    "documents": int,
+    "nominal_tokens_per_second": float,
+    "tokens_per_second": float,
+    "padded": bool,
+}
+FORMS: dict[str, dict] = {
+    "mlm": {
+        "model": str,
+        "backend": str,
+        "sources": {str: {str: _MLM_SCORES}},
+        "pseudo_perplexity": {str: float},
+    },
+    "speed": {
+        "model": str,
+        "backend": str,
+        "protocol": str,
+        "device": {"kind": str, "count": int},
+        "results": [_SPEED],
+    },
+}
+FINE_TUNED = {
+    "model": str,
+    "backend": str,
+    "kind": str,
+    "metric": str,
+    "seeds": [int],
+    "per_seed": [float],
+    "median": float,
+    "mean": float,
+    "spread": float,
+    "interval": [float],
+    "scores": [{str: float}],
+    "dataset": {
+        "examples": {str: int},
+        "labels": int,
+        "mean_tokens": {str: float},
+        "notes": [str],
+    },
+}
+MAY_BE_NULL = {
+    "learning_rate": float,
+    "grid": {str: float},
+    "epochs": int,
+    "curves": [[{"epoch": int, "train_loss": float, "validation": float}]],
+    "truncated": {str: int},
+    "confusion": {"labels": [str], "counts": [list]},
+}
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A `results.json`, checked.
+
+    Attributes:
+      label: the model's name in tables, with that of the backend where it is not JAX.
+      values: what the file holds; of a fine-tuned model, with every key of `MAY_BE_NULL`.
+    """
+
+    path: Path
+    task: str
+    label: str
+    values: Mapping[str, Any]
+
+
+def read_results(paths: Sequence[Path], names: Mapping[str, str]) -> list[Result]:
+    """The results of files and of whole folders, in order of the arguments and then of their paths.
+
+    Args:
+      names: a model as its results name it → its label. Without: the shortest end of its path that
+        tells it from the others.
+
+    Raises:
+      InputError: there are none; a file is malformed, or lacks something; two are of one task,
+        model and backend; a name is of no model.
+    """
+    files = {file.resolve(): file for path in paths for file in _files(path)}
+    if not files:
+        raise InputError(
+            f"no results.json in {', '.join(map(str, paths))}: scripts/evaluate.py writes them"
+        )
+    read = [(file, _read(file)) for file in files.values()]
+    labels = _labels([x["model"] for _, x in read if x["backend"] != "text"], names)
+    results = []
+    for file, values in read:
+        backend = values["backend"]
+        label = TEXT if backend == "text" else labels[_normal(values["model"])]
+        label += f" ({backend})" * (backend not in ("jax", "text"))
+        results.append(Result(file, values["task"], label, values))
+    first: dict[tuple, Path] = {}
+    for x in results:
+        setting = (x.values["protocol"], machine(x)) if x.task == "speed" else ()
+        other = first.setdefault((x.task, x.label, *setting), x.path)
+        if other is not x.path:
+            raise InputError(
+                f"{other} and {x.path} are both of {x.task} and {x.label}: give one of them, or "
+                "tell their models apart with --names"
+            )
+    return results
+
+
+def machine(result: Result) -> str:
+    """Where a speed was measured, in words."""
+    device = result.values["device"]
+    cores = f", {device['cores']} cores" if "cores" in device else ""
+    return f"{device['count']} x {device['kind']}{cores}"
+
+
+def _files(path: Path) -> Iterable[Path]:
+    if path.is_dir():
+        return sorted(path.rglob("results.json"))
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    return [path]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        where = f"{file}, line {error.lineno}, column {error.colno}"
+        raise InputError(f"{where}: not JSON: {error.msg}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: {reason(error)}") from None
+    task = values.get("task") if isinstance(values, dict) else None
+    # It becomes part of file names.
+    if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task, re.ASCII):
+        raise InputError(f"{file}: its task is {task!r:.60}, not a name of letters, digits, _ . -")
+    if task == "mlm":
+        values = {"backend": "jax", "pseudo_perplexity": {}} | values
+    _check(file, "the file", values, FORMS.get(task, FINE_TUNED))
+    if task not in FORMS:
+        values = dict.fromkeys(MAY_BE_NULL) | values
+        for key, form in MAY_BE_NULL.items():
+            if values[key] is not None:
+                _check(file, key, values[key], form)
+        _check_scores(file, values)
+    return values
+
+
+def _check(file: Path, name: str, value: Any, form: Any) -> None:
+    """That a value is of a form (see `FORMS`)."""
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            raise InputError(f"{file}: {name} is {value!r:.60}, not an object")
+        for key, inner in form.items():
+            if key is not str and key not in value:
+                raise InputError(f"{file}: {name} has no {key!r}")
+            for each in value if key is str else (key,):
+                _check(file, each if name == "the file" else f"{name}.{each}", value[each], inner)
+    elif isinstance(form, list):
+        if not isinstance(value, list):
+            raise InputError(f"{file}: {name} is {value!r:.60}, not a list")
+        for i, each in enumerate(value):
+            _check(file, f"{name}[{i}]", each, form[0])
+    else:
+        allowed = (int, float) if form is float else form
+        if not isinstance(value, allowed) or (isinstance(value, bool) and form is not bool):
+            kind = _KINDS.get(form, f"a {form.__name__}")
+            raise InputError(f"{file}: {name} is {value!r:.60}, not {kind}")
+
+
+def _check_scores(file: Path, values: Mapping[str, Any]) -> None:
+    """Scores are between 0 and 1, and one a seed; a confusion is square."""
+    seeds, per_seed = values["seeds"], values["per_seed"]
+    if not seeds or len(per_seed) != len(seeds):
+        raise InputError(f"{file} has {len(per_seed)} scores of {len(seeds)} seeds")
+    if len(values["interval"]) != 2:
+        raise InputError(f"{file}: interval has {len(values['interval'])} ends, not 2")
+    named = {key: values[key] for key in ("median", "mean")}
+    for key in ("per_seed", "interval"):
+        named |= {f"{key}[{i}]": x for i, x in enumerate(values[key])}
+    for key, x in named.items():
+        if not (math.isfinite(x) and 0 <= x <= 1):
+            raise InputError(f"{file}: {key} is {x}, not between 0 and 1")
+    if values["kind"] == "single_label" and values["confusion"]:
+        labels, counts = values["confusion"]["labels"], values["confusion"]["counts"]
+        _check(file, "confusion.counts", counts, [[int]])
+        if {len(labels)} != {len(counts), *map(len, counts)}:
+            raise InputError(f"{file}: confusion.counts is not {len(labels)} by {len(labels)}")
+
+
+def _labels(models: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """A label of each model: the given one, or as few last parts of its path as tell it from the
+    others."""
+    normal = list(dict.fromkeys(map(_normal, models)))
+    given = {_normal(model): label for model, label in names.items()}
+    for model in given:
+        if model not in normal:
+            raise InputError(f"--names {model}: no result is of it, but of {', '.join(normal)}")
+    parts = {model: PurePath(model).parts for model in normal}
+    labels = {}
+    for model in normal:
+        whole = len(parts[model])
+        others = [parts[x] for x in normal if x != model]
+        alone = (n for n in range(1, whole) if all(x[-n:] != parts[model][-n:] for x in others))
+        labels[model] = given.get(model) or "/".join(parts[model][-next(alone, whole) :])
+    return labels
+
+
+def _normal(model: str) -> str:
+    return os.path.normpath(model)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What words alone predict: TF-IDF with logistic regression, and a linear tagger.
+
+Any model that is worth its training should beat them. Every seed gives the same classifier, since
+logistic regression has one optimum; the tagger's differ by the order of its examples.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.metrics import METRIC, scores
+
+INVERSE_PENALTIES = (1.0, 10.0, 100.0)
+PENALTIES = (1e-6, 1e-5, 1e-4)
+EPOCHS = 20
+
+Predict = Callable[[Sequence[Example]], list[tuple[int, ...]]]
+
+
+def fit_predict(dataset: Dataset, seed: int) -> list[tuple[int, ...]]:
+    """Predictions for the test split (as in `Example.labels`), of the penalty that is best on the
+    validation split; of equals, the strongest.
+
+    Raises:
+      InputError: a split is missing or empty, or holds no word.
+    """
+    for split in ("train", "validation", "test"):
+        if not dataset.splits.get(split):
+            raise InputError(f"the split {split} has no examples")
+    validation = dataset.splits["validation"]
+    truth = [example.labels for example in validation]
+    best_score, best = -1.0, None
+    for predict in (_taggers if dataset.kind == "tagging" else _classifiers)(dataset, seed):
+        found = scores(dataset.kind, dataset.labels, truth, predict(validation))
+        if found[METRIC[dataset.kind]] > best_score:
+            best_score, best = found[METRIC[dataset.kind]], predict
+    assert best is not None
+    return best(dataset.splits["test"])
+
+
+def _classifiers(dataset: Dataset, seed: int) -> Iterator[Predict]:
+    """One a penalty; of multi_label, a regression a label."""
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    inputs = _fit(words, [example.text for example in dataset.splits["train"]])
+    labels = [example.labels for example in dataset.splits["train"]]
+    if dataset.kind == "single_label":
+        targets = np.asarray(labels)
+    else:
+        targets = np.zeros((len(labels), len(dataset.labels)), int)
+        for row, present in zip(targets, labels, strict=True):
+            row[list(present)] = 1
+    for inverse_penalty in INVERSE_PENALTIES:
+        predictors = [_regression(inputs, column, inverse_penalty, seed) for column in targets.T]
+
+        def predict(examples: Sequence[Example], predictors=predictors) -> list[tuple[int, ...]]:
+            x = words.transform([example.text for example in examples])
+            found = np.stack([predictor(x) for predictor in predictors], axis=1)
+            if dataset.kind == "single_label":
+                return [(int(label),) for (label,) in found]
+            return [tuple(np.flatnonzero(row).tolist()) for row in found]
+
+        yield predict
+
+
+def _regression(
+    inputs: sparse.spmatrix, targets: np.ndarray, inverse_penalty: float, seed: int
+) -> Callable[[sparse.spmatrix], np.ndarray]:
+    if (targets == targets[0]).all():  # nothing to tell apart
+        return lambda x: np.full(x.shape[0], targets[0])
+    model = LogisticRegression(C=inverse_penalty, max_iter=2000, random_state=seed)
+    return model.fit(inputs, targets).predict
+
+
+def _taggers(dataset: Dataset, seed: int) -> Iterator[Predict]:
+    """A maximum-entropy Markov model: a tag's probability by its word's features and the tag before
+    (in training, the true one), and the most probable tags of a whole text by Viterbi."""
+    train = dataset.splits["train"]
+    # A feature that occurs once says nothing of other texts.
+    vocabulary = CountVectorizer(analyzer=lambda x: x, binary=True, min_df=2, dtype=np.float32)
+    words = _fit(vocabulary, [x for example in train for x in _features(example.text)])
+    tags = np.concatenate([np.asarray(example.labels, int) for example in train])
+    start = len(dataset.labels)
+    before = np.concatenate([np.asarray([start, *x.labels[:-1]], int) for x in train if x.labels])
+    one_hot = sparse.csr_matrix(
+        (np.ones(len(before), np.float32), (np.arange(len(before)), before)), (len(tags), start + 1)
+    )
+    inputs = sparse.hstack([words, one_hot], format="csr")
+    for penalty in reversed(PENALTIES):
+        if (tags == tags[0]).all():
+            yield lambda examples: [(int(tags[0]),) * len(x.text) for x in examples]
+            return
+        model = SGDClassifier(
+            "log_loss", alpha=penalty, max_iter=EPOCHS, tol=None, average=True, random_state=seed
+        ).fit(inputs, tags)
+        weights, bias = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # scikit-learn keeps one row
+            weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+        emit, transit = weights[:, : -(start + 1)], weights[:, -(start + 1) :].T
+
+        def predict(
+            examples: Sequence[Example],
+            emit=emit,
+            bias=bias,
+            known=model.classes_,
+            transit=transit,
+        ) -> list[tuple[int, ...]]:
+            found: list[tuple[int, ...]] = []
+            for example in examples:
+                if not example.text:
+                    found.append(())
+                    continue
+                x = vocabulary.transform(_features(example.text))
+                path = _viterbi(x @ emit.T + bias, transit[known], transit[start])
+                found.append(tuple(known[path].tolist()))
+            return found
+
+        yield predict
+
+
+def _viterbi(emit_NT: np.ndarray, transit_TT: np.ndarray, start_T: np.ndarray) -> np.ndarray:
+    """The most probable tags `[N]`, where the logits of a tag are those of its word plus those of
+    the tag before (`transit_TT[before]`)."""
+    total = _log_probabilities(emit_NT[0] + start_T)
+    best_before = []
+    for emit in emit_NT[1:]:
+        through = total[:, None] + _log_probabilities(emit + transit_TT)
+        best_before.append(through.argmax(0))
+        total = through.max(0)
+    path = [int(total.argmax())]
+    for best in reversed(best_before):
+        path.append(int(best[path[-1]]))
+    return np.asarray(path[::-1])
+
+
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Of one-against-rest regressions, made to sum to 1 over the last axis."""
+    single = -np.logaddexp(0, -logits)
+    return single - np.logaddexp.reduce(single, axis=-1, keepdims=True)
+
+
+def _features(words: str | Sequence[str]) -> list[list[str]]:
+    """A list of strings a word: itself, its form, its beginnings and ends, and its neighbours."""
+    padded = ["<<", "<", *words, ">", ">>"]
+    lower = [word.lower() for word in padded]
+    shape = [_shape(word) for word in padded]
+    found = []
+    for i in range(2, len(padded) - 2):
+        features = [f"word {padded[i]}"]
+        features += [f"lower{j} {lower[i + j]}" for j in (-2, -1, 0, 1, 2)]
+        features += [f"shape{j} {shape[i + j]}" for j in (-1, 0, 1)]
+        features += [f"pair{j} {lower[i + j]} {lower[i + j + 1]}" for j in (-1, 0)]
+        for size in (1, 2, 3, 4):
+            features += [f"begins {lower[i][:size]}", f"ends {lower[i][-size:]}"]
+        found.append(features)
+    return found
+
+
+def _shape(word: str) -> str:
+    """`Phe-24` → `Aa-0`: kinds of characters, runs of one kind as one."""
+    kinds = [
+        "A" if c.isupper() else "a" if c.islower() else "0" if c.isdigit() else c for c in word
+    ]
+    return "".join(c for i, c in enumerate(kinds) if not i or kinds[i - 1] != c)
+
+
+def _fit(vectorizer: CountVectorizer, texts: Sequence) -> sparse.spmatrix:
+    try:
+        return vectorizer.fit_transform(texts)
+    except ValueError as error:  # "empty vocabulary", or none left by min_df
+        raise InputError(f"the training texts have no words to learn from: {error}") from None

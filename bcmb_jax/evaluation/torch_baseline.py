@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The baselines: any encoder of transformers (BERT, RoBERTa, BigBird, Longformer, ModernBERT),
+fine-tuned and scored as ours are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bcmb_jax.errors import InputError, reason
+from bcmb_jax.evaluation.encode import IGNORED, Encoded
+from bcmb_jax.evaluation.examples import Kind
+from bcmb_jax.evaluation.protocol import Predicted
+
+CLASSES = {
+    "single_label": "AutoModelForSequenceClassification",
+    "multi_label": "AutoModelForSequenceClassification",
+    "tagging": "AutoModelForTokenClassification",
+    "speed": "AutoModel",
+}
+
+
+class TorchClassifier:
+    """A model of transformers; a `protocol.Classifier`.
+
+    Dropout is what the model's config says: ModernBERT has none, BERT and its like 0.1, as
+    upstream trains them.
+
+    Args:
+      path_or_id: a folder or a hub id.
+
+    Raises:
+      InputError: PyTorch is missing, or transformers cannot load the model.
+    """
+
+    def __init__(
+        self,
+        path_or_id: str,
+        *,
+        kind: Kind,
+        labels: tuple[str, ...],
+        batch_size: int,
+        weight_decay: float,
+    ):
+        self._source, self._kind, self._labels = path_or_id, kind, labels
+        self._batch_size, self._weight_decay = batch_size, weight_decay
+        self._model: Any = None
+        self._optimizer: Any = None
+
+    def reset(self, seed: int) -> None:
+        torch = import_torch()
+        torch.manual_seed(seed)
+        self._model = load(
+            self._source,
+            self._kind,
+            # Names, for whoever looks into the model.
+            id2label=dict(enumerate(self._labels)),
+            label2id={name: i for i, name in enumerate(self._labels)},
+        )
+        self._model.to(device())
+        self._optimizer = torch.optim.AdamW(
+            _groups(self._model, self._weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8
+        )
+
+    def step(self, examples: Sequence[Encoded], learning_rate: float) -> Any:
+        torch = import_torch()
+        self._model.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss = _loss(self._kind, self._logits(examples), self._targets(examples))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss.detach()
+
+    def predict(self, examples: Sequence[Encoded]) -> Predicted:
+        torch = import_torch()
+        self._model.eval()
+        predicted: Predicted = [()] * len(examples)
+        order = np.argsort([-len(e.tokens) for e in examples], kind="stable")
+        with torch.inference_mode():
+            for first in range(0, len(order), self._batch_size):
+                chosen = order[first : first + self._batch_size]
+                logits = self._logits([examples[i] for i in chosen]).float().cpu().numpy()
+                for i, row in zip(chosen, logits, strict=True):
+                    predicted[i] = self._read(row, examples[i])
+        return predicted
+
+    def snapshot(self) -> dict[str, Any]:
+        return {name: x.detach().cpu().clone() for name, x in self._model.state_dict().items()}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self._model.load_state_dict(snapshot)
+
+    def _logits(self, examples: Sequence[Encoded]) -> Any:
+        documents = [e.tokens for e in examples]
+        ids = _filled(documents, self._model.config.pad_token_id or 0)
+        mask = _filled([np.ones_like(x) for x in documents], 0)
+        return self._model(**on_device({"input_ids": ids, "attention_mask": mask})).logits
+
+    def _targets(self, examples: Sequence[Encoded]) -> Any:
+        torch = import_torch()
+        if self._kind == "tagging":
+            targets = _filled([e.targets for e in examples], IGNORED)
+        else:
+            targets = np.stack([e.targets for e in examples])
+        return torch.from_numpy(targets).to(device())
+
+    def _read(self, logits: np.ndarray, example: Encoded) -> tuple[int, ...]:
+        if self._kind == "multi_label":
+            return tuple(np.flatnonzero(logits > 0).tolist())
+        best = logits.argmax(-1)
+        if self._kind == "single_label":
+            return (int(best),)
+        outside = len(self._labels) - 1
+        return tuple(int(best[s]) if s >= 0 else outside for s in example.starts)
+
+
+def import_torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "--backend torch needs PyTorch: pip install 'bcmb-jax[torch]' (the CPU build will do)"
+        ) from error
+    return torch
+
+
+def device() -> str:
+    return "cuda" if import_torch().cuda.is_available() else "cpu"
+
+
+def load(path_or_id: str, use: str, **config: Any) -> Any:
+    """transformers' model for a use (a key of `CLASSES`), float32.
+
+    Raises:
+      InputError: it cannot be loaded.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, CLASSES[use]).from_pretrained(path_or_id, **config).float()
+    except Exception as error:  # whatever a file may hold or a download do
+        raise InputError(f"transformers cannot load {path_or_id}: {reason(error)}") from error
+
+
+def max_length(path_or_id: str) -> int:
+    """Tokens that a model reads, special tokens included.
+
+    Raises:
+      InputError: it has no config that transformers reads.
+    """
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(path_or_id)
+        positions = int(config.max_position_embeddings)
+    except Exception as error:
+        raise InputError(f"{path_or_id} has no config of an encoder: {reason(error)}") from error
+    # RoBERTa and what is made of it (Longformer) number positions from the padding id + 1 on.
+    shifted = config.model_type in ("roberta", "longformer", "xlm-roberta", "camembert")
+    return positions - (config.pad_token_id + 1) if shifted else positions
+
+
+def on_device(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Integer inputs of a model by name."""
+    torch = import_torch()
+    return {n: torch.from_numpy(x.astype(np.int64)).to(device()) for n, x in arrays.items()}
+
+
+def _filled(rows: Sequence[np.ndarray], value: int) -> np.ndarray:
+    """`[B, L]`, as long as the longest row."""
+    filled = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for row, x in zip(filled, rows, strict=True):
+        row[: len(x)] = x
+    return filled
+
+
+def _loss(kind: Kind, logits: Any, targets: Any) -> Any:
+    functional = import_torch().nn.functional
+    if kind == "multi_label":
+        return functional.binary_cross_entropy_with_logits(logits, targets)
+    return functional.cross_entropy(
+        logits.flatten(0, -2), targets.long().flatten(), ignore_index=IGNORED
+    )
+
+
+def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Upstream's Trainer: no decay on the parameters of layer norms and on biases."""
+    norms = {
+        f"{name}.{kind}"
+        for name, module in model.named_modules()
+        if isinstance(module, import_torch().nn.LayerNorm)
+        for kind, _ in module.named_parameters(recurse=False)
+    }
+    decayed: list[Any] = []
+    free: list[Any] = []
+    for name, parameter in model.named_parameters():
+        (free if name in norms or "bias" in name else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]

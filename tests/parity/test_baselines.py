@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every baseline architecture, from a folder with random weights, through tasks and speed."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra [torch]")
+transformers = pytest.importorskip("transformers")
+
+from bcmb_jax.errors import InputError  # noqa: E402
+from bcmb_jax.evaluation import torch_baseline  # noqa: E402
+from scripts import evaluate  # noqa: E402
+from tests.task_data import clinical_sentences  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "pad_token_id": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "sep_token_id": 1,
+    "cls_token_id": 0,
+}
+SHORT, LONG = {"max_position_embeddings": 512}, {"max_position_embeddings": 4096}
+ARCHITECTURES = {
+    "Bert": SHORT,
+    "Roberta": {"max_position_embeddings": 515},  # and the padding id + 1 before them
+    "BigBird": LONG | {"block_size": 16},
+    "Longformer": {"max_position_embeddings": 4099, "attention_window": 32},
+    "ModernBert": {"max_position_embeddings": 8192},
+}
+READS = {"Bert": 512, "Roberta": 512, "BigBird": 4096, "Longformer": 4096, "ModernBert": 8192}
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def model(request, tmp_path_factory):
+    """`(architecture, folder)`: random weights and a tokenizer of 300 tokens."""
+    from bcmb_jax.data.synthetic import train_tokenizer
+
+    folder = tmp_path_factory.mktemp(request.param) / request.param.lower()
+    texts = ["the patient reports a dry cough and chest pain since last week", "a red rash"]
+    train_tokenizer(texts, 300, folder)
+    config = getattr(transformers, f"{request.param}Config")
+    values = config(**SIZES, **ARCHITECTURES[request.param])
+    getattr(transformers, f"{request.param}Model")(values).save_pretrained(folder)
+    return request.param, folder
+
+
+def results_of(output, *arguments):
+    evaluate.main([*map(str, arguments), "--backend", "torch", "--output", str(output)])
+    return json.loads((output / "results.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["csv", "conll"])
+def test_it_is_fine_tuned_and_scored(model, task, tmp_path):
+    _, folder = model
+    data = clinical_sentences(tmp_path / "data", task, train=64, held_out=16)
+    columns = ["--text-column", "text", "--label-column", "label"] if task == "csv" else []
+    found = results_of(
+        tmp_path / "out",
+        *("--task", task, "--data", data, "--model", folder, *columns),
+        *("--seeds", "1,2", "--epochs", "2", "--learning-rate", "1e-3"),
+    )
+    assert found["backend"] == "torch" and len(found["per_seed"]) == 2
+    curve = found["curves"][0]
+    assert curve[1]["train_loss"] < curve[0]["train_loss"]
+
+
+def test_it_goes_through_the_speed_protocol(model, tmp_path):
+    architecture, folder = model
+    assert torch_baseline.max_length(str(folder)) == READS[architecture]
+    found = results_of(
+        tmp_path,
+        *("--task", "speed", "--model", folder, "--protocol", "published"),
+        *("--documents", "4", "--iterations", "1"),
+    )
+    sets = [line["set"] for line in found["results"]]
+    expected = ["short fixed", "short variable", "medium fixed", "medium variable"]
+    expected += ["long fixed", "long variable"]
+    assert sets == expected[: 2 * sum(READS[architecture] >= n for n in (512, 4096, 8192))]
+    variable = found["results"][1]
+    assert variable["padded"] and variable["documents"] == 4
+    nominal, seconds = variable["nominal_tokens_per_second"], variable["seconds"]
+    assert nominal == pytest.approx(4 * 256 / seconds)
+
+
+def test_norms_and_biases_do_not_decay(model):
+    _, folder = model
+    made = torch_baseline.load(str(folder), "tagging", num_labels=3)
+    decayed, free = torch_baseline._groups(made, 0.1)
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0.0
+    assert all(p.ndim == 1 for p in free["params"])
+    assert all(p.ndim == 2 for p in decayed["params"])
+    assert sum(map(len, (decayed["params"], free["params"]))) == len(list(made.parameters()))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(InputError, match="has no config of an encoder"):
+        torch_baseline.max_length(str(tmp_path))
+    with pytest.raises(InputError, match="transformers cannot load"):
+        torch_baseline.load(str(tmp_path), "tagging")

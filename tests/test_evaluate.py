@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""scripts/evaluate.py from data on disk to results.json, interruptions and bad input included."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
+from bcmb_jax.evaluation.examples import Dataset, Example
+from scripts import evaluate
+from tests.task_data import clinical_sentences
+
+ROOT = Path(__file__).resolve().parents[1]
+FEW = ("--seeds", "1,2", "--epochs", "1", "--learning-rate", "1e-3,3e-3")
+FIELDS = {"task", "model", "backend", "kind", "metric", "seeds", "per_seed", "median", "mean"}
+FIELDS |= {"spread", "interval", "scores", "by_class", "confusion", "learning_rate", "grid"}
+FIELDS |= {"epochs", "curves", "truncated", "dataset", "versions", "command", "seconds", "device"}
+
+
+@pytest.fixture
+def arguments(folder, tmp_path):
+    """A task, its data and a model with random weights."""
+    data = clinical_sentences(tmp_path / "data", "conll", train=40, held_out=10)
+    return ["--task", "conll", "--data", str(data), "--model", str(folder)]
+
+
+def results_of(output):
+    return json.loads((output / "results.json").read_text())
+
+
+def test_a_task_from_files_to_results(arguments, tmp_path, capsys):
+    evaluate.main([*arguments, *FEW, "--output", str(tmp_path / "out")])
+    found = results_of(tmp_path / "out")
+    assert found.keys() >= FIELDS
+    assert found["seeds"] == [1, 2] and found["grid"].keys() == {"0.001", "0.003"}
+    assert found["metric"] == "f1" and 0 <= found["median"] <= 1
+    assert sorted(p.name for p in (tmp_path / "out" / "runs").iterdir()) == [
+        f"{rate}-{seed}.json" for rate in ("0.001", "0.003") for seed in (1, 2)
+    ]
+    assert "conll f1: median" in capsys.readouterr().out
+
+
+def test_words_alone_need_no_model(arguments, tmp_path):
+    evaluate.main([*arguments[:4], "--backend", "text", "--output", str(tmp_path / "out")])
+    found = results_of(tmp_path / "out")
+    assert found["backend"] == "text" and len(found["per_seed"]) == 5
+    assert found["median"] > 0.9  # the made-up entities are words
+
+
+def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
+    evaluate.main([*arguments, *FEW, "--output", str(tmp_path / "whole")])
+    output = tmp_path / "cut"
+    command = [sys.executable, "scripts/evaluate.py", *arguments, *FEW, "--output", str(output)]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(output.glob("runs/*.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = {file: file.stat().st_mtime_ns for file in output.glob("runs/*.json")}
+    assert done and not (output / "results.json").exists()
+    evaluate.main([*arguments, *FEW, "--output", str(output)])
+    assert all(file.stat().st_mtime_ns == then for file, then in done.items())
+    cut, whole = results_of(output), results_of(tmp_path / "whole")
+    assert cut["per_seed"] == whole["per_seed"] and cut["grid"] == whole["grid"]
+
+
+def test_results_of_another_setting_are_not_mixed(arguments, tmp_path):
+    output = ("--output", str(tmp_path / "out"))
+    short = ("--seeds", "1", "--learning-rate", "1e-3", *output)
+    evaluate.main([*arguments, "--epochs", "1", *short])
+    with pytest.raises(InputError, match="is of epochs 1, this is 2; choose another --output"):
+        evaluate.main([*arguments, "--epochs", "2", *short])
+
+
+def test_what_is_cut_is_told(arguments, tmp_path, capsys):
+    few = ("--seeds", "1", "--epochs", "1", "--output", str(tmp_path / "out"))
+    evaluate.main([*arguments, *few, "--max-length", "12"])
+    found = results_of(tmp_path / "out")
+    assert 0 < found["truncated"]["train"] <= 40
+    assert f"{found['truncated']['train']} of 40 train texts" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--max-length 9000 is more than the 128 tokens"):
+        evaluate.main([*arguments, *few, "--max-length", "9000"])
+
+
+def test_speed_of_our_encoder(folder, tmp_path):
+    for protocol in ("published", "honest"):
+        output = tmp_path / protocol
+        evaluate.main(
+            ["--task", "speed", "--model", str(folder), "--protocol", protocol]
+            + ["--documents", "3", "--iterations", "2", "--output", str(output)]
+        )
+        assert results_of(output)["protocol"] == protocol
+        assert results_of(output)["results"] == []  # it reads 128 tokens
+
+
+def test_what_is_missing_is_asked_for(capsys):
+    for arguments, message in (
+        ([], "missing --data, --model, --output, --task"),
+        (["--task", "speed", "--model", "m", "--output", "o", "--backend", "text"], "no speed"),
+        (["--task", "mlm", "--backend", "torch", *"--data d --model m --output o".split()], "our"),
+    ):
+        with pytest.raises(SystemExit):
+            evaluate.parse(arguments)
+        assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def tokenizer(tiny_tokenizer):
+    return TaskTokenizer(str(tiny_tokenizer), 10)
+
+
+def test_tags_are_at_the_first_token_of_each_word(tokenizer, tiny_tokenizer):
+    words = ("the", "lung", "of", "extraordinarily", "long", "words", "and", "more", "of", "them")
+    dataset = Dataset("tagging", ("B", "I", "O"), {})
+    (e,) = tokenizer.encode(dataset, [Example("here", words, (2, 0, 2, 0, 1, 1, 2, 2, 2, 2))])
+    assert e.cut and len(e.tokens) == 10
+    fitting = e.starts[e.starts >= 0]
+    assert list(fitting) == sorted(fitting) and fitting[0] == 1 and len(fitting) < 10
+    assert e.targets[fitting].tolist() == [2, 0, 2, 0, 1, 1, 2, 2, 2, 2][: len(fitting)]
+    assert (np.delete(e.targets, fitting) == IGNORED).all()
+    whole = TaskTokenizer(str(tiny_tokenizer), 100).encode(
+        dataset, [Example("h", words, (2,) * 10)]
+    )
+    assert tokenizer.count_tokens(words) == len(whole[0].tokens) - 2 > 10
+
+
+def test_texts_begin_with_a_space_as_words_do(tokenizer):
+    dataset = Dataset("single_label", ("no", "yes"), {})
+    one, other = tokenizer.encode(
+        dataset, [Example("here", "lung", (0,)), Example("here", " lung", (1,))]
+    )
+    tags = Dataset("tagging", ("O",), {})
+    (word,) = tokenizer.encode(tags, [Example("here", ("lung",), (0,))])
+    assert one.tokens.tolist() == other.tokens.tolist() == word.tokens.tolist()
+    assert (one.targets, other.targets) == (0, 1) and not one.cut
+
+
+def test_a_mask_written_in_a_text_stays_text(tokenizer):
+    (e,) = tokenizer.encode(Dataset("multi_label", ("a", "b"), {}), [Example("h", "[MASK]", (1,))])
+    assert len(e.tokens) > 3 and e.targets.tolist() == [0.0, 1.0]
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(InputError, match=f"no fast tokenizer can be made of {tmp_path}"):
+        TaskTokenizer(str(tmp_path), 10)
