@@ -29,7 +29,7 @@ from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.finetune import JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune
-from bcmb_jax.evaluation.statistics import markdown, statistics
+from bcmb_jax.evaluation.statistics import SPECIAL_TOKENS, markdown, statistics
 from bcmb_jax.evaluation.sweep import fingerprint, fingerprint_of_weights, sweep, write_json
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.machine import device, versions
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     }.get(options.task, evaluate_task)
     results = {
         "task": options.task,
-        "model": str(options.model or "TF-IDF + linear"),
+        "model": model_name(options),
         "backend": options.backend,
         **evaluate(options),
         "device": device(),
@@ -68,6 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
     }
     write_json(options.output / "results.json", results)
     print(f"written: {options.output / 'results.json'}")
+
+
+def model_name(options: argparse.Namespace) -> str:
+    if options.backend == "text":
+        return "TF-IDF + linear"
+    return "random weights" if options.random_weights else str(options.model)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -94,6 +100,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=Settings.batch_size)
     add("--max-length", type=int, help="tokens (default: all that the model reads)")
     add("--precision", choices=("bf16", "fp32"), default="", help="default: the device's choice")
+    add("--random-weights", action="store_true", help="the model's sizes alone, drawn by each seed")
     add("--corrected", action="store_true", help="mend what the paper's reader of the task does")
     for task in TASKS.values():
         for name, text in task.options.items():
@@ -119,6 +126,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"missing {', '.join(missing)}")
         if options.backend != "jax" and options.task == "mlm":
             parser.error("mlm scores our models: convert another one first (conversion.convert)")
+        if options.random_weights and options.backend != "jax":
+            parser.error("--random-weights are of our models alone (--backend jax)")
         if options.backend == "text" and options.task == "speed":
             parser.error("--backend text encodes nothing: there is no speed of it")
     return options
@@ -142,7 +151,7 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
     display = Display()
     if options.backend == "text":
         rates, found = [0.0], {}
-        counts = statistics(dataset, words_of)
+        counts, special = statistics(dataset, words_of, special_tokens=0), 0
 
         def one(seed: int, learning_rate: float) -> Run:
             start = time.perf_counter()
@@ -162,7 +171,7 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
                 + ", ".join(f"{n:,} of {len(encoded[s]):,} {s} texts" for s, n in cut.items())
             )
         found = {"truncated": cut, "epochs": settings.epochs}
-        counts = statistics(dataset, tokenizer.count_tokens)
+        counts, special = statistics(dataset, tokenizer.count_tokens), SPECIAL_TOKENS
 
         def one(seed: int, learning_rate: float) -> Run:
             return fine_tune(
@@ -177,7 +186,7 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
                 ),
             )
 
-    display.say(markdown(dataset, counts))
+    display.say(markdown(dataset, counts, special))
     results = sweep(
         options.output,
         dataset,
@@ -226,17 +235,19 @@ def load_jax(
         raise InputError(f"{options.model} has no tokenizer; give its folder as --tokenizer")
     kind = "token" if dataset.kind == "tagging" else "sequence"
     dtype = compute_dtype(options.precision)
+    params = {} if options.random_weights else weights.params
     classifier = JaxClassifier(
         weights.config,
         Head(f"{kind}_classification", dataset.labels, weights.head.pooling),
-        weights.params,
+        params,
         kind=dataset.kind,
         dtype=dtype,
         batch_size=settings.batch_size,
         weight_decay=settings.weight_decay,
     )
     tokenizer = TaskTokenizer(str(folder), _max_length(options, positions))
-    facts = {"model": fingerprint_of_weights(weights.params), "precision": dtype.name}
+    facts: dict[str, Any] = {"model": fingerprint_of_weights(params), "precision": dtype.name}
+    facts["config"] = weights.config.as_dict()
     return classifier, tokenizer, facts | {"width": weights.config.hidden_size}
 
 

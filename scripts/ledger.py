@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bcmb_jax.data.ledger import card, plot, read_ledger, table
+from bcmb_jax.data.ledger import card, make_figure, read_ledger, table
 from bcmb_jax.errors import run
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "corpus.md").write_text(text + "\n")
         (options.output / "README.md").write_text(card(entries, options.title))
-        plot(entries, options.output / "corpus.png")
+        make_figure(entries).savefig(options.output / "corpus.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
 from bcmb_jax.data.ingest import FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import list_files
 from bcmb_jax.data.ingest.groups import ALONE
-from bcmb_jax.data.prepare import ProgressLine, prepare
+from bcmb_jax.data.prepare import prepare
+from bcmb_jax.data.progress import ProgressLine
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError, run
 
@@ -125,7 +126,11 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
         if output.exists() and not arguments.overwrite:
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
-            _prepare(arguments, name, inputs, output)
+            try:
+                _prepare(arguments, name, inputs, output)
+            except InputError as error:
+                kept = "what is done is kept, and the command, run again, goes on with the rest"
+                raise InputError(f"{name}: {error} ({kept})") from error
 
 
 def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output: Path) -> None:
@@ -147,8 +152,8 @@ def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output
     license = arguments.license
     if license is None:
         license = source.licence if source else ""
-    records = read(inputs, name, arguments.text_column, arguments.group_column)
     line = ProgressLine(lambda: records.fraction)
+    records = read(inputs, name, arguments.text_column, arguments.group_column, line)
     try:
         report = prepare(
             records,

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from bcmb_jax.data.ingest import read
 from bcmb_jax.data.ingest.jats import read_jats
 from bcmb_jax.data.ingest.jats_package import read_package
-from bcmb_jax.data.ingest.record import Document
+from bcmb_jax.data.ingest.record import SUPERSEDED, Document
 from bcmb_jax.errors import InputError
-from tests.xml_files import BOMB, SECRET, of, records, write
+from tests.xml_files import BOMB, KEPT, SECRET, of, records, write
 
 FRONT = """<front><article-meta>
 <article-id pub-id-type="pmid">12</article-id><article-id pub-id-type="pmc">34</article-id>
@@ -212,6 +213,42 @@ def test_a_package_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
     files = write(tmp_path, {"a.tar.gz": gzip.compress(content)[:-50]})
     with pytest.raises(InputError, match="a.tar.gz is a damaged or incomplete gzip file"):
         records(files, read_package)
+
+
+def test_the_newest_of_an_article_counts_once(tmp_path: Path) -> None:
+    front = FRONT.replace('"pmc">34', '"pmc">{}')
+
+    def package(*pmcids: int) -> bytes:
+        articles = [(f"PMC{i}.xml", jats("<p>a</p>", front.format(i))) for i in pmcids]
+        return gzip.compress(pack(articles))
+
+    contents: dict[str, str | bytes] = {
+        "oa_comm_xml.PMC000xxxxxx.baseline.2024-12-18.tar.gz": package(1, 1025, 3),
+        "oa_comm_xml.incr.2024-12-18.tar.gz": package(1, 5),
+        "oa_comm_xml.incr.2025-01-03.tar.gz": package(3, 5, 1024),
+        "PMC1024.xml": jats("<p>a</p>", front.format(1024)),
+        "a.xml": jats("<p>a</p>", front=""),
+        "b.xml": jats("<p>a</p>", front=""),
+        "more.jsonl": '{"pmcid": "PMC1", "title": "a", "abstract": "b", "body": "c"}\n',
+    }
+    write(tmp_path, contents)
+    articles = read([tmp_path], "pmc")
+    for _ in range(2):  # a second reading counts anew
+        found = [(r.file.split("_xml.")[-1], getattr(r, "reason", KEPT)) for r in articles]
+        assert found == [
+            ("incr.2025-01-03.tar.gz!PMC3.xml", KEPT),
+            ("incr.2025-01-03.tar.gz!PMC5.xml", KEPT),
+            ("incr.2025-01-03.tar.gz!PMC1024.xml", KEPT),
+            ("incr.2024-12-18.tar.gz!PMC1.xml", KEPT),
+            ("incr.2024-12-18.tar.gz!PMC5.xml", SUPERSEDED),
+            ("PMC000xxxxxx.baseline.2024-12-18.tar.gz!PMC1.xml", SUPERSEDED),
+            ("PMC000xxxxxx.baseline.2024-12-18.tar.gz!PMC1025.xml", KEPT),
+            ("PMC000xxxxxx.baseline.2024-12-18.tar.gz!PMC3.xml", SUPERSEDED),
+            ("PMC1024.xml", SUPERSEDED),
+            ("a.xml", KEPT),
+            ("b.xml", KEPT),
+            ("more.jsonl", SUPERSEDED),
+        ]
 
 
 def test_real_articles_agree_with_the_corpus_made_of_them(shared: Path, tmp_path: Path) -> None:

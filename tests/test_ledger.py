@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from bcmb_jax.data.ingest import SOURCES, read
-from bcmb_jax.data.ledger import BIOMEDICAL_TOKENS, card, plot, read_ledger, table
+from bcmb_jax.data.ledger import (
+    BIOMEDICAL_TOKENS,
+    card,
+    length_table,
+    make_figure,
+    read_ledger,
+    table,
+)
 from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
@@ -79,6 +86,17 @@ def test_one_command_prepares_all_and_then_only_what_is_missing(raw, tiny_tokeni
     ).read_bytes()
 
 
+def test_a_source_that_fails_is_named_and_what_was_done_is_kept(raw, tiny_tokenizer, tmp_path):
+    output = tmp_path / "shards"
+    for file in (raw / "interviews").iterdir():
+        file.write_text(" ")
+    done = prepare_all(raw, tiny_tokenizer, output)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: respiratory-interviews: the input holds no document")
+    assert "run again, goes on with the rest" in done.stderr
+    assert [path.name for path in output.iterdir()] == ["pubmed"]
+
+
 @pytest.mark.parametrize(
     "pairs, message",
     [
@@ -115,15 +133,35 @@ def test_the_table_adds_up_and_stands_beside_the_papers(raw, tiny_tokenizer, tmp
     paper = SOURCES["respiratory-interviews"].paper
     interviews = rows["Simulated Resp. Interviews"]
     assert interviews[:2] == [paper.country, paper.clinical_source]
-    assert interviews[2:4] == ["20", "272"] and interviews[5] == "0.600 M"
+    assert interviews[2:4] == ["20", "272"] and interviews[5] == "0.6 M"
     assert interviews[6:] == ["-252 samples", "1"]  # the empty one was left out
     assert rows["mine"][3] == "" and rows["mine"][2] == "25"
     share = entries[0].tokens / BIOMEDICAL_TOKENS
-    assert rows["**biomedical, 1**"][6] == f"{share:.1%} of the tokens"
+    assert rows["**biomedical, 1**"][6] == f"{share:.3%} of the tokens"
     text = card(entries, "A corpus")
     assert SOURCES["pubmed"].licence in text and "mine: TO BE STATED" in text
-    plot(entries, tmp_path / "corpus.png")
-    assert (tmp_path / "corpus.png").stat().st_size > 10_000
+    left, _ = make_figure(entries).axes
+    sources = [SOURCES["respiratory-interviews"].title, "PubMed"]  # by kind, most tokens on top
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["mine", *sources]
+    assert [len(line.get_xdata()) for line in left.lines] == [2]  # to the paper's, of one source
+    figure = left.get_figure()
+    assert figure.get_suptitle().startswith(f"{sum(x.tokens for x in entries):,} tokens in 74 ")
+
+
+def test_the_card_tells_how_long_documents_are(tiny_tokenizer, tmp_path):
+    # A letter is a token of the tiny tokenizer.
+    lengths = [*range(1, 10), 8192, 20_000]
+    rows = "".join("q" * length + "\n" for length in lengths)
+    (tmp_path / "long.csv").write_text("note\n" + rows)
+    tokenizer = load_tokenizer(str(tiny_tokenizer))
+    records = read([tmp_path / "long.csv"], "csv")
+    prepare(records, tokenizer, tmp_path / "long", source="long", validation_fraction=0)
+    entries = read_ledger([tmp_path / "long"])
+    assert sorted(entries[0].lengths) == lengths
+    share = 20_000 / sum(lengths)
+    expected = f"| long | 6 | 8,192 | 20,000 | {1 / 11:.1%} | {share:.1%} |"
+    assert length_table(entries).splitlines()[2:] == [expected]
+    assert expected in card(entries, "A corpus")
 
 
 def test_the_script_writes_table_card_and_plot(raw, tiny_tokenizer, tmp_path):

@@ -2,10 +2,8 @@
 """From text to shards: complete, split by group, the same bytes every time, all or nothing."""
 
 import gzip
-import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from bcmb_jax.data.ingest import FORMATS, SOURCES, Document, Skipped, read
-from bcmb_jax.data.prepare import ProgressLine, prepare
+from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
@@ -182,66 +180,6 @@ def test_overwrite_spares_folders_that_are_not_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was not written by prepare_data.py"):
         run(tmp_path / "home", overwrite=True)
     assert (tmp_path / "home/thesis.txt").exists()
-
-
-def test_a_killed_run_starts_again_and_counts_nothing_twice(tmp_path: Path) -> None:
-    program = """if True:
-        import itertools, sys
-        from pathlib import Path
-        from tests.test_prepare import make_records, run
-        records = itertools.chain(make_records(), (print(flush=True) or r for r in make_records()))
-        run(Path(sys.argv[1]), itertools.chain(records, iter(input, None)))
-    """
-    output = tmp_path / "out"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(output)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"\n"
-        process.send_signal(signal.SIGKILL)
-    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
-    run(output)
-    run(tmp_path / "fresh")
-    assert contents(output) == contents(tmp_path / "fresh")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "out"]
-
-
-def test_a_run_killed_between_old_and_new_gives_the_old_one_back(tmp_path: Path) -> None:
-    run(tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / ".out.old")
-    with pytest.raises(InputError, match="exists already"):
-        run(tmp_path / "out")
-    assert len(words(tmp_path / "out/train")) > 2000
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    log, terminal = io.StringIO(), Terminal()
-    lines = [ProgressLine(lambda: 0.25, stream) for stream in (log, terminal)]
-    for clock[0], stage, documents in [
-        (110.0, "tokenizing", 100),
-        (131.0, "tokenizing", 310),
-        (132.0, "writing train", 50),
-    ]:
-        for line in lines:
-            line(stage, documents, documents * 10)
-    assert log.getvalue() == (
-        "tokenizing: 310 documents, 3,100 tokens, 10 documents/s, 100 tokens/s, "
-        "25.0% of the input read\n"
-    )
-    assert terminal.getvalue().count("\r\x1b[K") == 3
-    assert terminal.getvalue().endswith(
-        "writing train: 50 documents, 500 tokens, 50 documents/s, 500 tokens/s"
-    )
 
 
 def script(cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -7,12 +7,14 @@ import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bcmb_jax.data.ingest import read
 from bcmb_jax.data.ingest.files import Records
 from bcmb_jax.data.ingest.pubmed import read_pubmed
-from bcmb_jax.data.ingest.pubmed_versions import DELETED, SUPERSEDED, pubmed_reader
-from bcmb_jax.data.ingest.record import Document
+from bcmb_jax.data.ingest.pubmed_versions import DELETED, STAGE, _find_fates, pubmed_reader
+from bcmb_jax.data.ingest.record import SUPERSEDED, Document
 from bcmb_jax.errors import InputError
 from tests.xml_files import BOMB, DOCTYPE, KEPT, SECRET, of, records, write
 
@@ -214,6 +216,55 @@ def test_only_the_latest_version_of_an_article_counts(tmp_path: Path) -> None:
 def test_a_deletion_within_a_file_takes_what_came_before_it(tmp_path: Path) -> None:
     content = article_set(version(1, "old"), deletion(1), version(2, KEPT))
     assert [what for what, *_ in fates(tmp_path, {"a.xml": content})] == [DELETED, KEPT]
+
+
+def test_fates_do_not_depend_on_how_the_articles_are_parted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    parts = [
+        deletion(random.integers(1, 60))
+        if random.random() < 0.2
+        else version(random.integers(1, 60), "a", int(random.integers(1, 3)))
+        for _ in range(400)
+    ]
+    contents = {f"p{i}.xml": article_set(*parts[i::4]) for i in range(4)}
+    found = fates(tmp_path, contents)
+    assert {what for what, *_ in found} == {"a", DELETED, SUPERSEDED}
+    monkeypatch.setattr("bcmb_jax.data.ingest.pubmed_versions._PARTS", 1)
+    assert fates(tmp_path, contents) == found
+
+
+def test_looking_for_versions_is_lean_and_says_how_far_it_is(tmp_path: Path) -> None:
+    count = 1_000_000
+    pmids = np.random.default_rng(0).permutation(count).astype(np.uint32) + 1
+    tracemalloc.start()
+    found = _find_fates(pmids, np.ones(count, np.uint16), {1 << 16 | 1: count})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.sum() == 2 and peak < 10 * count  # bytes; and 6 of the ids themselves
+    files = [f"p{i}.xml" for i in range(2)]
+    write(tmp_path, {file: article_set(*map(article, range(1, 1501))) for file in files})
+    steps = []
+    records = read([tmp_path], "pubmed", progress=lambda *a, **more: steps.append((*a, more)))
+    assert not steps  # nothing is read before it is asked for
+    next(iter(records))
+    assert [step[:2] for step in steps] == [(STAGE, n * 1000) for n in (1, 2, 3)]
+    fractions = [step[2]["fraction"] for step in steps]
+    assert 0.2 < fractions[0] < fractions[1] < fractions[2] == 1
+
+
+def test_pubmed_in_jsonl_counts_line_by_line_beside_xml(tmp_path: Path) -> None:
+    line = '{"pmid": 1, "title": "Title.", "abstract": "%s"}\n'
+    contents: dict[str, str | bytes] = {
+        "a/1.jsonl.gz": gzip.compress((line % KEPT + "{\n" + line % KEPT).encode()),
+        "b/2.xml": article_set(version(2, "old"), version(2, KEPT)),
+    }
+    found = [(what, line) for what, _, line in fates(tmp_path, contents)]
+    kept = [(KEPT, 1), ("broken: not a JSON object", 2), (KEPT, 3)]
+    assert found == [*kept, (SUPERSEDED, 3), (KEPT, 6)]
+    (record, *_) = read([tmp_path / "a"], "pubmed")
+    assert isinstance(record, Document) and record.group == "1"
 
 
 def test_files_that_change_between_the_two_readings_are_an_error(tmp_path: Path) -> None:

@@ -47,6 +47,22 @@ def train(tmp_path: Path) -> Path:
     return tmp_path / "D/train"
 
 
+def test_shuffling_does_not_keep_the_spool_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "_GATHER_TOKENS", 1 << 20)
+    document = np.full(10_000, 7)
+    mapped: list[int] = []
+
+    def look(*_: float) -> None:
+        status = Path("/proc/self/status").read_text()
+        mapped.append(int(re.findall(r"RssFile:\s+(\d+) kB", status)[0]))
+
+    write(tmp_path / "train", (document for _ in range(3000)), progress=look)
+    assert len(mapped) > 20
+    assert max(mapped) - mapped[0] < 10_000  # kB; the spool has 60,000
+
+
 def test_documents_come_back_in_the_seeded_order(train: Path) -> None:
     shards = open_shards(train)
     order = np.random.Generator(np.random.PCG64(SEED)).permutation(len(DOCUMENTS))

@@ -7,13 +7,18 @@ Everything comes from the `index.json` and `lengths.npy` of prepared folders.
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bcmb_jax.data.ingest.sources import SOURCES, Source
+from bcmb_jax.data.ingest.source import Source
+from bcmb_jax.data.ingest.sources import SOURCES
 from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.errors import InputError
+
+if TYPE_CHECKING:  # plots are asked for by few, and take a second to load
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SPLITS = ("train", "validation")
 BIOMEDICAL_TOKENS = 50.7e9
@@ -28,6 +33,16 @@ COLUMNS = (
     "the paper's",
     "difference",
     "left out",
+)
+ROW = 8192
+"""Tokens of a row of training: longer documents are cut."""
+LENGTH_COLUMNS = (
+    "source",
+    "median",
+    "90 % have at most",
+    "longest",
+    f"documents over {ROW:,}",
+    "their tokens",
 )
 
 
@@ -110,7 +125,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     country, clinical, samples, tokens, difference = ("",) * 5
     if paper:
         country, clinical = paper.country, paper.clinical_source
-        samples, tokens = f"{paper.samples:,}", _millions(paper.tokens * 1e6)
+        samples, tokens = f"{paper.samples:,}", f"{paper.tokens:,g} M"
         difference = f"{entry.documents - paper.samples:+,} samples"
     counted = f"{entry.documents:,}", samples, _millions(entry.tokens), tokens
     return entry.title, country, clinical, *counted, difference, f"{entry.left_out:,}"
@@ -123,8 +138,9 @@ def _sum(kind: str, entries: Sequence[Entry]) -> tuple[str, ...]:
     expected = sum(x.tokens for x in papers) * 1e6 or None
     if kind == "biomedical":
         expected = BIOMEDICAL_TOKENS
-    there = f"{tokens / expected:.1%} of the tokens" if expected else ""
-    of_paper = _millions(expected) if expected else ""
+    share = tokens / expected if expected else 0
+    there = f"{share:.{1 if share >= 0.01 else 3}%} of the tokens" if expected else ""
+    of_paper = f"{expected / 1e6:,g} M" if expected else ""
     counts = f"{documents:,}", samples, _millions(tokens), of_paper
     left_out = f"{sum(x.left_out for x in entries):,}"
     return f"**{kind}, {len(entries)}**", "", "", *counts, there, left_out
@@ -133,6 +149,18 @@ def _sum(kind: str, entries: Sequence[Entry]) -> tuple[str, ...]:
 def _millions(tokens: float) -> str:
     """Like the paper's tables, but with a digit more where there are few."""
     return f"{tokens / 1e6:,.{1 if tokens >= 1e7 else 3}f} M"
+
+
+def length_table(entries: Sequence[Entry]) -> str:
+    """Markdown: tokens of a document, by source, and how many are longer than a row of training."""
+    lines: list[tuple[str, ...]] = [LENGTH_COLUMNS, ("---",) + ("---:",) * 5]
+    for entry in entries:
+        median, most = np.percentile(entry.lengths, (50, 90))
+        beyond = entry.lengths > ROW
+        shares = (beyond.mean(), entry.lengths[beyond].sum(dtype=np.int64) / entry.tokens)
+        counts = (f"{length:,.0f}" for length in (median, most, entry.lengths.max()))
+        lines.append((entry.title, *counts, *(f"{share:.1%}" for share in shares)))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def card(entries: Sequence[Entry], title: str) -> str:
@@ -156,6 +184,10 @@ counted on {datetime.date.today().isoformat()} by bcmb_jax.
 
 {table(entries)}
 
+Tokens of a document:
+
+{length_table(entries)}
+
 ![tokens and lengths by source](corpus.png)
 
 ## Licences and data use agreements
@@ -171,39 +203,77 @@ Why these sources, how they were de-identified, who may use the result and for w
 """
 
 
-def plot(entries: Sequence[Entry], path: Path) -> None:
-    """Tokens of every source, and how long its documents are."""
+def make_figure(entries: Sequence[Entry]) -> "Figure":
+    """Tokens of every source beside the paper's, and how long its documents are."""
     from matplotlib.figure import Figure
 
-    shown = sorted(entries, key=lambda entry: entry.tokens)
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
+    shown = sorted(entries, key=lambda entry: (-kinds.index(entry.kind), entry.tokens))
     colours = [f"C{kinds.index(entry.kind)}" for entry in shown]
-    figure = Figure(figsize=(11, 1.4 + 0.4 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(11, 2.2 + 0.36 * len(shown)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    places = range(len(shown))
-    bars = left.barh(places, [entry.tokens for entry in shown], color=colours)
-    left.bar_label(bars, [f" {_millions(entry.tokens)}" for entry in shown], fontsize=8)
-    left.set_yticks(places, [entry.title for entry in shown])
-    left.set_xscale("log")
-    left.margins(x=0.25)
-    left.set_xlabel("tokens")
-    for kind in kinds:
-        left.barh([0], [0], color=f"C{kinds.index(kind)}", label=kind)
-    left.legend(loc="lower right")
-    boxes = right.boxplot(
+    _plot_tokens(left, shown, colours)
+    _plot_lengths(right, shown, colours)
+    left.set_yticks(range(len(shown)), [entry.title for entry in shown])
+    left.set_ylim(-0.7, len(shown) - 0.3)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda tokens, _: _short(tokens))
+        axes.grid(axis="x", alpha=0.3)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    marks = [left.scatter([], [], color=f"C{n}", label=kind) for n, kind in enumerate(kinds)]
+    if any(entry.source and entry.source.paper for entry in entries):
+        marks.append(left.scatter([], [], label="the paper's tokens", **_OF_PAPER))
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    documents, tokens = sum(x.documents for x in entries), sum(x.tokens for x in entries)
+    figure.suptitle(f"{tokens:,} tokens in {documents:,} documents of {len(entries)} sources")
+    return figure
+
+
+_OF_PAPER: dict[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": "black", "s": 30}
+
+
+def _plot_tokens(axes: "Axes", shown: Sequence[Entry], colours: Sequence[str]) -> None:
+    for place, (entry, colour) in enumerate(zip(shown, colours, strict=True)):
+        if entry.source and entry.source.paper:
+            expected = entry.source.paper.tokens * 1e6
+            axes.plot([entry.tokens, expected], [place, place], color=colour, alpha=0.4)
+            axes.scatter([expected], [place], zorder=3, **_OF_PAPER)
+        axes.scatter([entry.tokens], [place], color=colour, s=60, zorder=2)
+        axes.annotate(
+            _short(entry.tokens),
+            (entry.tokens, place),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+    axes.set_xlabel("tokens")
+    axes.margins(x=0.1)
+
+
+def _plot_lengths(axes: "Axes", shown: Sequence[Entry], colours: Sequence[str]) -> None:
+    boxes = axes.boxplot(
         [entry.lengths for entry in shown],
         orientation="horizontal",
-        positions=list(places),
-        widths=0.6,
+        positions=list(range(len(shown))),
+        widths=0.55,
         whis=(1, 99),
         showfliers=False,
         patch_artist=True,
         medianprops={"color": "black"},
     )
     for box, colour in zip(boxes["boxes"], colours, strict=True):
-        box.set_facecolor(colour)
-    right.set_xscale("log")
-    right.axvline(8192, color="grey", linestyle="--", linewidth=1)
-    right.annotate("8,192", (8192, 1), xycoords=("data", "axes fraction"), fontsize=8)
-    right.set_xlabel("tokens of a document: median, quartiles, 1st to 99th percentile")
-    figure.savefig(path, dpi=150)
+        box.set(facecolor=colour, alpha=0.7)
+    axes.axvline(ROW, color="grey", linestyle="--", linewidth=1)
+    axes.annotate(f"{ROW:,}", (ROW, 1), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    axes.set_xlabel("tokens of a document: median, quartiles, 1st to 99th percentile")
+
+
+def _short(tokens: float) -> str:
+    """With its unit, in three digits."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if tokens >= size:
+            return f"{tokens / size:,.3g}{unit}"
+    return f"{tokens:.3g}"

@@ -6,24 +6,24 @@ they were made with, `OUTPUT/report.json` has the counts and the file and line o
 was left out.
 """
 
+import errno
 import hashlib
 import json
 import shutil
-import sys
-import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from bcmb_jax.data.clean import Cleaning
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
+from bcmb_jax.data.progress import Progress, silent
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
@@ -32,13 +32,12 @@ NO_TOKENS = "empty: no tokens"
 NOT_WRAPPED = "broken: tokens that do not go from the tokenizer's [CLS] to its [SEP]"
 SPECIAL_INSIDE = "broken: special tokens between [CLS] and [SEP]"
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BATCH_DOCUMENTS = 1000
-_BATCH_CHARACTERS = 8_000_000  # a batch of full-text articles should not take gigabytes
+_BATCH_CHARACTERS = 4_000_000  # a batch of full-text articles should not take gigabytes
+_AT_ONCE = 2
 
 _Batch = list[Document | TokenDocument]
-
-Progress = Callable[[str, int, int], None]
-"""`progress(stage, documents, tokens)`, called after every batch."""
 
 
 def prepare(
@@ -53,13 +52,14 @@ def prepare(
     options: dict[str, Any] | None = None,
     license: str = "",
     overwrite: bool = False,
-    progress: Progress = lambda stage, documents, tokens: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes the folder `output` and returns its report; the same input gives the same bytes.
 
     A group is in validation or in train by its hash alone; a record without a group is its own.
     `options` are only written down. Raises `InputError` if `output` exists (unless `overwrite`,
-    which replaces it at the very end) or if a split would be empty.
+    which replaces it at the very end), if a split would be empty or the disk is full; whatever
+    it raises, what was there before is still there, and nothing else.
     """
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction} is not in [0, 1)")
@@ -70,12 +70,14 @@ def prepare(
     cleaning = cleaning or Cleaning()
     options = {**(options or {}), **cleaning.options(), "validation_fraction": validation_fraction}
     records = cleaning.apply(records)
+    writers: dict[str, ShardWriter] = {}
     try:
         building.mkdir(parents=True)
         tokenizer.save(building / "tokenizer")
         with ExitStack() as stack:
             splits = ["train", "validation"] if validation_fraction else ["train"]
-            writers = {s: stack.enter_context(ShardWriter(building / s, tokenizer)) for s in splits}
+            for split in splits:
+                writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
             report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
             _check_split_sizes(report, validation_fraction)
             for split, writer in writers.items():
@@ -100,18 +102,32 @@ def prepare(
         if output.exists():
             output.rename(old)
         building.rename(output)
-        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        _clear_leftovers(output, building, old)
+        if error.errno in _DISK_FULL:
+            raise _disk_full(output, sum(w.tokens for w in writers.values())) from error
+        raise
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _clear_leftovers(output, building, old)
     return report
 
 
 def _clear_leftovers(output: Path, building: Path, old: Path) -> None:
-    """Undoes what a killed run left: half an output, or the old one not yet replaced."""
+    """Undoes what a run left: half an output, or the old one whether replaced or not yet."""
     shutil.rmtree(building, ignore_errors=True)
     if old.exists() and not output.exists():
         old.rename(output)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _disk_full(output: Path, tokens: int) -> InputError:
+    free = shutil.disk_usage(next(p for p in output.parents if p.exists())).free / 1e6
+    return InputError(
+        f"disk full: the {free:,.1f} MB free in {output.parent} are too little for {output.name} "
+        f"(there were {tokens:,} tokens when it ended; each takes 2 bytes, or 4 of a vocabulary "
+        "above 65,536, and as much again while they are shuffled): free some or choose another "
+        "--output; what was there before is unchanged"
+    )
 
 
 def _check_replaceable(output: Path, overwrite: bool) -> None:
@@ -212,16 +228,19 @@ def _batches(records: Iterable[Record], skip: Callable[[Skipped], None]) -> Iter
 def _encode_ahead(
     batches: Iterable[_Batch], tokenizer: Tokenizer
 ) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
-    """Tokenizes a batch (without the interpreter lock) while the next is read and the last kept."""
-    pending: tuple[_Batch, Future[list[np.ndarray]]] | None = None
-    with ThreadPoolExecutor(1) as pool:
+    """Tokenizes batches (without the interpreter lock) while the next are read and the last kept.
+
+    Two at once, so that every core has work while the ids of one become an array.
+    """
+    pending: deque[tuple[_Batch, Future[list[np.ndarray]]]] = deque()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         for batch in batches:
-            future = pool.submit(_encode, batch, tokenizer)
-            if pending:
-                yield pending[0], pending[1].result()
-            pending = batch, future
-        if pending:
-            yield pending[0], pending[1].result()
+            pending.append((batch, pool.submit(_encode, batch, tokenizer)))
+            if len(pending) > _AT_ONCE:
+                first, encoded = pending.popleft()
+                yield first, encoded.result()
+        for first, encoded in pending:
+            yield first, encoded.result()
 
 
 def _encode(batch: _Batch, tokenizer: Tokenizer) -> list[np.ndarray]:
@@ -248,39 +267,3 @@ def _check_split_sizes(report: dict[str, Any], fraction: float) -> None:
                 f"validation fraction of {fraction}; change --validation-fraction (0 writes train "
                 "only) or --seed"
             )
-
-
-class ProgressLine:
-    """Says how far it is: a rewritten line on a terminal, else a line every 30 seconds."""
-
-    def __init__(self, fraction: Callable[[], float], stream: TextIO = sys.stderr):
-        self._fraction = fraction
-        self._stream = stream
-        self._interval = 0.2 if stream.isatty() else 30.0
-        self._stage = ""
-        self._called = self._started = self._written = time.monotonic()
-
-    def __call__(self, stage: str, documents: int, tokens: int) -> None:
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._started = stage, self._called
-        self._called = now
-        if now - self._written < self._interval:
-            return
-        self._written = now
-        seconds = max(now - self._started, 1e-3)
-        line = f"{stage}: {documents:,} documents, {tokens:,} tokens"
-        line += f", {documents / seconds:,.0f} documents/s, {tokens / seconds:,.0f} tokens/s"
-        if stage == "tokenizing":
-            line += f", {self._fraction():.1%} of the input read"
-        if self._stream.isatty():
-            self._stream.write(f"\r\x1b[K{line}")
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Leaves the terminal's line clean for what is printed next."""
-        if self._stream.isatty():
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()

@@ -6,9 +6,11 @@ tokens, documents one after another in a seeded shuffled order. `lengths.npy`: i
 document in the file's order. `index.json`: what it is, how it was made, checksums.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 import tempfile
 from array import array
@@ -187,7 +189,7 @@ class ShardWriter:
         options: dict[str, Any],
         license: str = "",
         skipped: dict[str, int] | None = None,
-        progress: Callable[[int, int], None] = lambda documents, tokens: None,
+        progress: Callable[[int, int, float], None] = lambda documents, tokens, fraction: None,
     ) -> dict[str, Any]:
         """Writes the folder, documents in an order drawn from `seed`, and returns its index."""
         if not self._lengths:
@@ -202,7 +204,7 @@ class ShardWriter:
                 file.write(chunk.data)
                 digest.update(chunk.data)
                 documents, tokens = documents + count, tokens + len(chunk)
-                progress(documents, tokens)
+                progress(documents, tokens, tokens / self.tokens)
         directory = self._tokenizer.directory
         index = {
             "about": _ABOUT,
@@ -236,7 +238,7 @@ class ShardWriter:
     def _gather(self, lengths: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Chunks of (documents, tokens) in the shuffled order, read in the spool's order."""
         self._spool.flush()
-        spool = np.asarray(np.memmap(self._spool, dtype=self._dtype, mode="r"))
+        spool, size = self._spool.fileno(), self._dtype.itemsize
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
         ends = np.cumsum(lengths[order], dtype=np.int64)
         done = 0
@@ -248,8 +250,12 @@ class ShardWriter:
             places = ends[done:stop] - lengths[documents] - base
             by_start = np.argsort(starts[documents])
             fields = (places, starts[documents], lengths[documents])
-            for place, start, length in zip(*(f[by_start].tolist() for f in fields), strict=True):
-                chunk[place : place + length] = spool[start : start + length]
+            offsets = ((field[by_start].astype(np.int64) * size).tolist() for field in fields)
+            # Pages of a memory map would stay, and the spool be in memory as a whole in the end.
+            view = chunk.view(np.uint8).data
+            for place, start, length in zip(*offsets, strict=True):
+                if os.preadv(spool, [view[place : place + length]], start) != length:
+                    raise OSError(errno.EIO, "the spool could not be read back")
             yield stop - done, chunk
             done = stop
 

@@ -35,6 +35,11 @@ class Encoded(NamedTuple):
     cut: bool
 
 
+def outside(labels: Sequence[str]) -> int:
+    """The tag of words in no entity, `O`; of labels that are no tags, the first label."""
+    return labels.index("O") if "O" in labels else 0
+
+
 class TaskTokenizer:
     """A fast tokenizer of any encoder, with its own special tokens around every text.
 

@@ -12,32 +12,19 @@ import optax
 from flax import nnx
 from jax import lax
 
-from bcmb_jax.data.rows import assign, fill_rows
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.encode import IGNORED, Encoded
+from bcmb_jax.evaluation.encode import IGNORED, Encoded, outside
 from bcmb_jax.evaluation.examples import Kind
+from bcmb_jax.evaluation.packing import Place, Rows, pack
 from bcmb_jax.evaluation.protocol import Predicted
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, init_parameters, merge, split
 from bcmb_jax.optimizer import decays
 
-LONGEST = 2048
-"""A batch is one row of up to so many tokens, else rows at least as long."""
 TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 65_536, "tpu": 65_536}
-"""Positions that a pass works on at once; larger batches pass in turn, their gradients added."""
-
-
-class Rows(NamedTuple):
-    """Packed examples, `M` passes of `B` rows of `L` tokens with up to `S` examples each."""
-
-    tokens: Any  # [M, B, L], as `Batch` has them
-    segment_ids: Any
-    positions: Any
-    targets: Any
-    """int32, `IGNORED` where there is none: single_label `[M, B, S]`, tagging `[M, B, L]`;
-    multi_label: float32 `[M, B, S, labels]`, negative where there is none."""
+"""Positions that a pass works on at once; of larger batches the passes' gradients are added."""
 
 
 class State(NamedTuple):
@@ -49,8 +36,8 @@ class JaxClassifier:
     """A ModernBERT under a classifier; a `protocol.Classifier`.
 
     Args:
-      params: by checkpoint name. A classifier among them that has these labels' number is kept,
-        else `reset` draws one.
+      params: by checkpoint name; empty: `reset` draws all. A classifier among them that has these
+        labels' number is kept, else `reset` draws one.
       dtype: of the matrix products.
 
     Raises:
@@ -69,7 +56,8 @@ class JaxClassifier:
         weight_decay: float,
     ):
         self._kind, self._labels = kind, len(head.labels)
-        self._segments = batch_size
+        self._outside = outside(head.labels)
+        self._batch_size = batch_size
         self._make = functools.partial(MODELS[head.kind], config, head, dtype=dtype)
         graph, self._shapes = split(lambda: self._make(rngs=nnx.Rngs(0)))
         self._given = _fitting(params, self._shapes)
@@ -78,7 +66,7 @@ class JaxClassifier:
             optax.scale_by_adam(0.9, 0.999, 1e-8),
             optax.add_decayed_weights(weight_decay, decays),
         )
-        logits = functools.partial(_logits, graph, kind, batch_size)
+        logits = functools.partial(_logits, graph, kind)
         self._begin = jax.jit(lambda params: State(params, optimizer.init(params)))
         self._step = jax.jit(functools.partial(_step, logits, kind, optimizer), donate_argnums=0)
         self._predict = jax.jit(lambda params, rows: _predict(logits, kind, params, rows))
@@ -95,22 +83,16 @@ class JaxClassifier:
         self.restore(self._given | new)
 
     def step(self, examples: Sequence[Encoded], learning_rate: float) -> jax.Array:
-        rows, _ = self._pack(examples)
+        passes, _ = self._pack(examples, self._batch_size)
+        rows = jax.tree.map(lambda *x: np.stack(x), *passes)
         count = max(1, sum(_targets_of(self._kind, e) for e in examples))
         self._state, loss = self._step(self._state, rows, float(count), learning_rate)
         return loss
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
-        predicted: Predicted = [()] * len(examples)
-        # Neighbours in length together: rows fill well, and few shapes are compiled.
-        order = np.argsort([-len(e.tokens) for e in examples], kind="stable")
-        for first in range(0, len(order), self._segments):
-            chosen = order[first : first + self._segments]
-            rows, places = self._pack([examples[i] for i in chosen])
-            outputs = np.asarray(self._predict(self._state.params, rows))
-            for i, place in zip(chosen, places, strict=True):
-                predicted[i] = self._read(outputs, place, examples[i])
-        return predicted
+        passes, places = self._pack(examples, None)
+        rows = np.concatenate([self._predict(self._state.params, x) for x in passes])
+        return [self._read(rows[p.row], p, e) for p, e in zip(places, examples, strict=True)]
 
     def snapshot(self) -> dict[str, np.ndarray]:
         # Copies: on a CPU the host's view would be of a buffer that the next step takes.
@@ -120,69 +102,31 @@ class JaxClassifier:
         # Copies for the same reason.
         self._state = self._begin({name: jnp.array(x) for name, x in snapshot.items()})
 
-    def _pack(self, examples: Sequence[Encoded]) -> tuple[Rows, list["Place"]]:
-        """Rows of few different shapes, and where each example lies in them."""
-        lengths = [len(e.tokens) for e in examples]
-        row_length = max(_rounded(max(lengths)), min(_rounded(sum(lengths)), LONGEST))
-        of_rows = assign([e.tokens for e in examples], row_length)
-        at_once = max(1, TOKENS_AT_ONCE[target().platform] // row_length)
-        rows = min(len(of_rows), at_once)
-        passes = -(-len(of_rows) // rows)
-        of_rows += [[] for _ in range(passes * rows - len(of_rows))]
-        batch = fill_rows([[examples[i].tokens for i in row] for row in of_rows], row_length)
-        targets = self._no_targets(len(of_rows), row_length)
-        places = [Place(0, 0, 0)] * len(examples)
-        for r, row in enumerate(of_rows):
-            start = 0
-            for segment, i in enumerate(row):
-                places[i] = Place(r, segment, start)
-                length = lengths[i]
-                inside = slice(start, start + length) if self._kind == "tagging" else segment
-                targets[r, inside] = examples[i].targets
-                start += length
-        arrays = (batch.tokens, batch.segment_ids, batch.positions, targets)
-        return Rows(*(x.reshape(passes, rows, *x.shape[1:]) for x in arrays)), places
+    def _pack(
+        self, examples: Sequence[Encoded], segments: int | None
+    ) -> tuple[list[Rows], list[Place]]:
+        at_once = TOKENS_AT_ONCE[target().platform]
+        kind = self._kind
+        return pack(examples, kind, self._labels, tokens_at_once=at_once, segments=segments)
 
-    def _no_targets(self, rows: int, length: int) -> np.ndarray:
-        if self._kind == "multi_label":
-            return np.full((rows, self._segments, self._labels), -1, np.float32)
-        width = length if self._kind == "tagging" else self._segments
-        return np.full((rows, width), IGNORED, np.int32)
-
-    def _read(self, outputs: np.ndarray, place: "Place", example: Encoded) -> tuple[int, ...]:
-        row = outputs.reshape(-1, *outputs.shape[2:])[place.row]
+    def _read(self, row: np.ndarray, place: Place, example: Encoded) -> tuple[int, ...]:
         if self._kind == "tagging":
             tags = row[place.start : place.start + len(example.tokens)]
-            outside = self._labels - 1
-            return tuple(int(tags[s]) if s >= 0 else outside for s in example.starts)
+            return tuple(int(tags[s]) if s >= 0 else self._outside for s in example.starts)
         if self._kind == "multi_label":
             return tuple(np.flatnonzero(row[place.segment]).tolist())
         return (int(row[place.segment]),)
 
 
-class Place(NamedTuple):
-    """Of an example: its row, its number there, and the position of its first token."""
-
-    row: int
-    segment: int
-    start: int
-
-
 def _fitting(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    fitting = {}
+    fitting: dict[str, np.ndarray] = {}
     for name, wanted in shapes.items():
         found = np.shape(params[name]) if name in params else None
         if found == wanted.shape:
             fitting[name] = np.asarray(params[name], np.float32)
-        elif not name.startswith(("classifier.", "head.")):
+        elif params and not name.startswith(("classifier.", "head.")):
             raise InputError(f"{name} is {found}, and the model's is {wanted.shape}")
     return fitting
-
-
-def _rounded(length: int) -> int:
-    """The next of a few lengths: four between one power of two and the next, from 64 on."""
-    step = max(64, 2 ** (length.bit_length() - 3))
-    return -(-length // step) * step
 
 
 def _targets_of(kind: Kind, example: Encoded) -> int:
@@ -190,11 +134,11 @@ def _targets_of(kind: Kind, example: Encoded) -> int:
     return int((example.targets != IGNORED).sum()) if kind == "tagging" else example.targets.size
 
 
-def _logits(graph: nnx.GraphDef, kind: Kind, segments: int, params: Parameters, rows: Rows):
+def _logits(graph: nnx.GraphDef, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
     """`[B, S, labels]` or (tagging) `[B, L, labels]` of the rows of one pass."""
     model = merge(graph, params)
     arrays = rows.tokens, rows.segment_ids, rows.positions
-    return model(*arrays) if kind == "tagging" else model(*arrays, num_segments=segments)
+    return model(*arrays) if kind == "tagging" else model(*arrays, rows.targets.shape[1])
 
 
 def _step(
@@ -233,10 +177,6 @@ def _summed_loss(kind: Kind, logits: jax.Array, targets: jax.Array) -> jax.Array
 
 
 def _predict(logits: Any, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
-    """The class or tag, `[M, B, S]` or `[M, B, L]`, or which labels hold, `[M, B, S, labels]`."""
-
-    def one_pass(rows: Rows) -> jax.Array:
-        x = logits(params, rows)
-        return x > 0 if kind == "multi_label" else jnp.argmax(x, axis=-1)
-
-    return lax.map(one_pass, rows)
+    """The class or tag, `[B, S]` or `[B, L]`, or which labels hold, `[B, S, labels]`."""
+    x = logits(params, rows)
+    return x > 0 if kind == "multi_label" else jnp.argmax(x, axis=-1)

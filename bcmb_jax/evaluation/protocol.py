@@ -38,7 +38,7 @@ class Classifier(Protocol):
         """One optimizer step; the loss before it, a number once it is asked for (`float`)."""
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
-        """As `Example.labels`. A word without a token is not an entity: the last label, `O`."""
+        """As `Example.labels`. A word without a token is `O`: no entity."""
 
     def snapshot(self) -> Any:
         """The weights, to `restore` later."""

@@ -110,13 +110,11 @@ def _taggers(dataset: Dataset, seed: int) -> Iterator[Predict]:
             known=model.classes_,
             transit=transit,
         ) -> list[tuple[int, ...]]:
+            x = vocabulary.transform([x for example in examples for x in _features(example.text)])
+            ends = np.cumsum([len(example.text) for example in examples])
             found: list[tuple[int, ...]] = []
-            for example in examples:
-                if not example.text:
-                    found.append(())
-                    continue
-                x = vocabulary.transform(_features(example.text))
-                path = _viterbi(x @ emit.T + bias, transit[known], transit[start])
+            for emits in np.split(x @ emit.T + bias, ends[:-1]):
+                path = _viterbi(emits, transit[known], transit[start])
                 found.append(tuple(known[path].tolist()))
             return found
 
@@ -126,6 +124,8 @@ def _taggers(dataset: Dataset, seed: int) -> Iterator[Predict]:
 def _viterbi(emit_NT: np.ndarray, transit_TT: np.ndarray, start_T: np.ndarray) -> np.ndarray:
     """The most probable tags `[N]`, where the logits of a tag are those of its word plus those of
     the tag before (`transit_TT[before]`)."""
+    if not len(emit_NT):
+        return np.zeros(0, int)
     total = _log_probabilities(emit_NT[0] + start_T)
     best_before = []
     for emit in emit_NT[1:]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.errors import InputError, reason
-from bcmb_jax.evaluation.encode import IGNORED, Encoded
+from bcmb_jax.evaluation.encode import IGNORED, Encoded, outside
 from bcmb_jax.evaluation.examples import Kind
 from bcmb_jax.evaluation.protocol import Predicted
 
@@ -113,8 +113,8 @@ class TorchClassifier:
         best = logits.argmax(-1)
         if self._kind == "single_label":
             return (int(best),)
-        outside = len(self._labels) - 1
-        return tuple(int(best[s]) if s >= 0 else outside for s in example.starts)
+        nothing = outside(self._labels)
+        return tuple(int(best[s]) if s >= 0 else nothing for s in example.starts)
 
 
 def import_torch() -> Any:

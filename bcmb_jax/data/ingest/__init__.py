@@ -17,8 +17,10 @@ from bcmb_jax.data.ingest.mds import read_mds
 from bcmb_jax.data.ingest.mds_index import list_indexes
 from bcmb_jax.data.ingest.parquet import read_parquet
 from bcmb_jax.data.ingest.record import Document, Record, Skipped
-from bcmb_jax.data.ingest.sources import SOURCES, Source
+from bcmb_jax.data.ingest.source import Source
+from bcmb_jax.data.ingest.sources import SOURCES
 from bcmb_jax.data.ingest.text import read_text
+from bcmb_jax.data.progress import Progress, silent
 from bcmb_jax.errors import InputError
 
 __all__ = ["FORMATS", "SOURCES", "Document", "Format", "Skipped", "Source", "read"]
@@ -69,12 +71,14 @@ def read(
     format: str,
     text_column: str | None = None,
     group_column: str | None = None,
+    progress: Progress = silent,
 ) -> Records:
     """Iterates over a `Document` or a `Skipped` for every record of files and folders, in order.
 
     `format` is one of `FORMATS` or `SOURCES`. `text_column` may join several ("title,abstract");
     without one, a source has its own, and of a format an only column or an only one with a usual
-    name is taken. Raises `InputError` at once if an input or a column does not exist.
+    name is taken. `progress` is of what is read before the first record, if anything is. Raises
+    `InputError` at once if an input or a column does not exist.
     """
     if format not in {**FORMATS, **SOURCES}:
         raise InputError(
@@ -84,7 +88,7 @@ def read(
     if not known.has_columns and (text_column or group_column):
         raise InputError(f"source {format} has no columns: leave out the text and group column")
     if isinstance(known, Source):
-        records = _read_source(paths, known, text_column, group_column)
+        records = _read_source(paths, known, text_column, group_column, progress)
     else:
         files = known.find(paths, [f"*{suffix}" for suffix in known.suffixes])
         records = Records(files, known.reader, text_column, group_column)
@@ -94,14 +98,18 @@ def read(
 
 
 def _read_source(
-    paths: Sequence[str | Path], source: Source, text_column: str | None, group_column: str | None
+    paths: Sequence[str | Path],
+    source: Source,
+    text_column: str | None,
+    group_column: str | None,
+    progress: Progress,
 ) -> Records:
     group = Group("group", column=group_column) if group_column else source.group
     texts = [path for path in paths if not group.holds(Path(path))]
-    files = list_files(texts, source.files)
+    files = source.find(texts, source.files)
     return Records(
         files,
-        partial(_read_after, cache(partial(source.reader_of, files)))
+        partial(_read_after, cache(partial(source.reader_of, files, progress)))
         if source.reader_of
         else source.reader,
         text_column or source.text_column,

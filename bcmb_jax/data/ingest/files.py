@@ -22,6 +22,9 @@ Reshape = Callable[[dict[str, Any]], dict[str, Any]]
 Regroup = Callable[[Path, str | None], str | None]
 """`regroup(a document's file, its group)` is the group that it shall have."""
 
+Repeats = Callable[[Document], str | None]
+"""`repeats(document)` is why it does not count after those before it; None if it does."""
+
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -29,6 +32,11 @@ def matches(path: Path, patterns: Sequence[str]) -> bool:
     """Whether a path ends as one of the patterns ("notes/*.json") does, case and `.gz` aside."""
     name = PurePosixPath(path.as_posix().lower().removesuffix(".gz"))
     return any(name.match(pattern.lower()) for pattern in patterns)
+
+
+def is_jsonl(name: str) -> bool:
+    """Whether a file of this name holds a JSON object a line."""
+    return matches(Path(name), ("*.jsonl",))
 
 
 def find_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -72,10 +80,24 @@ def open_text(stream: BufferedReader | gzip.GzipFile, newline: str | None) -> IO
     return TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
 
 
+def by_text() -> Repeats:
+    """A text counts only where it comes first."""
+    seen: set[bytes] = set()
+
+    def repeats(document: Document) -> str | None:
+        known = digest(document.text)
+        if known in seen:
+            return REPEATED
+        seen.add(known)
+        return None
+
+    return repeats
+
+
 class Records:
     """The records of many files in order; `fraction` of their bytes have been read.
 
-    `unique` keeps a text only where it comes first.
+    `unique` makes, for every reading, what leaves out documents that count already.
     """
 
     def __init__(
@@ -86,7 +108,7 @@ class Records:
         group_column: str | None,
         *,
         regroup: Regroup | None = None,
-        unique: bool = False,
+        unique: Callable[[], Repeats] | None = None,
     ):
         self._reader = reader
         self._columns = (text_column, group_column)
@@ -114,20 +136,13 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         self._bytes_before = 0
-        seen: set[bytes] = set()
+        repeats = self._unique() if self._unique else lambda document: None
         for (file, name), size in zip(self._files, self._sizes, strict=True):
             for record in self._read(file, name):
-                yield self._once(record, seen) if self._unique else record
+                if isinstance(record, Document) and (reason := repeats(record)):
+                    record = Skipped(record.file, record.line, reason)
+                yield record
             self._bytes_before += size
-
-    def _once(self, record: Record, seen: set[bytes]) -> Record:
-        if not isinstance(record, Document):
-            return record
-        known = digest(record.text)
-        if known in seen:
-            return Skipped(record.file, record.line, REPEATED)
-        seen.add(known)
-        return record
 
     def _read(self, file: Path, name: str) -> Iterator[Record]:
         line = 0

@@ -2,22 +2,29 @@
 """PMC's packages: tar files of many articles, or of one article with its figures.
 
 In https://ftp.ncbi.nlm.nih.gov/pub/pmc/ `oa_bulk/*/xml/*.tar.gz` hold `PMC…xxxxxx/PMC….xml`,
-`oa_package/*/*/PMC….tar.gz` an `.nxml` among pictures.
+`oa_package/*/*/PMC….tar.gz` an `.nxml` among pictures. Bulk packages are a baseline and daily
+increments; what an increment holds again replaces what was before.
 """
 
+import re
 import tarfile
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bcmb_jax.data.ingest.files import Repeats, is_jsonl, list_files
 from bcmb_jax.data.ingest.jats import read_jats
-from bcmb_jax.data.ingest.record import Record, Skipped
+from bcmb_jax.data.ingest.jsonl import read_jsonl
+from bcmb_jax.data.ingest.record import SUPERSEDED, Document, Record, Skipped
 from bcmb_jax.errors import InputError
 
 NOT_A_FILE = "broken: not a plain file"
 
 _SUFFIXES = (".nxml", ".xml")
 _LONGEST_NAME = 200
+_DATED = re.compile(r"\.(baseline|incr)\.([0-9]{4}-[0-9]{2}-[0-9]{2})\.")
+_PMCID = re.compile(r"PMC([0-9]{1,12})")
+_BLOCK = 1024
 
 
 class _Member(tarfile.TarInfo):
@@ -36,10 +43,41 @@ class _Member(tarfile.TarInfo):
 def read_pmc(
     stream: Any, file: str, text_column: str | None, group_column: str | None
 ) -> Iterator[Record]:
-    """Yields the records of a package, or the one of a single article."""
+    """Yields the records of a package, of jsonl, or the one of a single article.
+
+    The keys of jsonl are pmcid, title, abstract and body.
+    """
+    if is_jsonl(file):
+        return read_jsonl(stream, file, "title,abstract,body", "pmcid")
     packed = PurePosixPath(file.lower().removesuffix(".gz")).suffix in (".tar", ".tgz")
     reader = read_package if packed else read_jats
     return reader(stream, file, text_column, group_column)
+
+
+def newest_first(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
+    """The files by the date in their names, increments before a baseline; then those without."""
+
+    def date(file: Path) -> tuple[str, str]:
+        found = _DATED.search(file.name)
+        return (found[2], found[1]) if found else ("", "")
+
+    return sorted(list_files(paths, patterns), key=date, reverse=True)
+
+
+def by_article() -> Repeats:
+    """A PMCID counts only where it comes first, which is its newest text (see `newest_first`)."""
+    seen: dict[int, int] = {}  # a bit for each: there are millions
+
+    def repeats(document: Document) -> str | None:
+        found = _PMCID.fullmatch(document.group or "")
+        if not found:
+            return None
+        block, place = divmod(int(found[1]), _BLOCK)
+        known = seen.get(block, 0)
+        seen[block] = known | 1 << place
+        return SUPERSEDED if known & 1 << place else None
+
+    return repeats
 
 
 def read_package(

@@ -63,10 +63,10 @@ def read_citations(stream: Any, file: str) -> Iterator[tuple[int, Element]]:
 
 
 def read_pmid(pmid: Element | None) -> tuple[int, int]:
-    """PMID and Version; PMID 0 if it is no number."""
+    """PMID and Version; PMID 0 if it is no number. PMIDs have 8 digits at most, says NLM."""
     number = (pmid.text or "").strip() if pmid is not None else ""
     version = pmid.get("Version", "1") if pmid is not None else ""
-    if not re.fullmatch(r"[0-9]{1,12}", number):
+    if not re.fullmatch(r"[0-9]{1,9}", number):
         return 0, 0
     return int(number), int(version) if re.fullmatch(r"[0-9]{1,4}", version) else 1
 

@@ -17,6 +17,7 @@ BROKEN_QUOTES = "broken: misplaced quote"
 BROKEN_TYPE = "broken: text is not a string"
 BROKEN_UNICODE = "broken: not valid Unicode"
 REPEATED = "repeats an earlier text"
+SUPERSEDED = "superseded by a later version"
 NO_TEXT_COLUMN = "broken: no text column"
 
 _LONGEST_NAME = 60

@@ -7,55 +7,20 @@ repository, and their `about` says so. `unique` is set where the paper's count i
 texts: seen in ADE and NegEx, elsewhere inferred from its being less than what is distributed.
 """
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 from bcmb_jax.data.ingest.ade import read_ade
 from bcmb_jax.data.ingest.by_name import read_by_name
 from bcmb_jax.data.ingest.delimited import read_delimited
-from bcmb_jax.data.ingest.files import Reader
-from bcmb_jax.data.ingest.groups import ALONE, Group, GroupTable
-from bcmb_jax.data.ingest.jats_package import read_pmc
+from bcmb_jax.data.ingest.files import by_text
+from bcmb_jax.data.ingest.groups import Group, GroupTable
+from bcmb_jax.data.ingest.jats_package import by_article, newest_first, read_pmc
 from bcmb_jax.data.ingest.json_object import read_json_object
 from bcmb_jax.data.ingest.pubmed import read_pubmed
 from bcmb_jax.data.ingest.pubmed_versions import pubmed_reader
 from bcmb_jax.data.ingest.questions import read_questions
+from bcmb_jax.data.ingest.source import Paper, Source
 from bcmb_jax.data.ingest.text import read_text
-
-
-class Paper(NamedTuple):
-    """A row of the paper's Table 1; tokens in millions."""
-
-    country: str
-    clinical_source: str
-    clinical_context: str
-    samples: int
-    tokens: float
-
-
-class Source(NamedTuple):
-    """One dataset: its name in the paper, its files, how they are read, and what may be done."""
-
-    title: str
-    paper: Paper | None  # where Table 1 has no row of its own
-    files: tuple[str, ...]  # how their paths end; each may be gzipped
-    reader: Reader
-    licence: str  # or the data use agreement
-    url: str
-    about: str
-    text_column: str | None = None
-    group: Group = ALONE
-    unique: bool = False  # a text is kept only where it comes first
-    kind: str = "clinical"
-    reader_of: Callable[[Sequence[Path]], Reader] | None = None  # a reader that saw all files
-
-    @property
-    def has_columns(self) -> bool:
-        """Whether another text or group column may be named."""
-        return self.text_column is not None
-
 
 _CREDENTIALED = "PhysioNet Credentialed Health Data Use Agreement 1.5.0"
 _STANFORD = "Stanford University Dataset Research Use Agreement"
@@ -85,7 +50,7 @@ SOURCES = {
         "https://doi.org/10.1016/j.jbi.2012.04.008",
         "each sentence once, however many relations it has",
         group=Group("article", column="PubMed id"),
-        unique=True,
+        unique=by_text,
     ),
     # The header ",ID,Label,Text" and a line a report: datasets/kim-2019/get_dataset.sh of EdIE-R's
     # authors, who count 3,024 reports. Not known: the encoding, whether ID is a patient's.
@@ -99,7 +64,7 @@ SOURCES = {
         "unseen (layout: others' code); 3,024 reports; the paper seems to count distinct ones",
         text_column="Text",
         group=Group("report", column="ID"),
-        unique=True,
+        unique=by_text,
     ),
     # Columns: Stanford-AIMI/chexpert-plus (README) and Redivis clients that list them all.
     "chexpert-plus": Source(
@@ -150,7 +115,7 @@ SOURCES = {
             path=r"([^/]+)/transcript\.json",
             table=GroupTable(("master_sheet.csv",), "dicom_id", "patient_id"),
         ),
-        unique=True,
+        unique=by_text,
     ),
     # Name and columns of 2019's file: a published log of pandas reading it (UTF-8, quoted). Not
     # known: 2020's, and why the paper has more than PhysioNet's 300 + 8,037; the twins named
@@ -164,7 +129,7 @@ SOURCES = {
         "https://physionet.org/content/emer-complaint-gout/",
         "unseen (layout: a log of 2019's file, 2020's assumed); its page counts 8,337",
         text_column="Chief Complaint",
-        unique=True,
+        unique=by_text,
     ),
     # Read: phenobert/data/ID-68 of EclipseCN/PhenoBERT.
     "id-68": Source(
@@ -192,7 +157,7 @@ SOURCES = {
             column="impression_id",
             table=GroupTable(("study_mapping_*.tsv",), "impression_id", "person_id"),
         ),
-        unique=True,
+        unique=by_text,
     ),
     # Files and keys: many loaders, bigbio's among them. Both sentences make the paper's 0.5 M.
     "mednli": Source(
@@ -205,7 +170,7 @@ SOURCES = {
         "unseen (layout: others' code): premise and hypothesis, three to a premise",
         text_column="sentence1,sentence2",
         group=Group("premise", column="sentence1"),
-        unique=True,
+        unique=by_text,
     ),
     # 14,369 questions in US_qbank.jsonl by its users; read are the same keys in parts of it, a
     # jsonl with four options and a table with five.
@@ -218,7 +183,7 @@ SOURCES = {
         "https://github.com/jind11/MedQA",
         "whole file unseen, parts read; --text-column question is nearer to the paper's tokens",
         text_column="question,options",
-        unique=True,
+        unique=by_text,
     ),
     # MIT-LCP/mimic-code, mimic-iii/buildmimic/postgres: columns, quoted csv, 2,083,180 rows.
     "mimic-iii": Source(
@@ -231,7 +196,7 @@ SOURCES = {
         "unseen (layout: MIMIC's code); 2,083,180 notes less errors and repeats",
         text_column="TEXT",
         group=Group("patient", column="SUBJECT_ID"),
-        unique=True,
+        unique=by_text,
     ),
     # mimic.mit.edu, and mimic-code: 331,793 + 2,321,355 rows, UTF-8. *_detail.csv has no notes.
     "mimic-iv-note": Source(
@@ -244,7 +209,7 @@ SOURCES = {
         "unseen (layout: MIMIC's code); 2,653,148 notes; the paper seems to count distinct ones",
         text_column="text",
         group=Group("patient", column="subject_id"),
-        unique=True,
+        unique=by_text,
     ),
     # Read: parts of the Kaggle file. It repeats a text under each of its specialties.
     "mtsamples": Source(
@@ -256,7 +221,7 @@ SOURCES = {
         "https://www.kaggle.com/datasets/tboyle10/medicaltranscriptions",
         "transcriptions, each once; some rows have none",
         text_column="transcription",
-        unique=True,
+        unique=by_text,
     ),
     # Read: negex.python/Annotations-1-120.txt. rsAnnotations-1-120-random.txt is the same
     # sentences in an order that no longer says which report they are from.
@@ -270,7 +235,7 @@ SOURCES = {
         "each sentence once, however many conditions it names",
         text_column="Sentence",
         group=Group("report", column="Report No."),
-        unique=True,
+        unique=by_text,
     ),
     # Read: babylonhealth/primock57.
     "primock57": Source(
@@ -294,7 +259,7 @@ SOURCES = {
         "https://physionet.org/content/q-pain/",
         "unseen (layout: others' code); placeholders ([race], [gender]) are left as they are",
         text_column="Vignette,Question,Answer,Explanation",
-        unique=True,
+        unique=by_text,
     ),
     # ricbl/eyetracking, by the dataset's authors, which writes main_data/{id}/transcription.txt.
     "reflacx": Source(
@@ -310,7 +275,7 @@ SOURCES = {
             path=r"([^/]+)/transcription\.txt",
             table=GroupTable(("metadata_phase_?.csv",), "id", "subject_id"),
         ),
-        unique=True,
+        unique=by_text,
     ),
     # Read: the 272 files, two of them UTF-16.
     "respiratory-interviews": Source(
@@ -326,11 +291,11 @@ SOURCES = {
     "pubmed": Source(
         "PubMed",
         None,
-        ("*.xml",),
+        ("*.xml", "*.jsonl"),
         read_pubmed,
         "NLM's terms; publishers may hold the copyright of abstracts",
         "https://pubmed.ncbi.nlm.nih.gov/download/",
-        "abstracts in English, baseline and updates; with PMC the paper's 50.7 B tokens",
+        "abstracts in English, baseline and updates (or jsonl: pmid, title, abstract)",
         group=Group("article", column="PMID"),
         kind="biomedical",
         reader_of=pubmed_reader,
@@ -339,12 +304,14 @@ SOURCES = {
     "pmc": Source(
         "PMC",
         None,
-        ("*.nxml", "*.xml", "*.tar", "*.tgz"),
+        ("*.nxml", "*.xml", "*.tar", "*.tgz", "*.jsonl"),
         read_pmc,
         "each article's own: keep to the commercial or the non-commercial subset",
         "https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
-        "full texts, single or packed; with PubMed the paper's 50.7 B tokens",
+        "full texts, single or packed (or jsonl: pmcid, title, abstract, body), the newest of each",
         group=Group("article", column="PMCID"),
+        unique=by_article,
         kind="biomedical",
+        find=newest_first,
     ),
 }

@@ -54,7 +54,7 @@ def read(directory: str | Path) -> Dataset:
     # In the order of the annotations, as pandas' inner merge gives them: the split depends on it.
     examples = [
         Example(f"{notes.name}, ROW_ID {row_id}", texts[row_id], held)
-        for row_id, held in sorted(rows)
+        for row_id, held in rows
         if row_id in texts
     ]
     oddities[f"annotations of notes that {notes.name} lacks, left out"] = len(rows) - len(examples)

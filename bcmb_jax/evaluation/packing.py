@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoded examples in rows of few different shapes, since every shape is compiled."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bcmb_jax.data.rows import assign, fill_rows
+from bcmb_jax.evaluation.encode import IGNORED, Encoded
+from bcmb_jax.evaluation.examples import Kind
+
+LONGEST = 2048
+"""Examples share a row of up to so many tokens; longer ones have rows of their own length."""
+
+
+class Rows(NamedTuple):
+    """Packed examples: `B` rows of `L` tokens with up to `S` examples each."""
+
+    tokens: Any
+    """`[B, L]`, and the next two, as `Batch` has them."""
+    segment_ids: Any
+    positions: Any
+    targets: Any
+    """int32, `IGNORED` where there is none: single_label `[B, S]`, tagging `[B, L]`; multi_label:
+    float32 `[B, S, labels]`, negative where there is none."""
+
+
+class Place(NamedTuple):
+    """Of an example: its row, its number there, and the position of its first token."""
+
+    row: int
+    segment: int
+    start: int
+
+
+def pack(
+    examples: Sequence[Encoded],
+    kind: Kind,
+    labels: int,
+    *,
+    tokens_at_once: int,
+    segments: int | None = None,
+) -> tuple[list[Rows], list[Place]]:
+    """Passes of equally many rows, and where each example lies in them one after the other.
+
+    Args:
+      labels: how many there are.
+      tokens_at_once: positions of a pass, unless one example has more.
+      segments: S; None: as many as are needed, or the next power of two.
+    """
+    lengths = [len(e.tokens) for e in examples]
+    row_length = max(rounded(max(lengths)), min(rounded(sum(lengths)), LONGEST))
+    of_rows = assign([e.tokens for e in examples], row_length)
+    rows = max(1, min(len(of_rows), tokens_at_once // row_length))
+    of_rows += [[] for _ in range(-len(of_rows) % rows)]
+    segments = segments or 1 << (max(map(len, of_rows)) - 1).bit_length()
+    batch = fill_rows([[examples[i].tokens for i in row] for row in of_rows], row_length)
+    targets = _no_targets(kind, labels, len(of_rows), row_length, segments)
+    places = [Place(0, 0, 0)] * len(examples)
+    for r, row in enumerate(of_rows):
+        start = 0
+        for segment, i in enumerate(row):
+            places[i] = Place(r, segment, start)
+            inside = slice(start, start + lengths[i]) if kind == "tagging" else segment
+            targets[r, inside] = examples[i].targets
+            start += lengths[i]
+    arrays = (batch.tokens, batch.segment_ids, batch.positions, targets)
+    passes = [Rows(*(x[r : r + rows] for x in arrays)) for r in range(0, len(of_rows), rows)]
+    return passes, places
+
+
+def rounded(length: int) -> int:
+    """The next of a few lengths: two from one power of two to the next, from 64 on."""
+    step = max(64, 2 ** (length.bit_length() - 2))
+    return -(-length // step) * step
+
+
+def _no_targets(kind: Kind, labels: int, rows: int, length: int, segments: int) -> np.ndarray:
+    if kind == "multi_label":
+        return np.full((rows, segments, labels), -1, np.float32)
+    return np.full((rows, length if kind == "tagging" else segments), IGNORED, np.int32)
