@@ -27,8 +27,8 @@ FIELDS |= {"epochs", "curves", "truncated", "dataset", "versions", "command", "s
 
 @pytest.fixture
 def arguments(folder, tmp_path):
-    """A task, its data and a model with random weights."""
-    data = clinical_sentences(tmp_path / "data", "conll", train=40, held_out=10)
+    """A task, its data (a step an epoch) and a model with random weights."""
+    data = clinical_sentences(tmp_path / "data", "conll", train=16, held_out=8)
     return ["--task", "conll", "--data", str(data), "--model", str(folder)]
 
 
@@ -48,8 +48,10 @@ def test_a_task_from_files_to_results(arguments, tmp_path, capsys):
     assert "conll f1: median" in capsys.readouterr().out
 
 
-def test_words_alone_need_no_model(arguments, tmp_path):
-    evaluate.main([*arguments[:4], "--backend", "text", "--output", str(tmp_path / "out")])
+def test_words_alone_need_no_model(tmp_path):
+    data = clinical_sentences(tmp_path / "data", "conll", train=100, held_out=20)
+    task = ("--task", "conll", "--data", str(data), "--backend", "text")
+    evaluate.main([*task, "--output", str(tmp_path / "out")])
     found = results_of(tmp_path / "out")
     assert found["backend"] == "text" and len(found["per_seed"]) == 5
     assert found["median"] > 0.9  # the made-up entities are words
@@ -86,8 +88,8 @@ def test_what_is_cut_is_told(arguments, tmp_path, capsys):
     few = ("--seeds", "1", "--epochs", "1", "--output", str(tmp_path / "out"))
     evaluate.main([*arguments, *few, "--max-length", "12"])
     found = results_of(tmp_path / "out")
-    assert 0 < found["truncated"]["train"] <= 40
-    assert f"{found['truncated']['train']} of 40 train texts" in capsys.readouterr().err
+    assert 0 < found["truncated"]["train"] <= 16
+    assert f"{found['truncated']['train']} of 16 train texts" in capsys.readouterr().err
     with pytest.raises(InputError, match="--max-length 9000 is more than the 128 tokens"):
         evaluate.main([*arguments, *few, "--max-length", "9000"])
 

@@ -63,9 +63,12 @@ def lengths_of(kind: str, longest: int, count: int, seed: int = 42) -> np.ndarra
     return np.clip(drawn.astype(int), 16, longest)
 
 
-def random_documents(lengths: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+def random_documents(
+    lengths: np.ndarray, seed: int = 0, last: int = LAST_TOKEN
+) -> list[np.ndarray]:
+    """Token ids from `FIRST_TOKEN` to `last`."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(FIRST_TOKEN, LAST_TOKEN + 1, n).astype(np.int32) for n in lengths]
+    return [rng.integers(FIRST_TOKEN, last + 1, n).astype(np.int32) for n in lengths]
 
 
 class Encoder(Protocol):
@@ -76,6 +79,7 @@ class Encoder(Protocol):
       packs: whether a row may hold several documents.
     """
 
+    vocab_size: int
     longest: int
     packs: bool
 
@@ -104,7 +108,10 @@ def measure(
     """
     chosen = [s for s in sets if s.longest <= encoder.longest]
     for number, length_set in enumerate(chosen):
-        drawn = random_documents(lengths_of(length_set.kind, length_set.longest, documents))
+        drawn = random_documents(
+            lengths_of(length_set.kind, length_set.longest, documents),
+            last=min(LAST_TOKEN, encoder.vocab_size - 1),
+        )
         true = sum(map(len, drawn))
         layouts = {"padded": padded(drawn, length_set.longest)}
         if protocol == "honest" and encoder.packs and length_set.kind == "variable":
@@ -148,7 +155,7 @@ class JaxEncoder:
 
     def __init__(self, config: ModelConfig, params: Parameters, dtype: jnp.dtype):
         graph, shapes = split(lambda: ModernBert(config, dtype=dtype, rngs=nnx.Rngs(0)))
-        self.longest = config.max_position_embeddings
+        self.vocab_size, self.longest = config.vocab_size, config.max_position_embeddings
         self._params = {name: jnp.asarray(params[f"model.{name}"]) for name in shapes}
         self._apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
         self._last: jax.Array | None = None
@@ -169,6 +176,7 @@ class TorchEncoder:
     def __init__(self, path_or_id: str):
         self.longest = torch_baseline.max_length(path_or_id)
         self._model = torch_baseline.load(path_or_id, "speed").to(torch_baseline.device()).eval()
+        self.vocab_size = self._model.config.vocab_size
 
     def __call__(self, batch: Batch) -> None:
         torch = torch_baseline.import_torch()
