@@ -23,6 +23,7 @@ import jax
 
 import conversion
 from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.device import target
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.evaluation import mlm_by_source, speed, text_baselines, torch_baseline
 from bcmb_jax.evaluation.encode import TaskTokenizer
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         names = {task.name: f"{task.about} [{task.files}]" for task in TASKS.values()} | OTHERS
         print("\n".join(f"{name:16} {about}" for name, about in names.items()))
         return
+    if options.backend != "jax":
+        jax.config.update("jax_platforms", "cpu")  # the GPU's memory is for PyTorch
     evaluate: Callable[[argparse.Namespace], dict] = {
         "mlm": evaluate_mlm,
         "speed": evaluate_speed,
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         "model": model_name(options),
         "backend": options.backend,
         **evaluate(options),
-        "device": device(),
+        "device": device() | (torch_baseline.gpu() if options.backend == "torch" else {}),
         "versions": versions(),
         "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
         "date": time.strftime("%Y-%m-%d"),
@@ -126,8 +129,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"missing {', '.join(missing)}")
         if options.backend != "jax" and options.task == "mlm":
             parser.error("mlm scores our models: convert another one first (conversion.convert)")
-        if options.random_weights and options.backend != "jax":
-            parser.error("--random-weights are of our models alone (--backend jax)")
+        if options.random_weights and (options.backend != "jax" or options.task in OTHERS):
+            parser.error("--random-weights is for fine-tuning our models (--backend jax)")
+        if options.precision and options.backend != "jax":
+            parser.error("--precision is of our models: PyTorch runs in fp32, as the paper did")
+        if min(options.epochs, options.batch_size, options.documents, options.iterations) < 1:
+            parser.error("--epochs, --batch-size, --documents and --iterations begin at 1")
         if options.backend == "text" and options.task == "speed":
             parser.error("--backend text encodes nothing: there is no speed of it")
     return options
@@ -151,7 +158,7 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
     display = Display()
     if options.backend == "text":
         rates, found = [0.0], {}
-        counts, special = statistics(dataset, words_of, special_tokens=0), 0
+        counts, special = statistics(dataset, text_baselines.count_words, special_tokens=0), 0
 
         def one(seed: int, learning_rate: float) -> Run:
             start = time.perf_counter()
@@ -162,7 +169,11 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
         classifier, tokenizer, facts_of_model = make(options, dataset, settings)
         size = "large" if facts_of_model.pop("width") >= LARGE else "base"
         rates = options.learning_rate or [task.learning_rates[size]]
-        facts |= facts_of_model | {"max_length": tokenizer.max_length, **settings.__dict__}
+        facts |= facts_of_model | {
+            "tokenizer": tokenizer.fingerprint,
+            "max_length": tokenizer.max_length,
+            **settings.__dict__,
+        }
         encoded = {split: tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
         cut = {split: sum(e.cut for e in of_split) for split, of_split in encoded.items()}
         if any(cut.values()):
@@ -208,7 +219,7 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
         "mean_tokens": {split: of.mean_tokens for split, of in counts.items()},
         "notes": list(dataset.notes),
     }
-    return results | found | {"dataset": described}
+    return results | found | {"dataset": described, "settings": facts}
 
 
 def read_task(task: Task, options: argparse.Namespace) -> Dataset:
@@ -218,10 +229,6 @@ def read_task(task: Task, options: argparse.Namespace) -> Dataset:
             raise InputError(f"--corrected: there is nothing to mend in the reader of {task.name}")
         arguments["corrected"] = True
     return task.read(options.data[0], **arguments)
-
-
-def words_of(text: str | tuple[str, ...]) -> int:
-    return len(text.split() if isinstance(text, str) else text)
 
 
 def load_jax(
@@ -247,7 +254,8 @@ def load_jax(
     )
     tokenizer = TaskTokenizer(str(folder), _max_length(options, positions))
     facts: dict[str, Any] = {"model": fingerprint_of_weights(params), "precision": dtype.name}
-    facts["config"] = weights.config.as_dict()
+    facts |= {"config": weights.config.as_dict(), "pooling": weights.head.pooling}
+    _check_vocabulary(tokenizer, weights.config.vocab_size)
     return classifier, tokenizer, facts | {"width": weights.config.hidden_size}
 
 
@@ -256,8 +264,7 @@ def load_torch(
 ) -> tuple[Classifier, TaskTokenizer, dict[str, Any]]:
     """As `load_jax`."""
     positions = torch_baseline.max_length(options.model)
-    encoder = torch_baseline.load(options.model, "speed")
-    weights = {name: x.numpy() for name, x in encoder.state_dict().items()}
+    weights, config = torch_baseline.read_encoder(options.model)
     classifier = torch_baseline.TorchClassifier(
         options.model,
         kind=dataset.kind,
@@ -267,7 +274,16 @@ def load_torch(
     )
     tokenizer = TaskTokenizer(options.tokenizer or options.model, _max_length(options, positions))
     facts = {"model": fingerprint_of_weights(weights), "precision": "float32"}
-    return classifier, tokenizer, facts | {"width": encoder.config.hidden_size}
+    _check_vocabulary(tokenizer, config.vocab_size)
+    return classifier, tokenizer, facts | {"width": config.hidden_size}
+
+
+def _check_vocabulary(tokenizer: TaskTokenizer, vocab_size: int) -> None:
+    if tokenizer.vocab_size > vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size:,} entries and the model {vocab_size:,}; "
+            "give the one it was trained with"
+        )
 
 
 def _max_length(options: argparse.Namespace, positions: int) -> int:
@@ -280,7 +296,7 @@ def _max_length(options: argparse.Namespace, positions: int) -> int:
 
 
 def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
-    model = conversion.from_pretrained(options.model)
+    model = conversion.from_pretrained(options.model, precision=options.precision)
     results = mlm_by_source.score_sources(
         options.data,
         load_tokenizer(options.tokenizer or str(options.data[0] / "tokenizer")),
@@ -300,16 +316,20 @@ def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
     if options.backend == "jax":
         model = conversion.from_pretrained(options.model, "encoder", precision=options.precision)
         encoder = speed.JaxEncoder(model.config, model.params, model.dtype)
+        platform, precision = target().platform, model.dtype.name
     else:
-        encoder = speed.TorchEncoder(options.model)
+        encoder, precision = speed.TorchEncoder(options.model), "float32"
+        platform = torch_baseline.gpu().get("platform", "cpu")
     display, lines = Display(), []
+    for left_out in (s for s in speed.SETS if encoder.longest < s.longest <= options.longest):
+        display.say(f"{left_out.name} left out: the model reads {encoder.longest:,} tokens")
     for line in speed.measure(
         encoder,
         options.protocol,
         sets=[s for s in speed.SETS if s.longest <= options.longest],
         documents=options.documents,
         iterations=options.iterations,
-        positions_at_once=options.positions or speed.POSITIONS_AT_ONCE[jax.default_backend()],
+        positions_at_once=options.positions or speed.POSITIONS_AT_ONCE[platform],
         progress=display.progress,
     ):
         layout = "padded" if line["padded"] else "packed"
@@ -318,7 +338,7 @@ def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
             f"nominal, {line['tokens_per_second'] / 1e3:8.2f} true"
         )
         lines.append(line)
-    return {"protocol": options.protocol, "results": lines}
+    return {"protocol": options.protocol, "precision": precision, "results": lines}
 
 
 if __name__ == "__main__":

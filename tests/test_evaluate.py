@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/evaluate.py from data on disk to results.json, interruptions and bad input included."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,13 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Example
+from conversion.writers import write_huggingface
 from scripts import evaluate
 from tests.task_data import clinical_sentences
+from tests.tiny_weights import TINY, random_weights
 
 ROOT = Path(__file__).resolve().parents[1]
+GIVEN = "--data d --model m --output o".split()
 FEW = ("--seeds", "1,2", "--epochs", "1", "--learning-rate", "1e-3,3e-3")
 FIELDS = {"task", "model", "backend", "kind", "metric", "seeds", "per_seed", "median", "mean"}
 FIELDS |= {"spread", "interval", "scores", "by_class", "confusion", "learning_rate", "grid"}
@@ -94,22 +99,44 @@ def test_what_is_cut_is_told(arguments, tmp_path, capsys):
         evaluate.main([*arguments, *few, "--max-length", "9000"])
 
 
-def test_speed_of_our_encoder(folder, tmp_path):
-    for protocol in ("published", "honest"):
-        output = tmp_path / protocol
-        evaluate.main(
-            ["--task", "speed", "--model", str(folder), "--protocol", protocol]
-            + ["--documents", "3", "--iterations", "2", "--output", str(output)]
-        )
-        assert results_of(output)["protocol"] == protocol
-        assert results_of(output)["results"] == []  # it reads 128 tokens
+@pytest.fixture
+def reads_512(tmp_path) -> Path:
+    """A model's folder."""
+    config = dataclasses.replace(TINY, num_hidden_layers=1, max_position_embeddings=512)
+    (tmp_path / "model").mkdir()
+    write_huggingface(random_weights(config), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("protocol", ["published", "honest"])
+def test_speed_of_our_encoder(reads_512, tmp_path, protocol, capsys):
+    speed = ["--task", "speed", "--model", str(reads_512), "--documents", "6", "--iterations", "2"]
+    evaluate.main([*speed, "--protocol", protocol, "--output", str(tmp_path / "out")])
+    found = results_of(tmp_path / "out")
+    assert (found["protocol"], found["precision"]) == (protocol, "float32")
+    layouts = [(line["set"], line["padded"]) for line in found["results"]]
+    packed = [("short variable", False)] if protocol == "honest" else []
+    assert layouts == [("short fixed", True), ("short variable", True), *packed]
+    fixed, variable = found["results"][:2]
+    assert fixed["tokens_per_second"] == fixed["nominal_tokens_per_second"]
+    assert variable["nominal_tokens_per_second"] == pytest.approx(6 * 256 / variable["seconds"])
+    assert variable["tokens_per_second"] != variable["nominal_tokens_per_second"]
+    assert "medium fixed left out: the model reads 512 tokens" in capsys.readouterr().err
+
+
+def test_a_model_that_reads_no_set_has_no_speed(folder, tmp_path):
+    with pytest.raises(InputError, match="the model reads 128 tokens, the shortest set has 512"):
+        evaluate.main(["--task", "speed", "--model", str(folder), "--output", str(tmp_path)])
 
 
 def test_what_is_missing_is_asked_for(capsys):
     for arguments, message in (
         ([], "missing --data, --model, --output, --task"),
         (["--task", "speed", "--model", "m", "--output", "o", "--backend", "text"], "no speed"),
-        (["--task", "mlm", "--backend", "torch", *"--data d --model m --output o".split()], "our"),
+        (["--task", "csv", "--backend", "torch", "--precision", "bf16", *GIVEN], "fp32"),
+        (["--task", "mlm", "--random-weights", *GIVEN], "for fine-tuning"),
+        (["--task", "csv", "--epochs", "0", *GIVEN], "begin at 1"),
+        (["--task", "mlm", "--backend", "torch", *GIVEN], "our"),
     ):
         with pytest.raises(SystemExit):
             evaluate.parse(arguments)
@@ -153,5 +180,28 @@ def test_a_mask_written_in_a_text_stays_text(tokenizer):
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    # Of a config alone transformers makes a tokenizer that knows no word.
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 30522}')
+    with pytest.raises(InputError, match=f"{tmp_path} has no tokenizer: none of tokenizer.json"):
+        TaskTokenizer(str(tmp_path), 10)
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match=f"no fast tokenizer can be made of {tmp_path}"):
         TaskTokenizer(str(tmp_path), 10)
+
+
+def test_a_vocabulary_makes_a_tokenizer(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 7}')
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "lung", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    dataset = Dataset("tagging", ("B", "O"), {})
+    (e,) = TaskTokenizer(str(tmp_path), 10).encode(
+        dataset, [Example("h", ("Lungs", "lung"), (0, 1))]
+    )
+    assert e.tokens.tolist() == [2, 5, 6, 5, 3] and e.starts.tolist() == [1, 3]
+
+
+def test_a_tokenizer_of_more_words_than_the_model_is_refused(arguments, tmp_path, tmp_path_factory):
+    larger = tmp_path_factory.mktemp("larger") / "tokenizer"
+    train_tokenizer(["the left lung is clear"], 301, larger)
+    with pytest.raises(InputError, match="the tokenizer has 301 entries and the model 300"):
+        evaluate.main([*arguments, "--tokenizer", str(larger), "--output", str(tmp_path / "o")])

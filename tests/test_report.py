@@ -350,3 +350,17 @@ def test_names_of_no_model_are_refused(tmp_path):
     assert message == "--names z: no result is of it, but of x"
     with pytest.raises(InputError, match="--names z: give MODEL=LABEL"):
         main([str(tmp_path), "--output", str(tmp_path / "out"), "--names", "z"])
+
+
+def test_classes_stand_by_how_often_they_are_true(tmp_path):
+    results = []
+    for model, scores in (("a", (0.5, 0.25)), ("b", (0.75, 1.0))):
+        results.append(fine_tuned("bc5cdr", model))
+        results[-1]["by_class"] = [
+            {"class": name, "f1": f1, "support": count}
+            for name, f1, count in zip(("Rare", "Common"), scores, (3, 1200), strict=True)
+        ]
+    main([str(save(tmp_path / "results", *results)), "--output", str(tmp_path / "out")])
+    head, _, *rows = tables((tmp_path / "out" / "tables.md").read_text())["bc5cdr by class"]
+    assert head == ["class", "true", "a", "b"]
+    assert rows == [["Common", "1,200", "25.0", "100.0"], ["Rare", "3", "50.0", "75.0"]]

@@ -67,6 +67,23 @@ def test_validation_chooses_the_learning_rate(tmp_path):
     assert results["confusion"]["counts"] == [[1, 0], [1, 0]]
 
 
+def test_a_rate_that_diverges_is_out_of_the_search(tmp_path):
+    train, told = Trainer(), []
+
+    def diverging(seed, rate):
+        if rate > 1e-4 and seed == 2:
+            raise FloatingPointError("the loss is nan")
+        return train(seed, rate)
+
+    results = run(tmp_path, diverging, say=told.append)
+    assert results["learning_rate"] == 1e-5
+    assert "learning rate 0.001 is out: the loss is nan" in told
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        run(tmp_path / "alone", diverging, learning_rates=[1e-3])
+    with pytest.raises(FloatingPointError, match="not finite at any of 2 rates"):
+        run(tmp_path / "both", diverging, learning_rates=[1e-3, 1e-2])
+
+
 def test_one_rate_has_no_grid_and_its_spread_is_over_seeds(tmp_path):
     def by_seed(seed, rate):
         return Run(seed, rate, [], 0, RIGHT if seed == 1 else HALF, 1.0)

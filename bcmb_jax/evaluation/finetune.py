@@ -23,7 +23,7 @@ from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, init_parameters, merge, split
 from bcmb_jax.optimizer import decays
 
-TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 65_536, "tpu": 65_536}
+TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 32_768, "tpu": 32_768}
 """Positions that a pass works on at once; of larger batches the passes' gradients are added."""
 
 

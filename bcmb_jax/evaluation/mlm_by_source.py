@@ -45,7 +45,12 @@ def score_sources(
       InputError: shards of another tokenizer or a larger vocabulary.
     """
     train = [_checked(open_shards(folder / "train"), tokenizer, config) for folder in folders]
-    validation = {s.name: s for s in (open_shards(folder / "validation") for folder in folders)}
+    validation: dict[str, Shards] = {}
+    for folder in folders:
+        shards = _checked(open_shards(folder / "validation"), tokenizer, config)
+        if shards.name in validation:
+            raise InputError(f"two sources are called {shards.name}: score them one by one")
+        validation[shards.name] = shards
     rows = {
         name: evaluation_rows(
             shards,

@@ -52,9 +52,9 @@ def pack(
     lengths = [len(e.tokens) for e in examples]
     row_length = max(rounded(max(lengths)), min(rounded(sum(lengths)), LONGEST))
     of_rows = assign([e.tokens for e in examples], row_length)
-    rows = max(1, min(len(of_rows), tokens_at_once // row_length))
+    rows = max(1, min(_power_of_two(len(of_rows)), tokens_at_once // row_length))
     of_rows += [[] for _ in range(-len(of_rows) % rows)]
-    segments = segments or 1 << (max(map(len, of_rows)) - 1).bit_length()
+    segments = segments or _power_of_two(max(map(len, of_rows)))
     batch = fill_rows([[examples[i].tokens for i in row] for row in of_rows], row_length)
     targets = _no_targets(kind, labels, len(of_rows), row_length, segments)
     places = [Place(0, 0, 0)] * len(examples)
@@ -74,6 +74,11 @@ def rounded(length: int) -> int:
     """The next of a few lengths: two from one power of two to the next, from 64 on."""
     step = max(64, 2 ** (length.bit_length() - 2))
     return -(-length // step) * step
+
+
+def _power_of_two(count: int) -> int:
+    """The next."""
+    return 1 << (count - 1).bit_length()
 
 
 def _no_targets(kind: Kind, labels: int, rows: int, length: int, segments: int) -> np.ndarray:

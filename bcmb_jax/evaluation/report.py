@@ -42,6 +42,7 @@ def markdown(results: Sequence[Result]) -> str:
     parts = ["# Results beside the paper's"]
     if tasks:
         parts += [_performance(tasks), _runs(tasks), _learning_rates(tasks), _statistics(tasks)]
+        parts += [_by_class(task, found) for task, found in tasks.items()]
     parts += [make(results) for make in (_speed, _mlm)]
     return "\n\n".join(x for x in parts if x) + "\n"
 
@@ -126,6 +127,22 @@ def _runs(tasks: Mapping[str, Sequence[Result]]) -> str:
     columns = ["task", "model", "mean ± spread", "seeds", "other scores", "epochs", "truncated"]
     about = "Spread: standard deviation over seeds. Other scores: means over seeds."
     return _section("Runs", _table(columns, rows), about)
+
+
+def _by_class(task: str, found: Sequence[Result]) -> str:
+    scored = {x.label: {row["class"]: row for row in x.values["by_class"] or []} for x in found}
+    support = {name: row["support"] for of in scored.values() for name, row in of.items()}
+    rows = [
+        [
+            name,
+            f"{count:,}",
+            *(_percent(of[name]["f1"]) if name in of else NONE for of in scored.values()),
+        ]
+        for name, count in sorted(support.items(), key=lambda x: -x[1])
+    ]
+    about = "F1 in percent of the seed whose score is the median; how often a class is true."
+    table = _table(["class", "true", *scored], rows)
+    return _section(f"{published.title(task)} by class", table, about) if rows else ""
 
 
 def _learning_rates(tasks: Mapping[str, Sequence[Result]]) -> str:

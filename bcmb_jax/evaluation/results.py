@@ -70,6 +70,7 @@ MAY_BE_NULL = {
     "epochs": int,
     "curves": [[{"epoch": int, "train_loss": float, "validation": float}]],
     "truncated": {str: int},
+    "by_class": [{"class": str, "f1": float, "support": int}],
     "confusion": {"labels": [str], "counts": [list]},
 }
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

@@ -40,7 +40,7 @@ def sweep(
       appendix B); ties go to the lower one.
 
     Raises:
-      InputError: `output` holds runs of something else.
+      InputError: `output` holds runs of something else; FloatingPointError: no rate has a loss.
     """
     runs: dict[float, list[Run]] = {}
     for rate in learning_rates:
@@ -48,7 +48,14 @@ def sweep(
             file = output / "runs" / f"{rate:g}-{seed}.json"
             done = _read(file, facts, dataset)
             if done is None:
-                done = fine_tune(seed, rate)
+                try:
+                    done = fine_tune(seed, rate)
+                except FloatingPointError as error:
+                    if len(learning_rates) == 1:
+                        raise
+                    say(f"learning rate {rate:g} is out: {error}")
+                    runs.pop(rate, None)
+                    break
                 write_json(file, {"facts": dict(facts), **done._asdict()})
             runs.setdefault(rate, []).append(done)
             say(
@@ -56,6 +63,8 @@ def sweep(
                 f"{_validation(done):.4f} on validation (epoch {done.best_epoch}), "
                 f"{_test_score(dataset, done):.4f} on test, {done.seconds:.0f} s"
             )
+    if not runs:
+        raise FloatingPointError(f"the loss is not finite at any of {len(learning_rates)} rates")
     grid = {rate: statistics.median(map(_validation, of_rate)) for rate, of_rate in runs.items()}
     chosen = max(sorted(grid), key=lambda rate: grid[rate])
     return results(dataset, runs[chosen]) | {

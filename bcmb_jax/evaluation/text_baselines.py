@@ -23,6 +23,10 @@ EPOCHS = 20
 Predict = Callable[[Sequence[Example]], list[tuple[int, ...]]]
 
 
+def count_words(text: str | tuple[str, ...]) -> int:
+    return len(text.split() if isinstance(text, str) else text)
+
+
 def fit_predict(dataset: Dataset, seed: int) -> list[tuple[int, ...]]:
     """Predictions for the test split (as in `Example.labels`), of the penalty that is best on the
     validation split; of equals, the strongest.

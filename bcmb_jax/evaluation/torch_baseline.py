@@ -97,7 +97,7 @@ class TorchClassifier:
         documents = [e.tokens for e in examples]
         ids = _filled(documents, self._model.config.pad_token_id or 0)
         mask = _filled([np.ones_like(x) for x in documents], 0)
-        return self._model(**on_device({"input_ids": ids, "attention_mask": mask})).logits
+        return forward(self._model, {"input_ids": ids, "attention_mask": mask}).logits
 
     def _targets(self, examples: Sequence[Encoded]) -> Any:
         torch = import_torch()
@@ -131,6 +131,14 @@ def device() -> str:
     return "cuda" if import_torch().cuda.is_available() else "cpu"
 
 
+def gpu() -> dict[str, Any]:
+    """What models run on, as `machine.device` has it; empty on a CPU."""
+    if device() == "cpu":
+        return {}
+    name = import_torch().cuda.get_device_name()
+    return {"platform": "gpu", "kind": name, "count": 1}
+
+
 def load(path_or_id: str, use: str, **config: Any) -> Any:
     """transformers' model for a use (a key of `CLASSES`), float32.
 
@@ -143,6 +151,16 @@ def load(path_or_id: str, use: str, **config: Any) -> Any:
         return getattr(transformers, CLASSES[use]).from_pretrained(path_or_id, **config).float()
     except Exception as error:  # whatever a file may hold or a download do
         raise InputError(f"transformers cannot load {path_or_id}: {reason(error)}") from error
+
+
+def read_encoder(path_or_id: str) -> tuple[dict[str, np.ndarray], Any]:
+    """An encoder's weights by name, and its config.
+
+    Without a pooler: checkpoints of masked LMs have none, so that it is drawn, and unused here.
+    """
+    encoder = load(path_or_id, "speed")
+    stored = encoder.state_dict().items()
+    return {name: x.numpy() for name, x in stored if "pooler." not in name}, encoder.config
 
 
 def max_length(path_or_id: str) -> int:
@@ -163,10 +181,14 @@ def max_length(path_or_id: str) -> int:
     return positions - (config.pad_token_id + 1) if shifted else positions
 
 
-def on_device(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Integer inputs of a model by name."""
+def forward(model: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What a model makes of integer inputs by name."""
     torch = import_torch()
-    return {n: torch.from_numpy(x.astype(np.int64)).to(device()) for n, x in arrays.items()}
+    if hasattr(model.base_model, "set_attention_type"):
+        # After one short batch BigBird attends fully to all that follow.
+        model.base_model.set_attention_type(model.config.attention_type)
+    inputs = {n: torch.from_numpy(x.astype(np.int64)).to(device()) for n, x in arrays.items()}
+    return model(**inputs)
 
 
 def _filled(rows: Sequence[np.ndarray], value: int) -> np.ndarray:

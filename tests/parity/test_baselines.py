@@ -3,6 +3,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
@@ -10,6 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 from bcmb_jax.errors import InputError  # noqa: E402
 from bcmb_jax.evaluation import torch_baseline  # noqa: E402
+from bcmb_jax.evaluation.sweep import fingerprint_of_weights  # noqa: E402
 from scripts import evaluate  # noqa: E402
 from tests.task_data import clinical_sentences  # noqa: E402
 
@@ -88,6 +90,27 @@ def test_it_goes_through_the_speed_protocol(model, tmp_path):
     assert variable["padded"] and variable["documents"] == 4
     nominal, seconds = variable["nominal_tokens_per_second"], variable["seconds"]
     assert nominal == pytest.approx(4 * 256 / seconds)
+
+
+def test_a_masked_lm_without_a_pooler_is_the_same_model_again(model, tmp_path):
+    architecture, folder = model
+    found = getattr(transformers, f"{architecture}ForMaskedLM").from_pretrained(folder)
+    found.save_pretrained(tmp_path / "masked_lm")
+    first, second = (torch_baseline.read_encoder(str(tmp_path / "masked_lm"))[0] for _ in range(2))
+    assert fingerprint_of_weights(first) == fingerprint_of_weights(second)
+
+
+def test_bigbird_keeps_its_sparse_attention_after_a_short_batch(model):
+    architecture, folder = model
+    if architecture != "BigBird":
+        pytest.skip("of BigBird alone")
+    encoder = torch_baseline.load(str(folder), "speed").eval()
+    types = []
+    for length in (64, 1024):
+        ids = np.full((1, length), 100)
+        torch_baseline.forward(encoder, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        types.append(encoder.attention_type)
+    assert types == ["original_full", "block_sparse"]
 
 
 def test_norms_and_biases_do_not_decay(model):
