@@ -7,7 +7,7 @@ import pytest
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
-from scripts.fill_mask import encode_clozes, fill
+from scripts.fill_mask import encode_clozes, fill, ranks, read_probes, summary
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,38 @@ def test_words_come_by_probability_for_each_mask(tokenizer) -> None:
         for (first, p), (second, q) in places:
             assert (first, second) == ("x", "y")
             np.testing.assert_allclose([p, q], [0.75, 0.25], rtol=1e-5)
+
+
+def test_probes_are_ranked_by_the_best_form_of_their_word(tokenizer, tmp_path) -> None:
+    file = tmp_path / "probes.tsv"
+    file.write_text("the [MASK] lung\tx\n[MASK] is\ty\n")
+    texts, answers = read_probes(file, tokenizer)
+    x, y = (int(tokenizer.encode_batch([letter])[0][0]) for letter in "xy")
+    assert texts == ["the [MASK] lung", "[MASK] is"] and (x in answers[0], y in answers[1])
+
+    def model(tokens, segment_ids):
+        logits = np.full((*tokens.shape, 280), -50.0, np.float32)
+        logits[..., x], logits[..., 5], logits[..., 6], logits[..., y] = 3, 2, 1, 0
+        return logits
+
+    found = ranks(model, tokenizer, encode_clozes(tokenizer.directory, tokenizer, texts), answers)
+    assert found.tolist() == [1, 4]
+    assert summary(found, 5) == (
+        "2 probes: right 50.0%, among the first 5 100.0%, mean reciprocal rank 0.625"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no mask\tx", r"probes\.tsv:2 is not a text with one \[MASK\], a tab and a word"),
+        ("[MASK] and [MASK]\tx", "probes.tsv:2 is not"),
+        ("the [MASK]", "probes.tsv:2 is not"),
+        ("the [MASK]\txyzzy", "probes.tsv:2: the word is . tokens, and must be 1"),
+    ],
+)
+def test_bad_probes_are_named_by_line(tokenizer, tmp_path, line, message) -> None:
+    file = tmp_path / "probes.tsv"
+    file.write_text(f"the [MASK]\tx\n{line}\n")
+    with pytest.raises(InputError, match=message):
+        read_probes(file, tokenizer)
