@@ -35,8 +35,8 @@ def main() -> None:
         raise InputError(f"{options.model} has no tokenizer.json; put its tokenizer's files there")
     tokenizer = load_tokenizer(str(model.tokenizer_directory))
     if options.probes:
-        texts, answers = read_probes(options.probes, tokenizer)
-        rows = encode_clozes(model.tokenizer_directory, tokenizer, texts)
+        probes, answers = read_probes(options.probes, tokenizer)
+        rows = encode_clozes(model.tokenizer_directory, tokenizer, probes)
         print(summary(ranks(model, tokenizer, rows, answers), options.top))
         return
     texts = options.text or DEMO_CLOZES
@@ -100,10 +100,9 @@ def ranks(
     answers: list[list[int]],
 ) -> np.ndarray:
     """`[probes]`: how many entries of the vocabulary come before the best right one, and 1."""
-    _, logits = at_masks(model, tokenizer, rows)
-    logits = np.asarray(logits)
+    logits = np.asarray(at_masks(model, tokenizer, rows)[1])
     best = [of_row[ids].max() for of_row, ids in zip(logits, answers, strict=True)]
-    return 1 + (logits > np.array(best)[:, None]).sum(1)
+    return np.sum(logits > np.array(best)[:, None], axis=1) + 1
 
 
 def summary(found: np.ndarray, top: int) -> str:
