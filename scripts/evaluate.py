@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 import conversion
+from bcmb_jax.data.plan import SPECIAL_TOKENS
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError, run
@@ -30,7 +31,8 @@ from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.finetune import JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune
-from bcmb_jax.evaluation.statistics import SPECIAL_TOKENS, markdown, statistics
+from bcmb_jax.evaluation.results import TEXT
+from bcmb_jax.evaluation.statistics import markdown, statistics
 from bcmb_jax.evaluation.sweep import fingerprint, fingerprint_of_weights, sweep, write_json
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.machine import device, versions
@@ -75,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def model_name(options: argparse.Namespace) -> str:
     if options.backend == "text":
-        return "TF-IDF + linear"
+        return TEXT
     return "random weights" if options.random_weights else str(options.model)
 
 

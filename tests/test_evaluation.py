@@ -11,7 +11,7 @@ from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.evaluation.baselines import Bigram, Unigram
-from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows, mask_document
+from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows, mask_document, one_at_a_time
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import make_mesh
@@ -89,6 +89,23 @@ def test_scores_equal_dense_logits(corpus):
     assert found.loss == pytest.approx(losses.mean(), rel=1e-5)
     assert found.masked_accuracy == pytest.approx((better < 1).mean())
     assert found.top5_accuracy == pytest.approx((better < 5).mean())
+
+
+def test_every_token_is_masked_once_and_alone(corpus):
+    shards, tokenizer = corpus
+    validation, special = shards["validation"], tokenizer.special
+    first, second = (validation.read(d, 0, int(validation.lengths[d])) for d in (0, 1))
+    wanted = min(len(first), 30)  # the first document is cut to a row of 32
+    rows = one_at_a_time(validation, tokenizer, 32, wanted + 5)
+    assert rows.inputs.shape == (wanted + 5, 32) and (rows.loss_weights == 1).all()
+    assert ((rows.inputs == special.mask).sum(1) == 1).all()
+    assert rows.targets[:, 0].tolist() == [*first[:wanted].tolist(), *second[:5].tolist()]
+    for number in (0, wanted - 1):
+        whole = rows.inputs[number].copy()
+        whole[rows.target_places[number]] = rows.targets[number]
+        assert whole[: wanted + 2].tolist() == [special.cls, *first[:wanted], special.sep]
+        assert rows.segment_ids[number].sum() == wanted + 2
+        assert rows.positions[number, : wanted + 2].tolist() == list(range(wanted + 2))
 
 
 def test_baselines_equal_their_formulas(corpus):

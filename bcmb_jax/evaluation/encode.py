@@ -37,9 +37,20 @@ class Encoded(NamedTuple):
     cut: bool
 
 
-def outside(labels: Sequence[str]) -> int:
-    """The tag of words in no entity, `O`; of labels that are no tags, the first label."""
-    return labels.index("O") if "O" in labels else 0
+def as_labels(
+    kind: Kind, labels: Sequence[str], found: np.ndarray, example: Encoded
+) -> tuple[int, ...]:
+    """A model's choice as `Example.labels`.
+
+    Args:
+      found: of `example`: its class `[]`, which labels hold `[labels]` (bool), or the tag of every
+        token `[N]`; of longer arrays the first.
+    """
+    if kind == "single_label":
+        return (int(found),)
+    if kind == "multi_label":
+        return tuple(np.flatnonzero(found).tolist())
+    return tuple(int(found[s]) if s >= 0 else labels.index("O") for s in example.starts)
 
 
 class TaskTokenizer:

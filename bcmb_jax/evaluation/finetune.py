@@ -14,7 +14,7 @@ from jax import lax
 
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.encode import IGNORED, Encoded, outside
+from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
 from bcmb_jax.evaluation.packing import Place, Rows, pack
 from bcmb_jax.evaluation.protocol import Predicted
@@ -55,8 +55,7 @@ class JaxClassifier:
         batch_size: int,
         weight_decay: float,
     ):
-        self._kind, self._labels = kind, len(head.labels)
-        self._outside = outside(head.labels)
+        self._kind, self._labels = kind, head.labels
         self._batch_size = batch_size
         self._make = functools.partial(MODELS[head.kind], config, head, dtype=dtype)
         graph, self._shapes = split(lambda: self._make(rngs=nnx.Rngs(0)))
@@ -92,7 +91,12 @@ class JaxClassifier:
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
         passes, places = self._pack(examples, None)
         rows = np.concatenate([self._predict(self._state.params, x) for x in passes])
-        return [self._read(rows[p.row], p, e) for p, e in zip(places, examples, strict=True)]
+        predicted = []
+        for place, example in zip(places, examples, strict=True):
+            row = rows[place.row]
+            found = row[place.start :] if self._kind == "tagging" else row[place.segment]
+            predicted.append(as_labels(self._kind, self._labels, found, example))
+        return predicted
 
     def snapshot(self) -> dict[str, np.ndarray]:
         # Copies: on a CPU the host's view would be of a buffer that the next step takes.
@@ -106,16 +110,8 @@ class JaxClassifier:
         self, examples: Sequence[Encoded], segments: int | None
     ) -> tuple[list[Rows], list[Place]]:
         at_once = TOKENS_AT_ONCE[target().platform]
-        kind = self._kind
-        return pack(examples, kind, self._labels, tokens_at_once=at_once, segments=segments)
-
-    def _read(self, row: np.ndarray, place: Place, example: Encoded) -> tuple[int, ...]:
-        if self._kind == "tagging":
-            tags = row[place.start : place.start + len(example.tokens)]
-            return tuple(int(tags[s]) if s >= 0 else self._outside for s in example.starts)
-        if self._kind == "multi_label":
-            return tuple(np.flatnonzero(row[place.segment]).tolist())
-        return (int(row[place.segment]),)
+        labels = len(self._labels)
+        return pack(examples, self._kind, labels, tokens_at_once=at_once, segments=segments)
 
 
 def _fitting(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
+from bcmb_jax.data.rows import fill_rows, padded
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.linear import linear
@@ -69,36 +70,29 @@ def evaluation_rows(
         max_document_length=max_document_length,
         seed=0,
     ).epoch(0)
-    shape = (plan.rows, row_length)
-    tokens = np.full(shape, tokenizer.special.pad, np.int32)
-    inputs, segment_ids, positions = tokens.copy(), np.zeros(shape, np.int32), np.zeros(shape, int)
-    predicted = np.zeros(shape, bool)
+    of_rows = []
     for row in range(plan.rows):
-        stop = 0
-        for segment, (_, document, start, length) in enumerate(plan.pieces(row), 1):
-            first, stop = stop, stop + length + SPECIAL_TOKENS
-            text = slice(first + 1, stop - 1)
-            for array in (tokens, inputs):
-                array[row, first], array[row, stop - 1] = (
-                    tokenizer.special.cls,
-                    tokenizer.special.sep,
-                )
-            original = shards.read(document, 0, int(shards.lengths[document]))
-            masked, chosen = mask_document(original, tokenizer)
+        pieces = []
+        for _, document, start, length in plan.pieces(row):
             part = slice(start, start + length)
-            tokens[row, text], inputs[row, text] = original[part], masked[part]
-            predicted[row, text] = chosen[part]
-            segment_ids[row, first:stop] = segment
-            positions[row, first:stop] = np.arange(stop - first)
-    places = -(-max(1, int(predicted.sum(1).max())) // 16) * 16
-    order = np.argsort(~predicted, axis=1, kind="stable")[:, : min(places, row_length)]
+            whole = shards.read(document, 0, int(shards.lengths[document]))
+            masked, predicted = (x[part] for x in mask_document(whole, tokenizer))
+            framed = (_framed(x, tokenizer) for x in (whole[part], masked))
+            pieces.append((*framed, np.pad(predicted, 1)))
+        of_rows.append(pieces)
+    targets, inputs, chosen = (
+        fill_rows([[piece[i] for piece in pieces] for pieces in of_rows], row_length)
+        for i in range(3)
+    )
+    places = -(-max(1, int(chosen.tokens.sum(1).max())) // 16) * 16
+    order = np.argsort(1 - chosen.tokens, axis=1, kind="stable")[:, : min(places, row_length)]
     return MaskedBatch(
-        inputs,
-        segment_ids,
-        positions.astype(np.int32),
+        inputs.tokens,
+        inputs.segment_ids,
+        inputs.positions,
         order.astype(np.int32),
-        np.take_along_axis(tokens, order, axis=1),
-        np.take_along_axis(predicted, order, axis=1).astype(np.float32),
+        np.take_along_axis(targets.tokens, order, axis=1),
+        np.take_along_axis(chosen.tokens, order, axis=1).astype(np.float32),
     )
 
 
@@ -107,36 +101,32 @@ def one_at_a_time(
 ) -> MaskedBatch:
     """Rows that mask one token each: every token of a source's first documents (their first
     `row_length` positions), up to `max_tokens`."""
-    special = tokenizer.special
-    inputs: list[np.ndarray] = []
-    segment_ids, targets, places = [], [], []
+    texts: list[np.ndarray] = []
+    places: list[int] = []
     for document in range(len(shards)):
-        length = min(int(shards.lengths[document]), row_length - SPECIAL_TOKENS)
-        length = min(length, max_tokens - len(inputs))
-        text = np.full(row_length, special.pad, np.int32)
-        text[: length + SPECIAL_TOKENS] = [
-            special.cls,
-            *shards.read(document, 0, length),
-            special.sep,
-        ]
-        for place in range(1, length + 1):
-            row = text.copy()
-            row[place] = special.mask
-            inputs.append(row)
-            segment_ids.append(np.arange(row_length) < length + SPECIAL_TOKENS)
-            targets.append([text[place]])
-            places.append([place])
-        if len(inputs) >= max_tokens:
+        room = min(row_length - SPECIAL_TOKENS, max_tokens - len(places))
+        length = min(int(shards.lengths[document]), room)
+        texts += [_framed(shards.read(document, 0, length), tokenizer)] * length
+        places += range(1, length + 1)
+        if len(places) >= max_tokens:
             break
-    inside = np.array(segment_ids, np.int32)
+    rows = padded(texts, row_length)
+    at = np.arange(len(places)), np.array(places, np.int32)
+    inputs = rows.tokens.copy()
+    inputs[at] = tokenizer.special.mask
     return MaskedBatch(
-        np.array(inputs, np.int32),
-        inside,
-        np.arange(row_length, dtype=np.int32) * inside,
-        np.array(places, np.int32),
-        np.array(targets, np.int32),
-        np.ones((len(inputs), 1), np.float32),
+        inputs,
+        rows.segment_ids,
+        rows.positions,
+        at[1][:, None],
+        rows.tokens[at][:, None],
+        np.ones((len(places), 1), np.float32),
     )
+
+
+def _framed(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """`[CLS] tokens [SEP]`."""
+    return np.concatenate([[tokenizer.special.cls], tokens, [tokenizer.special.sep]])
 
 
 def mask_document(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@
 from typing import NamedTuple
 
 TASKS = ("chemprot", "phenotype", "cos", "social_history", "deid")
+SIZES = ("base", "large")
 SPEED_SETS = (
     "short fixed",
     "short variable",
@@ -93,10 +94,13 @@ MODELS = (
 )
 
 LEARNING_RATES = {
-    "base": (5e-5, 8e-5, 1e-4, 1.5e-4, 7e-5),
-    "large": (2e-5, 5e-5, 1.5e-4, 2e-4, 7e-5),
+    "chemprot": {"base": 5e-5, "large": 2e-5},
+    "phenotype": {"base": 8e-5, "large": 5e-5},
+    "cos": {"base": 1e-4, "large": 1.5e-4},
+    "social_history": {"base": 1.5e-4, "large": 2e-4},
+    "deid": {"base": 7e-5, "large": 7e-5},
 }
-"""Table 5, in the order of `TASKS`."""
+"""Table 5."""
 
 
 class Statistics(NamedTuple):

@@ -66,8 +66,8 @@ def records(results: Sequence[Result]) -> dict[str, Any]:
                 if x.speed
             },
             "table5": {
-                size: dict(zip(published.TASKS, x, strict=True))
-                for size, x in published.LEARNING_RATES.items()
+                size: {task: rates[size] for task, rates in published.LEARNING_RATES.items()}
+                for size in published.SIZES
             },
             "table6": {task: x._asdict() for task, x in published.STATISTICS.items()},
         },
@@ -158,9 +158,9 @@ def _learning_rates(tasks: Mapping[str, Sequence[Result]]) -> str:
             rows.append([label, *cells])
     if not rows:
         return ""
-    for size, rates in published.LEARNING_RATES.items():
-        theirs = dict(zip(published.TASKS, rates, strict=True))
-        cells = [f"{theirs[task]:g}" if task in theirs else NONE for task in tasks]
+    for size in published.SIZES:
+        theirs = published.LEARNING_RATES
+        cells = [f"{theirs[task][size]:g}" if task in theirs else NONE for task in tasks]
         if any(cell != NONE for cell in cells):
             rows.append([f"*{size}, published*", *cells])
     return _section(

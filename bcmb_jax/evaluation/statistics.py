@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
+from bcmb_jax.data.plan import SPECIAL_TOKENS
 from bcmb_jax.evaluation.examples import SPLITS, Dataset
-
-SPECIAL_TOKENS = 2  # [CLS] and [SEP], which Table 6 counts: ChemProt's 67.7 is with them
 
 
 @dataclass(frozen=True)

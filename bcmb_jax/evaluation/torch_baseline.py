@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.errors import InputError, reason
-from bcmb_jax.evaluation.encode import IGNORED, Encoded, outside
+from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
 from bcmb_jax.evaluation.protocol import Predicted
 
@@ -82,9 +82,10 @@ class TorchClassifier:
         with torch.inference_mode():
             for first in range(0, len(order), self._batch_size):
                 chosen = order[first : first + self._batch_size]
-                logits = self._logits([examples[i] for i in chosen]).float().cpu().numpy()
-                for i, row in zip(chosen, logits, strict=True):
-                    predicted[i] = self._read(row, examples[i])
+                logits = self._logits([examples[i] for i in chosen])
+                found = logits > 0 if self._kind == "multi_label" else logits.argmax(-1)
+                for i, row in zip(chosen, found.cpu().numpy(), strict=True):
+                    predicted[i] = as_labels(self._kind, self._labels, row, examples[i])
         return predicted
 
     def snapshot(self) -> dict[str, Any]:
@@ -106,15 +107,6 @@ class TorchClassifier:
         else:
             targets = np.stack([e.targets for e in examples])
         return torch.from_numpy(targets).to(device())
-
-    def _read(self, logits: np.ndarray, example: Encoded) -> tuple[int, ...]:
-        if self._kind == "multi_label":
-            return tuple(np.flatnonzero(logits > 0).tolist())
-        best = logits.argmax(-1)
-        if self._kind == "single_label":
-            return (int(best),)
-        nothing = outside(self._labels)
-        return tuple(int(best[s]) if s >= 0 else nothing for s in example.starts)
 
 
 def import_torch() -> Any:
@@ -145,6 +137,7 @@ def load(path_or_id: str, use: str, **config: Any) -> Any:
     Raises:
       InputError: it cannot be loaded.
     """
+    import_torch()  # its absence is told better here than by transformers
     import transformers
 
     try:
@@ -174,7 +167,7 @@ def max_length(path_or_id: str) -> int:
     try:
         config = transformers.AutoConfig.from_pretrained(path_or_id)
         positions = int(config.max_position_embeddings)
-    except Exception as error:
+    except Exception as error:  # as above; or a config of something else
         raise InputError(f"{path_or_id} has no config of an encoder: {reason(error)}") from error
     # RoBERTa and what is made of it (Longformer) number positions from the padding id + 1 on.
     shifted = config.model_type in ("roberta", "longformer", "xlm-roberta", "camembert")

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
+from bcmb_jax.evaluation.published import LEARNING_RATES
 from bcmb_jax.evaluation.tasks.folder import SPLIT_NAMES, columns, find, place, table
 from bcmb_jax.evaluation.tasks.labels import encode
 
@@ -41,5 +42,5 @@ TASK = Task(
     "which of five relations, or none, a sentence states of @CHEMICAL$ and @GENE$",
     "BioCreative VI ChemProt, prepared by BLUE 0.1 (github.com/ncbi-nlp/BLUE_Benchmark); public",
     "train.tsv, dev.tsv and test.tsv (or .gz) with the columns index, sentence, label",
-    learning_rates={"base": 5e-5, "large": 2e-5},
+    learning_rates=LEARNING_RATES["chemprot"],
 )

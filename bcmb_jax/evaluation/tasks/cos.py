@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
+from bcmb_jax.evaluation.published import LEARNING_RATES
 from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen
 from bcmb_jax.evaluation.tasks.brat import Span, read_spans, split_words, tag_words
 from bcmb_jax.evaluation.tasks.folder import find_all, place
@@ -75,5 +76,5 @@ TASK = Task(
     quirks="A span gets the words that lie wholly inside it, and a later span overwrites an "
     "earlier one, of which an I- without its B- may be left. Corrected, a span gets every word it "
     "touches and what is left of one begins with B-.",
-    learning_rates={"base": 1e-4, "large": 1.5e-4},
+    learning_rates=LEARNING_RATES["cos"],
 )

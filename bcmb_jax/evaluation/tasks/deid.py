@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
+from bcmb_jax.evaluation.published import LEARNING_RATES
 from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen, shuffled
 from bcmb_jax.evaluation.tasks.deid_masks import tag_surrogates
 from bcmb_jax.evaluation.tasks.folder import find, place, whole
@@ -84,5 +85,5 @@ TASK = Task(
     "list of categories lacks (where its reader stops) are other. Corrected, a mask takes at least "
     "a character, the last plain text is that at the end, adjacent masks are one, further dates "
     "and places have their category, and records whose two texts disagree are left out.",
-    learning_rates={"base": 7e-5, "large": 7e-5},
+    learning_rates=LEARNING_RATES["deid"],
 )

@@ -11,6 +11,7 @@ from bcmb_jax.data.ingest.files import Records
 from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
+from bcmb_jax.evaluation.published import LEARNING_RATES
 from bcmb_jax.evaluation.splits import permuted
 from bcmb_jax.evaluation.tasks.folder import columns, find, place, table
 from bcmb_jax.evaluation.tasks.labels import counted, untrained
@@ -113,5 +114,5 @@ TASK = Task(
     "one patient may be in several splits, as in the paper",
     "PhysioNet: phenotype-annotations-mimic 1.20.03 and MIMIC-III; credentialed, own agreement",
     "ACTdb102003.csv and NOTEEVENTS.csv (or .gz)",
-    learning_rates={"base": 8e-5, "large": 5e-5},
+    learning_rates=LEARNING_RATES["phenotype"],
 )

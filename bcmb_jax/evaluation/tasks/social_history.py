@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
+from bcmb_jax.evaluation.published import LEARNING_RATES
 from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen
 from bcmb_jax.evaluation.tasks.brat import read_spans, split_words, tag_words
 from bcmb_jax.evaluation.tasks.folder import SPLIT_NAMES, find_all, place, whole
@@ -114,5 +115,5 @@ TASK = Task(
     "attached, and a later span overwrites an earlier one. Corrected, the split into folders is "
     "used, a span gets every word it touches, what is left of one begins with B-, and there are "
     "53 tags.",
-    learning_rates={"base": 1.5e-4, "large": 2e-4},
+    learning_rates=LEARNING_RATES["social_history"],
 )
