@@ -22,18 +22,16 @@ from typing import Any
 import jax
 
 import conversion
-from bcmb_jax.data.plan import SPECIAL_TOKENS
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError, run
-from bcmb_jax.evaluation import mlm_by_source, speed, text_baselines, torch_baseline
+from bcmb_jax.evaluation import mlm_by_source, speed, task_results, torch_baseline
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.finetune import JaxClassifier
-from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune
+from bcmb_jax.evaluation.protocol import Classifier, Settings
 from bcmb_jax.evaluation.results import TEXT
-from bcmb_jax.evaluation.statistics import markdown, statistics
-from bcmb_jax.evaluation.sweep import fingerprint, fingerprint_of_weights, sweep, write_json
+from bcmb_jax.evaluation.sweep import fingerprint, fingerprint_of_weights, write_json
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.machine import device, versions
 from bcmb_jax.metrics import Display
@@ -155,73 +153,31 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
     if len(options.data) > 1:
         raise InputError(f"--task {task.name} reads one folder, not {len(options.data)}")
     dataset = read_task(task, options)
-    settings = Settings(options.epochs, options.batch_size)
     facts: dict[str, Any] = {"task": task.name, "data": fingerprint(dataset)}
-    display = Display()
     if options.backend == "text":
-        rates, found = [0.0], {}
-        counts, special = statistics(dataset, text_baselines.count_words, special_tokens=0), 0
-
-        def one(seed: int, learning_rate: float) -> Run:
-            start = time.perf_counter()
-            predicted = text_baselines.fit_predict(dataset, seed)
-            return Run(seed, learning_rate, [], 0, predicted, time.perf_counter() - start)
+        results = task_results.of_words(dataset, options.output, facts, seeds=options.seeds)
     else:
-        make = load_jax if options.backend == "jax" else load_torch
-        classifier, tokenizer, facts_of_model = make(options, dataset, settings)
+        settings = Settings(options.epochs, options.batch_size)
+        load = load_jax if options.backend == "jax" else load_torch
+        classifier, tokenizer, facts_of_model = load(options, dataset, settings)
         size = "large" if facts_of_model.pop("width") >= LARGE else "base"
-        rates = options.learning_rate or [task.learning_rates[size]]
         facts |= facts_of_model | {
             "tokenizer": tokenizer.fingerprint,
             "max_length": tokenizer.max_length,
             **settings.__dict__,
         }
-        encoded = {split: tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
-        cut = {split: sum(e.cut for e in of_split) for split, of_split in encoded.items()}
-        if any(cut.values()):
-            display.say(
-                f"cut at {tokenizer.max_length} tokens, the rest unseen: "
-                + ", ".join(f"{n:,} of {len(encoded[s]):,} {s} texts" for s, n in cut.items())
-            )
-        found = {"truncated": cut, "epochs": settings.epochs}
-        counts, special = statistics(dataset, tokenizer.count_tokens), SPECIAL_TOKENS
-
-        def one(seed: int, learning_rate: float) -> Run:
-            return fine_tune(
-                classifier,
-                dataset,
-                encoded,
-                settings,
-                seed=seed,
-                learning_rate=learning_rate,
-                progress=lambda done, text: display.progress(
-                    done, f"seed {seed}, learning rate {learning_rate:g}, {text}"
-                ),
-            )
-
-    display.say(markdown(dataset, counts, special))
-    results = sweep(
-        options.output,
-        dataset,
-        facts,
-        one,
-        seeds=options.seeds,
-        learning_rates=rates,
-        say=display.say,
-    )
-    low, high = results["interval"]
-    print(
-        f"{task.name} {results['metric']}: median {results['median']:.4f}, mean "
-        f"{results['mean']:.4f} ± {results['spread']:.4f} over {len(results['seeds'])} seeds, "
-        f"95 % interval over test examples {low:.4f} to {high:.4f}"
-    )
-    described = {
-        "labels": len(dataset.labels),
-        "examples": {split: of.examples for split, of in counts.items()},
-        "mean_tokens": {split: of.mean_tokens for split, of in counts.items()},
-        "notes": list(dataset.notes),
-    }
-    return results | found | {"dataset": described, "settings": facts}
+        results = task_results.of_model(
+            classifier,
+            tokenizer,
+            dataset,
+            settings,
+            options.output,
+            facts,
+            seeds=options.seeds,
+            learning_rates=options.learning_rate or [task.learning_rates[size]],
+        )
+    print(f"{task.name} {task_results.summary(results)}")
+    return results
 
 
 def read_task(task: Task, options: argparse.Namespace) -> Dataset:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A strict harness: eight CPU devices, no silent rank promotion, no network."""
 
+import gzip
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports jax or huggingface_hub; scripts started by a test inherit these.
@@ -44,3 +46,18 @@ def folder(tmp_path, tiny_tokenizer) -> Path:
     directory.mkdir()
     write_huggingface(random_weights()._replace(tokenizer=tiny_tokenizer), directory)
     return directory
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """`write(**{"train.tsv": content})` is a folder with these files."""
+
+    def write(files: dict[str, str | bytes]) -> Path:
+        for name, content in files.items():
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            data = content.encode() if isinstance(content, str) else content
+            file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return tmp_path
+
+    return write

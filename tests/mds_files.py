@@ -10,6 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow
 
+from bcmb_jax.data.ingest.files import Records
+from bcmb_jax.data.ingest.mds import read_mds
+from bcmb_jax.data.ingest.mds_index import list_indexes
+from bcmb_jax.data.ingest.record import Document, Record, TokenDocument
+
 CODECS = {"br": "brotli", "bz2": "bz2", "gz": "gzip", "zstd": "zstd"}
 CODES = {"uint16": 16, "uint32": 32, "int64": 65, "float32": 34}  # streaming's, of a type
 SIZES = {"int": 8, "uint8": 1, "ndarray:uint16:3": 6}
@@ -113,3 +118,20 @@ def change_byte(file: Path, at: int, value: int | None = None) -> None:
     data = bytearray(file.read_bytes())
     data[at] = data[at] ^ 255 if value is None else value
     file.write_bytes(data)
+
+
+def open_mds(*paths: Path, text: str | None = None, group: str | None = None) -> Records:
+    records = Records(list_indexes(paths, ("index.json",)), read_mds, text, group)
+    records.check()
+    return records
+
+
+def read(*paths: Path, **columns: str) -> list[Any]:
+    """Every record as (ids or text or reason, shard, sample)."""
+    return [(content(record), record.file, record.line) for record in open_mds(*paths, **columns)]
+
+
+def content(record: Record) -> Any:
+    if isinstance(record, TokenDocument):
+        return record.ids.tolist()
+    return record.text if isinstance(record, Document) else record.reason

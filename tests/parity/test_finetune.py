@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning in JAX and in PyTorch: same weights, data and seed, same losses step by step."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,25 +13,18 @@ pytest.importorskip("torch", reason="needs the extra [torch]")
 
 from bcmb_jax.evaluation.protocol import Settings, fine_tune, score  # noqa: E402
 from bcmb_jax.evaluation.tasks import TASKS  # noqa: E402
-from bcmb_jax.model.config import ModelConfig  # noqa: E402
 from bcmb_jax.model.heads import MODELS, Head  # noqa: E402
 from bcmb_jax.model.parameters import init_parameters  # noqa: E402
 from conversion.weights import Weights  # noqa: E402
 from conversion.writers import write_huggingface  # noqa: E402
 from scripts import evaluate  # noqa: E402
+from tests.parity.models import NARROW  # noqa: E402
 from tests.task_data import clinical_sentences  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-CONFIG = ModelConfig(
-    vocab_size=300,
-    hidden_size=48,
-    num_hidden_layers=4,
-    num_attention_heads=3,
-    intermediate_size=64,
-    local_attention=16,
-    attention_output_dropout=0.0,
-    max_position_embeddings=256,
+CONFIG = dataclasses.replace(
+    NARROW, vocab_size=300, local_attention=16, max_position_embeddings=256
 )
 FIRST_STEPS = 20
 HEADS = {"csv": "sequence_classification", "conll": "token_classification"}
