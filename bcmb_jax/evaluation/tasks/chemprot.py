@@ -3,10 +3,10 @@
 
 from pathlib import Path
 
-from bcmb_jax.evaluation.examples import Dataset, Example, Task
+from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.published import LEARNING_RATES
-from bcmb_jax.evaluation.tasks.folder import SPLIT_NAMES, columns, find, place, table
-from bcmb_jax.evaluation.tasks.labels import encode
+from bcmb_jax.evaluation.tasks.folder import SPLIT_NAMES, columns, find, table
+from bcmb_jax.evaluation.tasks.labels import labelled
 
 LABELS = ("CPR:3", "CPR:4", "CPR:5", "CPR:6", "CPR:9", "false")
 _REBUILT = ".rebuilt.tsv"
@@ -22,9 +22,8 @@ def read(directory: str | Path) -> Dataset:
             notes.append(f"{split} is rebuilt from the raw corpus ({file.name}): not BLUE's rows")
         columns(file, "\t", "sentence", "label")
         splits[split] = [
-            Example(place(row.file, row.line), row.text, tuple(encode(LABELS, [label], where)))
+            labelled(row, file, LABELS, [row.group or ""])
             for row in table(file, "sentence", "label")
-            for label, where in [(row.group or "", place(file, row.line))]
         ]
         # Fidelity: the paper's reader numbers the labels of each split by themselves, in sorted
         # order. With all six in every split that is this numbering; with one missing it would not

@@ -3,9 +3,9 @@
 
 from pathlib import Path
 
-from bcmb_jax.evaluation.examples import Dataset, Example, Task
-from bcmb_jax.evaluation.tasks.folder import columns, find_splits, place, table
-from bcmb_jax.evaluation.tasks.labels import encode, untrained
+from bcmb_jax.evaluation.examples import Dataset, Task
+from bcmb_jax.evaluation.tasks.folder import columns, find_splits, table
+from bcmb_jax.evaluation.tasks.labels import labelled, untrained
 
 LABELS = (
     "ACTIVATOR",
@@ -30,11 +30,7 @@ def read(directory: str | Path) -> Dataset:
     for split, file in find_splits(directory, (".txt", ".jsonl")).items():
         columns(file, None, "text", "label")
         splits[split] = [
-            Example(
-                place(row.file, row.line),
-                row.text,
-                tuple(encode(LABELS, [row.group or ""], place(file, row.line))),
-            )
+            labelled(row, file, LABELS, [row.group or ""])
             for row in table(file, "text", "label", delimiter=None)
         ]
     return Dataset("single_label", LABELS, splits, tuple(untrained(LABELS, splits)))

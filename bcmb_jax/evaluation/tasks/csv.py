@@ -16,7 +16,7 @@ from bcmb_jax.evaluation.tasks.folder import (
     shown,
     table,
 )
-from bcmb_jax.evaluation.tasks.labels import encode, untrained
+from bcmb_jax.evaluation.tasks.labels import labelled, untrained
 
 SUFFIXES = (".csv", ".tsv")
 _LABEL_NAMES = ("label", "labels")
@@ -90,14 +90,13 @@ def _names(row: Document, kind: Kind) -> list[str]:
 
 
 def _example(file: Path, row: Document, kind: Kind, labels: tuple[str, ...]) -> Example:
-    where = place(file, row.line)
     names = _names(row, kind)
     if not names and kind == "single_label":
         raise InputError(
-            f"{where}: no label (only where labels are joined by ';' may a row have none)"
+            f"{place(file, row.line)}: no label (only where labels are joined by ';' may a row have "
+            "none)"
         )
-    held = encode(labels, names, where, "training has no example of it")
-    return Example(place(row.file, row.line), row.text, tuple(sorted(set(held))))
+    return labelled(row, file, labels, names, "training has no example of it")
 
 
 TASK = Task(

@@ -4,10 +4,10 @@
 import re
 from pathlib import Path
 
-from bcmb_jax.evaluation.examples import Dataset, Example, Task
-from bcmb_jax.evaluation.tasks.folder import columns, find_splits, place, table
+from bcmb_jax.evaluation.examples import Dataset, Task
+from bcmb_jax.evaluation.tasks.folder import columns, find_splits, table
 from bcmb_jax.evaluation.tasks.hoc import LABELS, SOURCE
-from bcmb_jax.evaluation.tasks.labels import counted, encode, untrained
+from bcmb_jax.evaluation.tasks.labels import counted, labelled, untrained
 
 _ENTITY = re.compile(r"&(?:[a-z]+|#\d+) ?;")
 
@@ -18,13 +18,8 @@ def read(directory: str | Path) -> Dataset:
     for split, file in find_splits(directory, (".tsv",)).items():
         columns(file, "\t", "text", "labels")
         splits[split] = [
-            Example(
-                place(row.file, row.line),
-                row.text,
-                tuple(sorted(set(encode(LABELS, names, place(file, row.line))))),
-            )
+            labelled(row, file, LABELS, row.group.split(";") if row.group else [])
             for row in table(file, "text", "labels")
-            for names in [row.group.split(";") if row.group else []]
         ]
     texts = [str(example.text) for examples in splits.values() for example in examples]
     oddities = {

@@ -3,9 +3,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
+from bcmb_jax.data.ingest.record import Document
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Example
+from bcmb_jax.evaluation.tasks.folder import place
 
 _MOST_SHOWN = 20
 
@@ -22,6 +25,14 @@ def encode(labels: Sequence[str], names: Iterable[str], where: str, hint: str = 
             )
         indices.append(index[name])
     return indices
+
+
+def labelled(
+    row: Document, file: Path, labels: Sequence[str], names: Iterable[str], hint: str = ""
+) -> Example:
+    """A row of a table, and the names of its labels, which may repeat."""
+    held = encode(labels, names, place(file, row.line), hint)
+    return Example(place(row.file, row.line), row.text, tuple(sorted(set(held))))
 
 
 def bio_tags(kinds: Iterable[str]) -> tuple[str, ...]:
