@@ -93,8 +93,8 @@ def _example(file: Path, row: Document, kind: Kind, labels: tuple[str, ...]) -> 
     names = _names(row, kind)
     if not names and kind == "single_label":
         raise InputError(
-            f"{place(file, row.line)}: no label (only where labels are joined by ';' may a row have "
-            "none)"
+            f"{place(file, row.line)}: no label (only where labels are joined by ';' may a row "
+            "have none)"
         )
     return labelled(row, file, labels, names, "training has no example of it")
 
