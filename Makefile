@@ -10,6 +10,9 @@ CONSTRAINTS ?= constraints/$(shell $(PYTHON) -c 'import sys; print("py311-jax0.1
 TORCH_INSTALL ?= torch==2.13.0
 HUB = huggingface_hub==0.36.2 requests urllib3 idna certifi charset-normalizer # of transformers 4
 
+# Tests in as many processes as there are cores, at most four (each takes up to 4 GB); a module is not split.
+PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
 
@@ -23,7 +26,7 @@ train: $(VENV)/.installed
 	$(PY) scripts/fill_mask.py --model runs/tiny-huggingface
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -q
+	$(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
@@ -31,7 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy
 
 parity: $(VENV)/.installed-torch
-	$(PY) -m pytest -q tests/parity
+	$(PYTEST) tests/parity
 
 # The training step compiled for 8 x H100 and 8 x A100: needs JAX's CUDA plugin, but no GPU.
 gpu-compile: export JAX_PLATFORMS = cpu

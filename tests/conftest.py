@@ -6,8 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 # Before anything imports jax or huggingface_hub; scripts started by a test inherit these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs are compiled once, for all tests and for the next run; most of the time is theirs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import jax  # noqa: E402
@@ -20,7 +25,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real text, tokenizers and checkpoints beside the checkout."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
+    folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs the data folder {folder}, which is not part of the project")
     return folder

@@ -22,15 +22,6 @@ from configs import base, phase1, phase2, tiny
 TIMINGS = {"tokens_per_second", "seconds_waiting_for_data", "mfu"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs of the same program share its compilation, as users' runs may."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic") / "data"
