@@ -2,7 +2,7 @@
 """Count a corpus beside the paper's: python scripts/ledger.py shards/* [--output DIR]
 
 Prints a table of the prepared sources; --output also writes it as corpus.md, a plot corpus.png and
-a draft of a dataset card, README.md.
+a draft of a dataset card, card.md (README.md of a folder on the Hub).
 """
 
 import argparse
@@ -27,9 +27,9 @@ def main() -> None:
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "corpus.md").write_text(text + "\n")
-        (options.output / "README.md").write_text(card(entries, options.title))
+        (options.output / "card.md").write_text(card(entries, options.title))
         make_figure(entries).savefig(options.output / "corpus.png", dpi=150)
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(main, OSError))

@@ -7,17 +7,22 @@ and, run again, only those that are missing.
 """
 
 import argparse
+import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
 from bcmb_jax.data.ingest import FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import list_files
 from bcmb_jax.data.ingest.groups import ALONE
+from bcmb_jax.data.ingest.record import BROKEN_UNICODE
 from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.progress import ProgressLine
-from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.data.shards import open_shards
+from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError, run
 
 ALL = "all"
@@ -32,10 +37,20 @@ def main() -> None:
     for name in ("source", "input", "tokenizer", "output"):
         if not getattr(arguments, name):
             parser.error(f"--{name} is needed")
+    if arguments.workers is not None:
+        if arguments.workers < 1:
+            raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
+        os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
     if arguments.source == ALL:
         _prepare_all(arguments)
     else:
-        _prepare(arguments, arguments.source, arguments.input, arguments.output)
+        _prepare(
+            arguments,
+            arguments.source,
+            arguments.input,
+            arguments.output,
+            _cleaning(arguments),
+        )
 
 
 def _list_sources() -> None:
@@ -102,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="earlier outputs, made with one of the two above, whose texts count as earlier ones",
+        help="earlier outputs, made with one of the two above, whose texts count as earlier ones, "
+        "as those of the sources before it do with --source all",
     )
     return parser
 
@@ -121,32 +137,73 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
         raise InputError(f"--source {ALL}: each source has its own text and group column")
     for name, inputs in paths.items():
         list_files(inputs, SOURCES[name].files)  # all are there before the first is begun
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    earlier: list[Path] = []
     for name, inputs in paths.items():
         output = arguments.output / name
+        cleaning = _cleaning(arguments, earlier)
         if output.exists() and not arguments.overwrite:
+            _check_same(
+                output, {**_asked(arguments, name, inputs), **cleaning.options()}, tokenizer
+            )
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
             try:
-                _prepare(arguments, name, inputs, output)
+                _prepare(arguments, name, inputs, output, cleaning)
             except InputError as error:
                 kept = "what is done is kept, and the command, run again, goes on with the rest"
                 raise InputError(f"{name}: {error} ({kept})") from error
+        earlier.append(output)
 
 
-def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output: Path) -> None:
-    if arguments.workers is not None:
-        if arguments.workers < 1:
-            raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
-        os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
-    cleaning = Cleaning(
+def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> None:
+    try:
+        found = json.loads((output / "report.json").read_text(encoding="utf-8"))["options"]
+        made_with = open_shards(output / "train").tokenizer_fingerprint
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{output} is no finished output of this command: move it away, or choose another "
+            "--output"
+        ) from error
+    differ = [f"{k} was {found.get(k)!r}, now {v!r}" for k, v in asked.items() if found.get(k) != v]
+    if made_with != tokenizer.fingerprint:
+        differ.append("its tokenizer was another")
+    if differ:
+        raise InputError(
+            f"{output} was prepared otherwise ({'; '.join(differ)}): ask for the same, choose "
+            "another --output, or add --overwrite, which makes all sources anew"
+        )
+
+
+def _cleaning(arguments: argparse.Namespace, earlier: Sequence[Path] = ()) -> Cleaning:
+    """What was asked for; duplicates are looked for in the command's `earlier` sources too."""
+    looks = arguments.exact_duplicates or arguments.near_duplicates is not None
+    return Cleaning(
         unwrap_lines=arguments.unwrap_lines,
         placeholders=arguments.placeholders,
         min_characters=arguments.min_characters,
         exact_duplicates=arguments.exact_duplicates,
         near_duplicates=arguments.near_duplicates,
-        against=arguments.not_in,
+        against=[*arguments.not_in, *(earlier if looks else ())],
         seed=arguments.seed,
     )
+
+
+def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[str, Any]:
+    """As a report has it among its options, beside what is cleaned."""
+    return {
+        "source": name,
+        "input": [Path(path).name for path in inputs],
+        "text_column": arguments.text_column,
+        "group_column": arguments.group_column,
+        "validation_fraction": arguments.validation_fraction,
+        "seed": arguments.seed,
+    }
+
+
+def _prepare(
+    arguments: argparse.Namespace, name: str, inputs: list[str], output: Path, cleaning: Cleaning
+) -> None:
     output = output.resolve()
     source = SOURCES.get(name)
     license = arguments.license
@@ -163,12 +220,7 @@ def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output
             validation_fraction=arguments.validation_fraction,
             seed=arguments.seed,
             cleaning=cleaning,
-            options={
-                "source": name,
-                "input": [Path(path).name for path in inputs],
-                "text_column": arguments.text_column,
-                "group_column": arguments.group_column,
-            },
+            options=_asked(arguments, name, inputs),
             license=license,
             overwrite=arguments.overwrite,
             progress=line,
@@ -177,14 +229,18 @@ def _prepare(arguments: argparse.Namespace, name: str, inputs: list[str], output
         line.close()
     print(f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens")
     for split, counts in report["splits"].items():
-        print(f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens")
+        none = (
+            "" if counts["documents"] else " (another --validation-fraction or --seed gives some)"
+        )
+        print(f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens{none}")
     grouped = arguments.group_column or (source and source.group != ALONE)
     if grouped and report["documents_without_group"]:
         print(f"  {report['documents_without_group']:,} documents have no group: each its own")
     for change, count in report["cleaned"].items():
         print(f"  {change}: {count:,}")
     for reason, count in report["skipped"].items():
-        print(f"  left out, {reason}: {count:,}")
+        hint = " (convert such files: iconv -f cp1252 -t utf-8)" if reason == BROKEN_UNICODE else ""
+        print(f"  left out, {reason}: {count:,}{hint}")
     print(f"  files and lines left out: {output / 'report.json'}")
 
 

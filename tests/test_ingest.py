@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bcmb_jax.data.ingest import Document, Skipped, read
+from bcmb_jax.data.ingest import Document, Skipped, delimited, read
 from bcmb_jax.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
@@ -50,10 +50,50 @@ def test_csv_counts_what_it_cannot_use(tmp_path: Path) -> None:
 
 
 def test_an_open_quote_is_an_error_and_not_one_long_document(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at line 3 is still open at the end, line 4"):
+    with pytest.raises(InputError, match="at line 3 is still open at line 4"):
         records(tmp_path, b'id,text\n1,a\n2,"b\n3,c\n', "csv")
     cut = b'id,text\n1,a\n2,"b'
     assert records(tmp_path, cut, "csv") == [("a", 2), ("broken: misplaced quote", 3)]
+
+
+def test_the_rest_of_a_broken_record_is_no_document(tmp_path: Path) -> None:
+    broken = b'1,"Pain "bad" today\nDenies fever, chills\nHome, stable"\n'
+    assert records(tmp_path, b"id,text\n" + broken + b"2,fine\n3,too\n", "csv") == [
+        *(("broken: misplaced quote", line) for line in (2, 3, 4)),
+        ("fine", 5),
+        ("too", 6),
+    ]
+    unclosed = b'id,text\n1,"a\n2,"b"\n3,"c"\n4,d\n'
+    assert records(tmp_path, unclosed, "csv") == [
+        ("broken: misplaced quote", 2),
+        ("c", 4),
+        ("d", 5),
+    ]
+
+
+def test_a_quote_left_open_does_not_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(delimited, "_LARGEST_FIELD", 1000)
+    lines = "".join(f"{n},a short text\n" for n in range(2, 200))
+    with pytest.raises(InputError, match="opened in the record at line 2 is still open at line"):
+        records(tmp_path, f'id,text\n1,"open\n{lines}'.encode(), "csv")
+
+
+def test_another_delimiter_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not delimited by ','"):
+        records(tmp_path, b"mrn;note\n1;John\n", "csv")
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/a.txt").write_text("linked")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link").symlink_to(tmp_path / "far")
+    (tmp_path / "far/loop").symlink_to(tmp_path / "in")
+    assert [r.text for r in read([tmp_path / "in"], "text")] == ["linked"]
+
+
+def test_utf16_without_its_mark_is_no_text(tmp_path: Path) -> None:
+    assert records(tmp_path, b"t\0e\0x\0t\0", "text") == [("broken: holds NUL characters", 1)]
 
 
 def test_tsv(tmp_path: Path) -> None:
@@ -120,6 +160,18 @@ def test_parquet(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(InputError, match="not readable as Parquet"):
         read([file], "parquet")
+
+
+def test_parquet_counts_what_it_cannot_use(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    notes = pyarrow.array([b"fine", b"na\xefve"], pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"note": notes, "patient": [float("nan"), 2.0]})
+    parquet.write_table(table, tmp_path / "notes.parquet")
+    assert list(read([tmp_path], "parquet", group_column="patient")) == [
+        Document("fine", None, "notes.parquet", 1),
+        Skipped("notes.parquet", 2, "broken: not valid Unicode"),
+    ]
 
 
 def test_text_is_one_document_a_file_in_its_encoding(tmp_path: Path) -> None:
@@ -199,10 +251,10 @@ def test_a_wrong_column_names_those_that_exist(
 
 
 def test_a_text_taken_for_a_header_is_not_shown(tmp_path: Path) -> None:
-    note = "This 67-year-old woman was admitted with chest pain and shortness of breath."
-    with pytest.raises(InputError, match="<76 characters>") as caught:
-        records(tmp_path, f"1,{note}\n2,other\n".encode(), "csv")
-    assert "woman" not in str(caught.value)
+    for first in ("90,John Smith,HIV positive", "John Smith,was admitted with pain in the chest"):
+        with pytest.raises(InputError, match="columns, not all of them with names") as caught:
+            records(tmp_path, f"{first}\n2,other\n".encode(), "csv")
+        assert "John" not in str(caught.value)
 
 
 def test_a_missing_column_is_found_before_any_reading(tmp_path: Path) -> None:

@@ -86,6 +86,36 @@ def test_one_command_prepares_all_and_then_only_what_is_missing(raw, tiny_tokeni
     ).read_bytes()
 
 
+def test_what_was_prepared_otherwise_is_not_kept_as_if_it_were_the_same(
+    raw, tiny_tokenizer, tmp_path
+):
+    output = tmp_path / "shards"
+    assert prepare_all(raw, tiny_tokenizer, output).returncode == 0
+    again = prepare_all(raw, tiny_tokenizer, output, "--seed", "7")
+    assert again.returncode == 2
+    assert "pubmed was prepared otherwise (seed was 0, now 7)" in again.stderr
+    (tmp_path / "empty" / "pubmed").mkdir(parents=True)
+    again = prepare_all(raw, tiny_tokenizer, tmp_path / "empty")
+    assert again.returncode == 2 and "pubmed is no finished output" in again.stderr
+
+
+def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokenizer, tmp_path):
+    (raw / "mtsamples").mkdir()
+    (raw / "mtsamples" / "mtsamples.csv").write_text(
+        ",description,medical_specialty,sample_name,transcription,keywords\n"
+        '0,a,b,c,"D: How are you?  P: Well, 7.",d\n1,a,b,c,Something else.,d\n'
+    )
+    pairs = [f"respiratory-interviews={raw / 'interviews'}", f"mtsamples={raw / 'mtsamples'}"]
+    done = script(
+        *("prepare_data.py", "--source", "all", "--input", *pairs, "--tokenizer", tiny_tokenizer),
+        *("--output", tmp_path / "shards", "--exact-duplicates"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "shards/mtsamples/report.json").read_text())
+    assert report["skipped"] == {"repeats an earlier text": 1} and report["documents"] == 1
+    assert report["options"]["not_in"] == ["respiratory-interviews"]
+
+
 def test_a_source_that_fails_is_named_and_what_was_done_is_kept(raw, tiny_tokenizer, tmp_path):
     output = tmp_path / "shards"
     for file in (raw / "interviews").iterdir():
@@ -134,7 +164,8 @@ def test_the_table_adds_up_and_stands_beside_the_papers(raw, tiny_tokenizer, tmp
     interviews = rows["Simulated Resp. Interviews"]
     assert interviews[:2] == [paper.country, paper.clinical_source]
     assert interviews[2:4] == ["20", "272"] and interviews[5] == "0.6 M"
-    assert interviews[6:] == ["-252 samples", "1"]  # the empty one was left out
+    tokens = f"{entries[1].tokens / 0.6e6 - 1:+.1%} tokens"
+    assert interviews[6:] == [f"-252 samples, {tokens}", "1"]  # the empty one was left out
     assert rows["mine"][3] == "" and rows["mine"][2] == "25"
     share = entries[0].tokens / BIOMEDICAL_TOKENS
     assert rows["**biomedical, 1**"][6] == f"{share:.3%} of the tokens"
@@ -171,7 +202,7 @@ def test_the_script_writes_table_card_and_plot(raw, tiny_tokenizer, tmp_path):
     done = script("ledger.py", *folders, "--output", tmp_path / "corpus")
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "corpus").iterdir()}
-    assert written == {"corpus.md", "corpus.png", "README.md"}
+    assert written == {"corpus.md", "corpus.png", "card.md"}
     assert (tmp_path / "corpus/corpus.md").read_text() == done.stdout
 
 

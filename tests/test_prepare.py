@@ -137,16 +137,31 @@ def test_no_validation_means_train_only(tmp_path: Path) -> None:
     assert not (tmp_path / "out/validation").exists()
 
 
+def test_an_output_with_a_file_of_another_is_not_replaced(tmp_path: Path) -> None:
+    run(tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"holds more than prepare_data.py writes \(mine.txt\)"):
+        run(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "mine.txt").is_file()
+
+
+def test_a_source_too_small_for_validation_is_all_train(tmp_path: Path) -> None:
+    report = run(tmp_path / "out", list(make_records(3)), validation_fraction=0.01)
+    assert report["splits"]["validation"] == {"documents": 0, "tokens": 0}
+    assert sorted(words(tmp_path / "out/train")) == [0, 1, 2]
+    assert not (tmp_path / "out/validation").exists()
+
+
 @pytest.mark.parametrize(
     ("count", "more", "message"),
     [
-        (3, {"validation_fraction": 0.01}, "validation would be empty: none of 3 documents"),
-        (3, {"validation_fraction": 0.999}, "train would be empty: none of 3 documents"),
+        (3, {"validation_fraction": 0.999}, "train would be empty: all of 3 documents"),
         (0, {}, r"holds no document \(left out: nothing\)"),
+        (3, {"seed": -1}, "seed -1: at least 0"),
         (3, {"validation_fraction": 1.0}, r"fraction 1\.0 is not in \[0, 1\)"),
     ],
 )
-def test_an_empty_split_is_refused_and_leaves_nothing(
+def test_nothing_to_train_on_is_refused_and_leaves_nothing(
     tmp_path: Path, count: int, more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -126,16 +126,17 @@ def _row(entry: Entry) -> tuple[str, ...]:
     if paper:
         country, clinical = paper.country, paper.clinical_source
         samples, tokens = f"{paper.samples:,}", f"{paper.tokens:,g} M"
-        difference = f"{entry.documents - paper.samples:+,} samples"
+        share = entry.tokens / (paper.tokens * 1e6) - 1
+        difference = f"{entry.documents - paper.samples:+,} samples, {share:+.1%} tokens"
     counted = f"{entry.documents:,}", samples, _millions(entry.tokens), tokens
     return entry.title, country, clinical, *counted, difference, f"{entry.left_out:,}"
 
 
 def _sum(kind: str, entries: Sequence[Entry]) -> tuple[str, ...]:
     documents, tokens = (sum(getattr(x, what) for x in entries) for what in ("documents", "tokens"))
-    papers = [x.source.paper for x in entries if x.source and x.source.paper]
-    samples = f"{sum(x.samples for x in papers):,}" if papers else ""
-    expected = sum(x.tokens for x in papers) * 1e6 or None
+    papers = {x.source.title: x.source.paper for x in entries if x.source and x.source.paper}
+    samples = f"{sum(x.samples for x in papers.values()):,}" if papers else ""
+    expected = sum(x.tokens for x in papers.values()) * 1e6 or None
     if kind == "biomedical":
         expected = BIOMEDICAL_TOKENS
     share = tokens / expected if expected else 0

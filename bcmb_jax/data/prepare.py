@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.data.clean import Cleaning
+from bcmb_jax.data.clean.duplicates import FILE as FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.progress import Progress, silent
 from bcmb_jax.data.shards import ShardWriter
@@ -30,6 +31,7 @@ from bcmb_jax.errors import InputError
 
 NO_TOKENS = "empty: no tokens"
 NOT_WRAPPED = "broken: tokens that do not go from the tokenizer's [CLS] to its [SEP]"
+WRITTEN = {"train", "validation", "tokenizer", "report.json", FINGERPRINTS}
 SPECIAL_INSIDE = "broken: special tokens between [CLS] and [SEP]"
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -58,11 +60,14 @@ def prepare(
 
     A group is in validation or in train by its hash alone; a record without a group is its own.
     `options` are only written down. Raises `InputError` if `output` exists (unless `overwrite`,
-    which replaces it at the very end), if a split would be empty or the disk is full; whatever
-    it raises, what was there before is still there, and nothing else.
+    which replaces it at the very end), if there is nothing to train on or the disk is full;
+    whatever it raises, what was there before is still there, and nothing else. No document in
+    validation is no error: there is no such folder then.
     """
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction} is not in [0, 1)")
+    if seed < 0:
+        raise InputError(f"seed {seed}: at least 0 is needed")
     output = Path(output).resolve()
     building, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
     _clear_leftovers(output, building, old)
@@ -79,8 +84,10 @@ def prepare(
             for split in splits:
                 writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
             report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
-            _check_split_sizes(report, validation_fraction)
+            _check_not_empty(report, validation_fraction)
             for split, writer in writers.items():
+                if not len(writer):
+                    continue  # a small source: its report says so, others of a mixture validate
                 writer.finish(
                     source=source,
                     split=split,
@@ -137,6 +144,11 @@ def _check_replaceable(output: Path, overwrite: bool) -> None:
         raise InputError(f"output {output} exists already: choose another, or add --overwrite")
     if not (output / "report.json").is_file():
         raise InputError(f"output {output} was not written by prepare_data.py: remove it yourself")
+    if foreign := sorted({path.name for path in output.iterdir()} - WRITTEN):
+        raise InputError(
+            f"output {output} holds more than prepare_data.py writes ({foreign[0]}): move that "
+            "away first"
+        )
 
 
 def _spool(
@@ -171,6 +183,7 @@ def _spool(
         "splits": {s: {"documents": len(w), "tokens": w.tokens} for s, w in writers.items()},
         "skipped": dict(sorted(left_out.counts.items())),
         "skipped_lines": dict(sorted(left_out.lines.items())),
+        "skipped_lines_at_most": LeftOut.LISTED,  # of a reason
     }
 
 
@@ -255,15 +268,13 @@ def _split(document: Document | TokenDocument, seed: int, fraction: float) -> st
     return "validation" if int(digest[:8], 16) / 2**32 < fraction else "train"
 
 
-def _check_split_sizes(report: dict[str, Any], fraction: float) -> None:
+def _check_not_empty(report: dict[str, Any], fraction: float) -> None:
     documents = report["documents"]
     if not documents:
         left_out = ", ".join(f"{n:,} {reason}" for reason, n in report["skipped"].items())
         raise InputError(f"the input holds no document (left out: {left_out or 'nothing'})")
-    for split, counts in report["splits"].items():
-        if not counts["documents"]:
-            raise InputError(
-                f"{split} would be empty: none of {documents:,} documents fell into it at a "
-                f"validation fraction of {fraction}; change --validation-fraction (0 writes train "
-                "only) or --seed"
-            )
+    if not report["splits"]["train"]["documents"]:
+        raise InputError(
+            f"train would be empty: all of {documents:,} documents fell into validation at a "
+            f"fraction of {fraction}; choose a smaller --validation-fraction or another --seed"
+        )

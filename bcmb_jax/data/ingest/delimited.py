@@ -2,7 +2,7 @@
 """csv and tsv: a header line, then a record a row; quoted fields may span lines."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bcmb_jax.data.ingest.files import Reshape, open_text
@@ -16,7 +16,10 @@ from bcmb_jax.data.ingest.record import (
 )
 from bcmb_jax.errors import InputError
 
-_LARGEST_FIELD = 2**31 - 1  # the csv module's own limit of 131,072 is less than many notes
+_LARGEST_FIELD = 2**24
+"""Characters. The csv module's own limit of 131,072 is less than many notes; without any, a quote
+left open would fill the memory."""
+_OTHER_DELIMITERS = ",;|\t"
 
 
 def read_delimited(
@@ -36,6 +39,11 @@ def read_delimited(
         _, header = next(rows, (0, None))
         if not header:
             raise InputError(f"{file} does not begin with a header line that names its columns")
+        if len(header) == 1 and any(x in header[0] for x in _OTHER_DELIMITERS):
+            raise InputError(
+                f"{file} is not delimited by {delimiter!r}: its header line is one name that holds "
+                "another delimiter; write it as csv (commas) or tsv (tabs)"
+            )
         columns = choose_columns(header, text_column, group_column, file)
         if skip and skip[0] not in header:
             raise InputError(f"{file} has no column {skip[0]!r}, by which rows are left out")
@@ -54,23 +62,45 @@ def read_delimited(
                     yield columns.record(reshape(values), file, line)
 
 
-def _rows(lines: Any, file: str, delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+def _rows(
+    lines: Iterable[str], file: str, delimiter: str
+) -> Iterator[tuple[int, list[str] | None]]:
     """(first line, fields); None where quotes are misplaced, which without `strict` would merge
-    records unnoticed."""
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    records unnoticed, and for the rows after it that may be the rest of its text."""
+    taken: list[str] = []  # the lines of a row
+    rows = csv.reader(_noting(lines, taken), delimiter=delimiter, strict=True)
+    inside = False  # a broken row's quoted field
     while True:
         line = rows.line_num + 1
+        taken.clear()
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
             # A last line cut short loses itself; a quote left open earlier would swallow the rest.
-            if "unexpected end of data" in str(error) and rows.line_num > line:
+            unfinished = "unexpected end of data" in str(error) and rows.line_num > line
+            if unfinished or "field limit" in str(error):
                 raise InputError(
-                    f"{file}: a quote opened in the record at line {line} is still open at the "
-                    f"end, line {rows.line_num}: close it, or double quotes inside fields"
+                    f"{file}: a quote opened in the record at line {line} is still open at line "
+                    f"{rows.line_num}: close it, or double quotes inside fields"
                 ) from error
+            inside = _quotes(taken) % 2 == 1
             yield line, None
         else:
-            yield line, row
+            if inside and not any(x.startswith('"') or f'{delimiter}"' in x for x in taken[:1]):
+                inside = _quotes(taken) % 2 == 0
+                yield line, None
+            else:
+                inside = False
+                yield line, row
+
+
+def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _quotes(lines: Iterable[str]) -> int:
+    return sum(line.count('"') for line in lines)

@@ -41,14 +41,19 @@ def is_jsonl(name: str) -> bool:
 
 def find_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """The files below a folder that match, sorted; hidden ones left out."""
-    found = [
-        file
-        for file in folder.rglob("*")
-        if matches(file, patterns)
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-    ]
+    found = [file for file in _below(folder) if matches(file, patterns) and file.is_file()]
     return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Also through links to folders, each folder once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [x for x in folders if not x.startswith(".")]
+        if real not in seen:
+            yield from (Path(place, x) for x in files if not x.startswith("."))
+        seen.add(real)
 
 
 def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:

@@ -24,8 +24,24 @@ def read_parquet(
         wanted = [*columns.text, *([columns.group] if columns.group else [])]
         row = 0
         for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            for values in batch.to_pylist():
+            for values in _as_bytes(batch).to_pylist():
                 row += 1
-                yield columns.record(values, file, row)
+                yield columns.record(_decoded(values), file, row)
     except pyarrow.ArrowException as error:
         raise InputError(f"{file} is not readable as Parquet: fetch it again") from error
+
+
+def _as_bytes(batch: Any) -> Any:
+    """Its texts as bytes: one that is not UTF-8 is then a broken record, not the end of reading."""
+    import pyarrow
+
+    kinds = {pyarrow.string(): pyarrow.binary(), pyarrow.large_string(): pyarrow.large_binary()}
+    arrays = [x.cast(kinds[x.type]) if x.type in kinds else x for x in batch.columns]
+    return pyarrow.record_batch(arrays, names=batch.schema.names)
+
+
+def _decoded(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: x.decode("utf-8", "surrogateescape") if isinstance(x, bytes) else x
+        for name, x in values.items()
+    }

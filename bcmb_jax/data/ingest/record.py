@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every reader yields, a document or the reason why there is none, and which columns it is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,11 +17,13 @@ BROKEN_JSON = "broken: not a JSON object"
 BROKEN_QUOTES = "broken: misplaced quote"
 BROKEN_TYPE = "broken: text is not a string"
 BROKEN_UNICODE = "broken: not valid Unicode"
+BROKEN_NUL = "broken: holds NUL characters"
 REPEATED = "repeats an earlier text"
 SUPERSEDED = "superseded by a later version"
 NO_TEXT_COLUMN = "broken: no text column"
 
-_LONGEST_NAME = 60
+_NAME = re.compile(r"[^\W\d][\w.()/:#%-]*( [\w.()/:#%-]+){0,3}")
+_LONGEST_NAME = 40
 USUAL_NAMES = (
     "text",
     "note",
@@ -84,6 +87,8 @@ def make_record(text: str, group: str | None, file: str, line: int) -> Record:
     """
     if not text or text.isspace():
         return Skipped(file, line, EMPTY)
+    if "\0" in text:  # UTF-16 that does not say so, or not a text at all
+        return Skipped(file, line, BROKEN_NUL)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -107,7 +112,8 @@ class Columns:
             return Skipped(file, line, NO_TEXT_COLUMN)
         parts = [part for name in self.text if (part := values.get(name)) is not None]
         value = values.get(self.group) if self.group else None
-        group = None if value in (None, "") else str(value)
+        missing = value is None or value == "" or value != value  # NaN, as pandas writes it
+        group = None if missing else str(value)
         if len(parts) == 1 and isinstance(parts[0], np.ndarray):
             ids = parts[0]
             return TokenDocument(ids, group, file, line) if len(ids) else Skipped(file, line, EMPTY)
@@ -122,8 +128,10 @@ def choose_columns(
 ) -> Columns:
     """The columns to read out of those that exist; `InputError` lists them if that fails."""
     # Without a header line, a record's text would be taken for names, and must not be shown.
-    shown = (n if len(n) <= _LONGEST_NAME else f"<{len(n):,} characters>" for n in names)
-    listed = f"{file} has the columns {', '.join(shown)}"
+    if all(len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) for name in names):
+        listed = f"{file} has the columns {', '.join(names)}"
+    else:
+        listed = f"{file} has {len(names)} columns, not all of them with names (no header line?)"
     if text_column is None:
         usual = [name for name in names if name.lower() in USUAL_NAMES]
         chosen = list(names) if len(names) == 1 else usual
