@@ -29,8 +29,8 @@ tags:
 # {title}
 
 A ModernBERT of {layers} layers and width {hidden}, {parameters:,} parameters, vocabulary
-{vocabulary:,}, for documents of up to {length:,} tokens. Written by `bcmb_jax` from `{origin}`;
-every tensor is the same to the bit.
+{vocabulary:,}, for documents of up to {length:,} tokens. Written by `bcmb_jax` from `{origin}`,
+bit for bit.
 
 ```python
 from transformers import AutoTokenizer, {auto}

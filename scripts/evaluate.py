@@ -26,18 +26,15 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.evaluation import mlm_by_source, speed, task_results, torch_baseline
-from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Task
-from bcmb_jax.evaluation.finetune import JaxClassifier
-from bcmb_jax.evaluation.protocol import Classifier, Settings
+from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.results import TEXT
-from bcmb_jax.evaluation.sweep import fingerprint, fingerprint_of_weights, write_json
+from bcmb_jax.evaluation.sweep import fingerprint, write_json
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.machine import device, versions
 from bcmb_jax.metrics import Display
-from bcmb_jax.model.heads import Head
-from bcmb_jax.precision import compute_dtype
-from conversion.weights import Weights, read
+from conversion import fine_tuning
+from conversion.fine_tuning import Tunable
 
 OTHERS = {
     "mlm": "masked tokens of prepared shards, by source, beside unigram and bigram baselines",
@@ -104,6 +101,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--max-length", type=int, help="tokens (default: all that the model reads)")
     add("--precision", choices=("bf16", "fp32"), default="", help="default: the device's choice")
     add("--random-weights", action="store_true", help="the model's sizes alone, drawn by each seed")
+    add(
+        "--keep-models",
+        action="store_true",
+        help="OUTPUT/models/<rate>-<seed>, for transformers too, of each run from now on",
+    )
     add("--corrected", action="store_true", help="mend what the paper's reader of the task does")
     for task in TASKS.values():
         for name, text in task.options.items():
@@ -131,6 +133,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             parser.error("mlm scores our models: convert another one first (conversion.convert)")
         if options.random_weights and (options.backend != "jax" or options.task in OTHERS):
             parser.error("--random-weights is for fine-tuning our models (--backend jax)")
+        if options.keep_models and (options.backend != "jax" or options.task in OTHERS):
+            parser.error("--keep-models is for fine-tuning our models (--backend jax)")
         if options.precision and options.backend != "jax":
             parser.error("--precision is of our models: PyTorch runs in fp32, as the paper did")
         if min(options.epochs, options.batch_size, options.documents, options.iterations) < 1:
@@ -158,23 +162,24 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
         results = task_results.of_words(dataset, options.output, facts, seeds=options.seeds)
     else:
         settings = Settings(options.epochs, options.batch_size)
-        load = load_jax if options.backend == "jax" else load_torch
-        classifier, tokenizer, facts_of_model = load(options, dataset, settings)
-        size = "large" if facts_of_model.pop("width") >= LARGE else "base"
-        facts |= facts_of_model | {
-            "tokenizer": tokenizer.fingerprint,
-            "max_length": tokenizer.max_length,
-            **settings.__dict__,
-        }
+        model = load(options, dataset, settings)
+        size = "large" if model.width >= LARGE else "base"
         results = task_results.of_model(
-            classifier,
-            tokenizer,
+            model.classifier,
+            model.tokenizer,
             dataset,
             settings,
             options.output,
-            facts,
+            facts
+            | model.facts
+            | {
+                "tokenizer": model.tokenizer.fingerprint,
+                "max_length": model.tokenizer.max_length,
+                **settings.__dict__,
+            },
             seeds=options.seeds,
             learning_rates=options.learning_rate or [task.learning_rates[size]],
+            keep=model.save if options.keep_models else None,
         )
     print(f"{task.name} {task_results.summary(results)}")
     return results
@@ -189,68 +194,19 @@ def read_task(task: Task, options: argparse.Namespace) -> Dataset:
     return task.read(options.data[0], **arguments)
 
 
-def load_jax(
-    options: argparse.Namespace, dataset: Dataset, settings: Settings
-) -> tuple[Classifier, TaskTokenizer, dict[str, Any]]:
-    """The model to fine-tune, its tokenizer, and what identifies both."""
-    weights: Weights = read(options.model)
-    positions = weights.config.max_position_embeddings
-    folder = options.tokenizer or weights.tokenizer
-    if folder is None:
-        raise InputError(f"{options.model} has no tokenizer; give its folder as --tokenizer")
-    kind = "token" if dataset.kind == "tagging" else "sequence"
-    dtype = compute_dtype(options.precision)
-    params = {} if options.random_weights else weights.params
-    classifier = JaxClassifier(
-        weights.config,
-        Head(f"{kind}_classification", dataset.labels, weights.head.pooling),
-        params,
-        kind=dataset.kind,
-        dtype=dtype,
-        batch_size=settings.batch_size,
-        weight_decay=settings.weight_decay,
-    )
-    tokenizer = TaskTokenizer(str(folder), _max_length(options, positions))
-    facts: dict[str, Any] = {"model": fingerprint_of_weights(params), "precision": dtype.name}
-    facts |= {"config": weights.config.as_dict(), "pooling": weights.head.pooling}
-    _check_vocabulary(tokenizer, weights.config.vocab_size)
-    return classifier, tokenizer, facts | {"width": weights.config.hidden_size}
-
-
-def load_torch(
-    options: argparse.Namespace, dataset: Dataset, settings: Settings
-) -> tuple[Classifier, TaskTokenizer, dict[str, Any]]:
-    """As `load_jax`."""
-    positions = torch_baseline.max_length(options.model)
-    weights, config = torch_baseline.read_encoder(options.model)
-    classifier = torch_baseline.TorchClassifier(
+def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> Tunable:
+    """The model to fine-tune, on the backend asked for."""
+    given = {"tokenizer": options.tokenizer, "max_length": options.max_length}
+    if options.backend == "torch":
+        return fine_tuning.theirs(options.model, dataset, settings, **given)
+    return fine_tuning.ours(
         options.model,
-        kind=dataset.kind,
-        labels=dataset.labels,
-        batch_size=settings.batch_size,
-        weight_decay=settings.weight_decay,
+        dataset,
+        settings,
+        **given,
+        precision=options.precision,
+        random_weights=options.random_weights,
     )
-    tokenizer = TaskTokenizer(options.tokenizer or options.model, _max_length(options, positions))
-    facts = {"model": fingerprint_of_weights(weights), "precision": "float32"}
-    _check_vocabulary(tokenizer, config.vocab_size)
-    return classifier, tokenizer, facts | {"width": config.hidden_size}
-
-
-def _check_vocabulary(tokenizer: TaskTokenizer, vocab_size: int) -> None:
-    if tokenizer.vocab_size > vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size:,} entries and the model {vocab_size:,}; "
-            "give the one it was trained with"
-        )
-
-
-def _max_length(options: argparse.Namespace, positions: int) -> int:
-    if options.max_length and options.max_length > positions:
-        raise InputError(
-            f"--max-length {options.max_length} is more than the {positions} tokens that "
-            f"{options.model} reads"
-        )
-    return options.max_length or positions
 
 
 def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:

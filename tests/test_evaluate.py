@@ -17,6 +17,8 @@ from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.protocol import Settings
+from bcmb_jax.evaluation.tasks import TASKS
 from conversion.writers import write_huggingface
 from scripts import evaluate
 from tests.task_data import clinical_sentences
@@ -79,6 +81,22 @@ def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
     assert all(file.stat().st_mtime_ns == then for file, then in done.items())
     cut, whole = results_of(output), results_of(tmp_path / "whole")
     assert cut["per_seed"] == whole["per_seed"] and cut["grid"] == whole["grid"]
+
+
+def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
+    output = tmp_path / "out"
+    few = ("--seeds", "1", "--epochs", "1", "--learning-rate", "1e-3", "--output", str(output))
+    evaluate.main([*arguments, *few, "--keep-models"])
+    options = evaluate.parse([*arguments, *few])
+    options.model = str(output / "models" / "0.001-1")
+    dataset = evaluate.read_task(TASKS[options.task], options)
+    kept = evaluate.load(options, dataset, Settings())
+    kept.classifier.reset(0)  # has nothing to draw
+    found = kept.classifier.predict(kept.tokenizer.encode(dataset, dataset.splits["test"]))
+    run = json.loads((output / "runs" / "0.001-1.json").read_text())
+    assert [list(x) for x in found] == run["predicted"]
+    card = (output / "models" / "0.001-1" / "README.md").read_text()
+    assert "fine-tuned on conll (seed 1, learning rate 0.001)" in card
 
 
 def test_results_of_another_setting_are_not_mixed(arguments, tmp_path):

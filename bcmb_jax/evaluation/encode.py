@@ -68,7 +68,8 @@ class TaskTokenizer:
 
     def __init__(self, path_or_id: str, max_length: int):
         self.max_length = max_length
-        self._plain = _load(path_or_id)
+        self.directory = _directory(path_or_id)
+        self._plain = _load(self.directory)
         self._backend = _with_prefix_space(self._plain)
         for backend in (self._plain, self._backend):
             backend.no_padding()
@@ -118,13 +119,17 @@ def _encoded(kind: Kind, classes: int, encoding: tokenizers.Encoding, example: E
     return Encoded(tokens, targets, starts, bool(encoding.overflowing))
 
 
-def _load(path_or_id: str) -> tokenizers.Tokenizer:
+def _directory(path_or_id: str) -> Path:
     path = Path(path_or_id).expanduser()
     wanted = (*VOCABULARIES, *OTHER_FILES)
     directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", wanted)
     # Without one transformers makes a tokenizer that knows no word, and says nothing.
     if not any(any(directory.glob(name)) for name in VOCABULARIES):
         raise InputError(f"{path_or_id} has no tokenizer: none of {', '.join(VOCABULARIES)}")
+    return directory
+
+
+def _load(directory: Path) -> tokenizers.Tokenizer:
     file = directory / "tokenizer.json"
     try:
         if file.is_file():

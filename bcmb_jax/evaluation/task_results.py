@@ -2,7 +2,7 @@
 """A task's results: its data told, encoded, and every seed and learning rate fine-tuned on it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ def of_model(
     *,
     seeds: Sequence[int],
     learning_rates: Sequence[float],
+    keep: Callable[[Path, str], None] | None = None,
 ) -> dict[str, Any]:
     """What `results.json` says of a model that is fine-tuned.
 
     Args:
       output, facts: as `sweep` takes them.
+      keep: `(folder, on_what)`, called while the classifier has the weights that a run ends with.
 
     Raises:
       InputError, FloatingPointError: as `sweep`.
@@ -47,7 +49,7 @@ def of_model(
     display.say(markdown(dataset, counts, SPECIAL_TOKENS))
 
     def one(seed: int, learning_rate: float) -> Run:
-        return fine_tune(
+        run = fine_tune(
             classifier,
             dataset,
             encoded,
@@ -58,6 +60,10 @@ def of_model(
                 done, f"seed {seed}, learning rate {learning_rate:g}, {text}"
             ),
         )
+        if keep is not None:
+            on_what = f"{facts['task']} (seed {seed}, learning rate {learning_rate:g})"
+            keep(output / "models" / f"{learning_rate:g}-{seed}", on_what)
+        return run
 
     results = sweep(
         output,

@@ -15,9 +15,9 @@ from bcmb_jax.evaluation.protocol import Settings, fine_tune, score  # noqa: E40
 from bcmb_jax.evaluation.tasks import TASKS  # noqa: E402
 from bcmb_jax.model.heads import MODELS, Head  # noqa: E402
 from bcmb_jax.model.parameters import init_parameters  # noqa: E402
+from conversion import fine_tuning  # noqa: E402
 from conversion.weights import Weights  # noqa: E402
 from conversion.writers import write_huggingface  # noqa: E402
-from scripts import evaluate  # noqa: E402
 from tests.parity.models import NARROW  # noqa: E402
 from tests.task_data import clinical_sentences  # noqa: E402
 
@@ -56,19 +56,17 @@ def sides(request, tmp_path_factory):
     folder = place / "model"
     folder.mkdir()
     write_huggingface(weights, folder)
-    arguments = ["--task", name, "--data", str(data), "--model", str(folder), "--output", "unused"]
-    options = evaluate.parse([*arguments, "--precision", "fp32"])
     settings = Settings(epochs=4)
-    ours, tokenizer, facts = evaluate.load_jax(options, dataset, settings)
-    theirs, their_tokenizer, their_facts = evaluate.load_torch(options, dataset, settings)
-    assert facts["width"] == their_facts["width"] and tokenizer.max_length == 256
+    ours = fine_tuning.ours(str(folder), dataset, settings, precision="fp32")
+    theirs = fine_tuning.theirs(str(folder), dataset, settings)
+    assert ours.width == theirs.width and ours.tokenizer.max_length == 256
     encoded, again = (
-        {split: t.encode(dataset, x) for split, x in dataset.splits.items()}
-        for t in (tokenizer, their_tokenizer)
+        {split: side.tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
+        for side in (ours, theirs)
     )
     for a, b in zip(encoded["train"], again["train"], strict=True):
         assert np.array_equal(a.tokens, b.tokens)
-    return dataset, encoded, ours, theirs
+    return dataset, encoded, ours.classifier, theirs.classifier
 
 
 def test_the_first_losses_agree(sides):
