@@ -88,7 +88,8 @@ def _rows(
             inside = _quotes(taken) % 2 == 1
             yield line, None
         else:
-            if inside and not any(x.startswith('"') or f'{delimiter}"' in x for x in taken[:1]):
+            opens_a_field = taken[0].startswith('"') or f'{delimiter}"' in taken[0]
+            if inside and not opens_a_field:
                 inside = _quotes(taken) % 2 == 0
                 yield line, None
             else:
