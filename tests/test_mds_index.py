@@ -71,6 +71,16 @@ def test_damage_without_hashes_is_still_found(tmp_path: Path, compression: str) 
         open_mds(folder)
 
 
+@pytest.mark.parametrize("hashes, told", [((), 1), (("xxh64",), 1), (("xxh64", "sha1"), 0)])
+def test_shards_whose_bytes_cannot_be_checked_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hashes: tuple[str, ...], told: int
+) -> None:
+    list(open_mds(write_tokens(tmp_path, [[2, 7, 3]], hashes=hashes)))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == told
+    assert all("1 of 1 shards have no hash that can be checked" in text for text in said)
+
+
 def test_a_plain_shard_without_hashes_must_add_up(tmp_path: Path) -> None:
     texts = [[SECRET.encode()], [SECRET.encode()]]
 

@@ -6,6 +6,7 @@ tokens between `[CLS]` and `[SEP]`, and nothing in MDS says which of them belong
 one document are packed, and split into train and validation, like documents of their own.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,6 +18,8 @@ import numpy as np
 from bcmb_jax.data.ingest.mds_index import Shard, read_index
 from bcmb_jax.data.ingest.record import Columns, Record, choose_columns
 from bcmb_jax.errors import InputError
+
+log = logging.getLogger(__name__)
 
 _READABLE = re.compile(r"str|int|u?int(8|16|32|64)|ndarray(:u?int(8|16|32|64)(:\d+)?)?")
 _DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "int32"}
@@ -48,6 +51,12 @@ def read_mds(
                 raise shard.damaged(f"sample {line:,} does not hold the index's columns") from error
             yield columns.record(values, name, line)
         stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` how far it is
+    if unhashed := sum(not shard.hashed for shard in shards):
+        log.warning(
+            "%s: %d of %d shards have no hash that can be checked: their sizes and columns are "
+            "right, but a changed token would not be seen",
+            *(file, unhashed, len(shards)),
+        )
 
 
 def _choose_columns(

@@ -61,6 +61,12 @@ class Shard(NamedTuple):
                 return file
         raise InputError(f"{files[-1].path} is missing, but the index names it: fetch it again")
 
+    @property
+    def hashed(self) -> bool:
+        """Whether a changed byte would be seen, packed or not."""
+        files = [file for file in (self.plain, self.packed) if file]
+        return any(_HASHES & file.hashes.keys() for file in files)
+
     def damaged(self, what: str) -> InputError:
         """The error that says so."""
         return InputError(f"{self.find().path} is damaged: {what}; fetch it again")
