@@ -196,7 +196,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             return reader.restore(directory / "meta")
-    except Exception as error:
+    except Exception as error:  # as above
         raise _unreadable(directory, error) from error
 
 

@@ -49,6 +49,7 @@ def main() -> None:
             arguments.source,
             arguments.input,
             arguments.output,
+            load_tokenizer(arguments.tokenizer),
             _cleaning(arguments),
         )
 
@@ -149,7 +150,7 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
             try:
-                _prepare(arguments, name, inputs, output, cleaning)
+                _prepare(arguments, name, inputs, output, tokenizer, cleaning)
             except InputError as error:
                 kept = "what is done is kept, and the command, run again, goes on with the rest"
                 raise InputError(f"{name}: {error} ({kept})") from error
@@ -202,7 +203,12 @@ def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[
 
 
 def _prepare(
-    arguments: argparse.Namespace, name: str, inputs: list[str], output: Path, cleaning: Cleaning
+    arguments: argparse.Namespace,
+    name: str,
+    inputs: list[str],
+    output: Path,
+    tokenizer: Tokenizer,
+    cleaning: Cleaning,
 ) -> None:
     output = output.resolve()
     source = SOURCES.get(name)
@@ -214,7 +220,7 @@ def _prepare(
     try:
         report = prepare(
             records,
-            load_tokenizer(arguments.tokenizer),
+            tokenizer,
             output,
             source=output.name,
             validation_fraction=arguments.validation_fraction,
