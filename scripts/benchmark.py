@@ -149,7 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--directory", type=Path, help="loader: on whose disk documents are made up")
     add("--attention", choices=IMPLEMENTATIONS, help="default: chosen for the device")
     add("--rounds", type=int, default=3, help="turns of each side")
-    add("--burst", type=int, default=2, help="timed calls a turn")
+    add(
+        "--burst",
+        type=int,
+        default=2,
+        help="timed calls a turn, after one that is not; 0: one, timed, none before",
+    )
     add("--profile", type=Path, metavar="DIR", help="inference, training: trace one call more")
     add("--output", type=Path, metavar="FILE.json")
     return parser

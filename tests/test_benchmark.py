@@ -47,6 +47,9 @@ def test_sides_take_turns_and_the_first_call_of_a_turn_is_not_counted():
     times = race(sides, rounds=2, burst=3)
     assert "".join(calls) == "aaaabbbb" * 2
     assert {name: len(x) for name, x in times.items()} == {"a": 6, "b": 6}
+    calls.clear()
+    times = race(sides, rounds=2, burst=0)
+    assert "".join(calls) == "abab" and len(times["a"]) == 2
 
 
 def test_a_ratio_is_of_medians_and_true_tokens():

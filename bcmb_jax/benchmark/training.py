@@ -147,7 +147,8 @@ class Trainer:
         """The loss alone, and with its gradient, of the first batch, without the optimizer."""
 
         def run(part: Any) -> Callable[[], object]:
-            return lambda: jax.block_until_ready(part(self._state, self._batches[0]))
+            compiled = part.lower(self._state, self._batches[0]).compile()
+            return lambda: jax.block_until_ready(compiled(self._state, self._batches[0]))
 
         return {name: run(part) for name, part in self._parts.items()}
 
