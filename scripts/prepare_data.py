@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +179,18 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
 
 def _cleaning(arguments: argparse.Namespace, earlier: Sequence[Path] = ()) -> Cleaning:
     """What was asked for; duplicates are looked for in the command's `earlier` sources too."""
-    looks = arguments.exact_duplicates or arguments.near_duplicates is not None
-    return Cleaning(
+    cleaning = Cleaning(
         unwrap_lines=arguments.unwrap_lines,
         placeholders=arguments.placeholders,
         min_characters=arguments.min_characters,
         exact_duplicates=arguments.exact_duplicates,
         near_duplicates=arguments.near_duplicates,
-        against=[*arguments.not_in, *(earlier if looks else ())],
+        against=arguments.not_in,
         seed=arguments.seed,
     )
+    if not cleaning.looks_for_duplicates:
+        return cleaning
+    return replace(cleaning, against=[*cleaning.against, *earlier])
 
 
 def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 import random
 
-from bcmb_jax.data.clean import Cleaning
+from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.ingest.record import Document, Record
 
 NOTE = """\
@@ -59,7 +59,7 @@ def outcomes(cleaning: Cleaning, *texts: str) -> list[str]:
     """Each text's new text, or why it was left out."""
     return [
         record.text if isinstance(record, Document) else record.reason
-        for record in cleaning.apply(documents(*texts))
+        for record in Cleaner(cleaning).apply(documents(*texts))
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcmb_jax.data.clean import Cleaning, replace_placeholders, unwrap
+from bcmb_jax.data.clean import Cleaner, Cleaning, replace_placeholders, unwrap
 from bcmb_jax.data.ingest.record import Document, Skipped, TokenDocument
 from bcmb_jax.errors import InputError
 from tests.notes import NOTE, documents, outcomes
@@ -20,23 +20,23 @@ MOST_SECONDS = 5.0
 
 def test_nothing_happens_unasked() -> None:
     texts = [NOTE, NOTE, "[**Last Name 1**] ___", "x"]
-    cleaning = Cleaning()
-    assert list(cleaning.apply(documents(*texts))) == documents(*texts)
-    assert not cleaning.counts
+    cleaner = Cleaner(Cleaning())
+    assert list(cleaner.apply(documents(*texts))) == documents(*texts)
+    assert not cleaner.counts
 
 
 def test_all_of_it_is_counted_and_records_pass_in_order() -> None:
     skipped = Skipped("notes.csv", 9, "empty")
     tokens = TokenDocument(np.array([1, 2, 3]), "7", "shard", 1)
-    cleaning = Cleaning(True, "surrogate", min_characters=4, exact_duplicates=True)
+    cleaner = Cleaner(Cleaning(True, "surrogate", min_characters=4, exact_duplicates=True))
     texts = [NOTE, "a b\nc", "a b\nc d", NOTE, "Mr. ___", "[**1**]"]
     records = [skipped, *documents(*texts, group="7"), tokens]
-    found = list(cleaning.apply(iter(records)))
+    found = list(cleaner.apply(iter(records)))
     assert found[0] is skipped and found[-1] is tokens
     reasons = [record.reason if isinstance(record, Skipped) else "" for record in found[1:-1]]
     short = "shorter than 4 characters"
     assert reasons == ["", short, "", "repeats an earlier text", "", ""]
-    assert cleaning.counts == {
+    assert cleaner.counts == {
         "wrapped lines joined": 1,
         "placeholders replaced by surrogates": 2,
         "came as tokens, not cleaned": 1,

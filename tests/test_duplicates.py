@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcmb_jax.data.clean import Cleaning
+from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.errors import InputError
 from tests.notes import documents, outcomes, prose
@@ -25,8 +25,8 @@ def change(text: str, draw: random.Random, count: int) -> str:
 
 def test_exact_duplicates_are_left_out_in_reading_order() -> None:
     texts = ["a b", "c", " a\n\tb ", "A b", "c", "seen by [**Name 1**]", "seen by ___", "ab"]
-    cleaning = Cleaning(exact_duplicates=True)
-    records = list(cleaning.apply(documents(*texts)))
+    cleaner = Cleaner(Cleaning(exact_duplicates=True))
+    records = list(cleaner.apply(documents(*texts)))
     repeats = [
         r.line for r in records if r == Skipped("notes.csv", r.line, "repeats an earlier text")
     ]
@@ -138,8 +138,9 @@ def test_of_a_crowd_in_one_band_the_latest_256_are_compared() -> None:
 def fingerprints(tmp_path: Path, name: str, cleaning: Cleaning, *texts: str) -> Path:
     folder = tmp_path / name
     folder.mkdir()
-    outcomes(cleaning, *texts)
-    cleaning.save(folder)
+    cleaner = Cleaner(cleaning)
+    list(cleaner.apply(documents(*texts)))
+    cleaner.save(folder)
     return folder
 
 
@@ -174,7 +175,7 @@ def test_folders_that_cannot_be_compared_with_are_named(tmp_path: Path) -> None:
 
     def refused(message: str, *against: Path, near: float | None = None) -> None:
         with pytest.raises(InputError, match=message):
-            Cleaning(exact_duplicates=True, near_duplicates=near, against=against)
+            Cleaner(Cleaning(exact_duplicates=True, near_duplicates=near, against=against))
 
     refused(r"none has no fingerprints\.npz to compare with: prepare it again with", none)
     damaged = tmp_path / "damaged"
@@ -204,5 +205,5 @@ def test_folders_that_cannot_be_compared_with_are_named(tmp_path: Path) -> None:
 def test_near_duplicates_without_datasketch_say_what_to_install(monkeypatch: Any) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasketch", None)
     with pytest.raises(InputError, match=r"pip install 'bcmb-jax\[dedup\]'"):
-        Cleaning(near_duplicates=0.8)
+        Cleaner(Cleaning(near_duplicates=0.8))
     assert outcomes(Cleaning(exact_duplicates=True), "a", "a")[1] == "repeats an earlier text"

@@ -169,6 +169,8 @@ def test_the_table_adds_up_and_stands_beside_the_papers(raw, tiny_tokenizer, tmp
     assert rows["mine"][3] == "" and rows["mine"][2] == "25"
     share = entries[0].tokens / BIOMEDICAL_TOKENS
     assert rows["**biomedical, 1**"][6] == f"{share:.3%} of the tokens"
+    twice = cells(table([entries[1], entries[1]]))["**clinical, 2**"]
+    assert twice[2] == "40" and twice[3] == "272" and twice[5] == "0.6 M"  # the paper's once
     text = card(entries, "A corpus")
     assert SOURCES["pubmed"].licence in text and "mine: TO BE STATED" in text
     left, _ = make_figure(entries).axes
@@ -204,6 +206,9 @@ def test_the_script_writes_table_card_and_plot(raw, tiny_tokenizer, tmp_path):
     written = {path.name for path in (tmp_path / "corpus").iterdir()}
     assert written == {"corpus.md", "corpus.png", "card.md"}
     assert (tmp_path / "corpus/corpus.md").read_text() == done.stdout
+    failed = script("ledger.py", *folders, "--output", raw / "notes.csv")
+    assert failed.returncode == 2 and failed.stderr.startswith("error: ")
+    assert len(failed.stderr.splitlines()) == 1 and "notes.csv" in failed.stderr
 
 
 def test_what_is_no_source_or_of_another_tokenizer_is_refused(raw, tiny_tokenizer, tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's datasets: each is read as it is distributed, and no record is lost unnoticed."""
 
+import csv
 import gzip
 import subprocess
 import sys
@@ -228,3 +229,18 @@ def test_real_dialogues_and_notes(clinical: Path, modernbert: Tokenizer) -> None
     texts = [d.text for d in read([clinical / "aci_bench"], "aci-bench", "dialogue,note")]
     # README has 458,961, without the blank line between the two.
     assert sum(map(len, modernbert.encode_batch(texts))) == 459_367
+
+
+def test_real_questions_hold_what_was_counted_elsewhere(
+    clinical: Path, modernbert: Tokenizer
+) -> None:
+    # README has 572,531 tokens of the questions that REAL_SLOW counts: with the options of the
+    # table as Python prints them, where ours are spelled out. What is read is the same.
+    folder = clinical / "medqa"
+    with gzip.open(folder / "medqa5_dev.tsv.gz", "rt", newline="") as stream:
+        table = list(csv.DictReader(stream, delimiter="\t"))
+    printed = [f"{row['question']} {row['options']}" for row in table]
+    lines = [d.text for d in read([folder / "phrases_no_exclude_test.jsonl.gz"], "medqa")]
+    assert len(printed) + len(lines) == 2_545
+    counted = sum(map(len, modernbert.encode_batch([*printed, *lines])))
+    assert counted == pytest.approx(572_531, rel=0.005)

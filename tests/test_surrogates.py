@@ -7,7 +7,7 @@ from datetime import date, datetime
 
 import pytest
 
-from bcmb_jax.data.clean import Cleaning, replace_placeholders
+from bcmb_jax.data.clean import Cleaner, Cleaning, replace_placeholders
 from bcmb_jax.data.clean.placeholders import PLACEHOLDER
 from bcmb_jax.data.ingest.record import Document
 from tests.notes import documents, outcomes
@@ -135,7 +135,7 @@ def test_blanks_are_filled_by_what_is_around_them() -> None:
 def test_documents_without_a_group_are_patients_of_their_own() -> None:
     texts = ["[**Known lastname 1**] [**Known firstname 2**]"] * 20
     assert len(set(outcomes(Cleaning(placeholders="surrogate"), *texts))) > 15
-    grouped = Cleaning(placeholders="surrogate").apply(documents(*texts, group="7"))
+    grouped = Cleaner(Cleaning(placeholders="surrogate")).apply(documents(*texts, group="7"))
     assert len({record.text for record in grouped if isinstance(record, Document)}) == 1
     other = Cleaning(placeholders="surrogate", seed=1)
     assert outcomes(other, *texts) != outcomes(Cleaning(placeholders="surrogate"), *texts)

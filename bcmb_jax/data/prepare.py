@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bcmb_jax.data.clean import Cleaning
+from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.clean.duplicates import FILE as FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.progress import Progress, silent
@@ -73,8 +73,9 @@ def prepare(
     _clear_leftovers(output, building, old)
     _check_replaceable(output, overwrite)
     cleaning = cleaning or Cleaning()
+    cleaner = Cleaner(cleaning)
     options = {**(options or {}), **cleaning.options(), "validation_fraction": validation_fraction}
-    records = cleaning.apply(records)
+    records = cleaner.apply(records)
     writers: dict[str, ShardWriter] = {}
     try:
         building.mkdir(parents=True)
@@ -97,11 +98,11 @@ def prepare(
                     skipped=report["skipped"],
                     progress=partial(progress, f"writing {split}"),
                 )
-        cleaning.save(building)
+        cleaner.save(building)
         report = {
             "source": source,
             **report,
-            "cleaned": dict(sorted(cleaning.counts.items())),
+            "cleaned": dict(sorted(cleaner.counts.items())),
             "options": {**options, "seed": seed},
         }
         text = json.dumps(report, indent=1) + "\n"

@@ -3,7 +3,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from bcmb_jax.data.clean.placeholders import replace_placeholders
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.errors import InputError
 
-__all__ = ["PLACEHOLDERS", "Cleaning", "replace_placeholders", "unwrap"]
+__all__ = ["PLACEHOLDERS", "Cleaner", "Cleaning", "replace_placeholders", "unwrap"]
 
 PLACEHOLDERS = ("keep", "surrogate")
 UNWRAPPED = "wrapped lines joined"
@@ -21,9 +21,9 @@ REPLACED = "placeholders replaced by surrogates"
 NOT_CLEANED = "came as tokens, not cleaned"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cleaning:
-    """What is cleaned, and in `counts` how many documents that changed."""
+    """What is asked for."""
 
     unwrap_lines: bool = False
     placeholders: str = "keep"
@@ -37,8 +37,6 @@ class Cleaning:
     """Folders prepared with duplicates looked for, whose texts count as earlier ones."""
     seed: int = 0
     """Of the surrogates."""
-    counts: Counter[str] = field(default_factory=Counter, init=False)
-    _duplicates: Duplicates | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         near = self.near_duplicates
@@ -50,10 +48,39 @@ class Cleaning:
         if near is not None and not 0.5 <= near <= 1:
             # Below, texts have little in common, and most of an earlier corpus is looked at.
             raise InputError(f"--near-duplicates {near}: a similarity of 0.5 to 1 is needed")
-        if self.exact_duplicates or near is not None:
-            self._duplicates = Duplicates(near, [Path(folder) for folder in self.against])
-        elif self.against:
+        if self.against and not self.looks_for_duplicates:
             raise InputError("--not-in needs --exact-duplicates or --near-duplicates")
+
+    @property
+    def looks_for_duplicates(self) -> bool:
+        return self.exact_duplicates or self.near_duplicates is not None
+
+    def options(self) -> dict[str, Any]:
+        """What was asked for, to be written down; of folders only the names."""
+        return {
+            "unwrap_lines": self.unwrap_lines,
+            "placeholders": self.placeholders,
+            "min_characters": self.min_characters,
+            "exact_duplicates": self.exact_duplicates,
+            "near_duplicates": self.near_duplicates,
+            "not_in": [Path(folder).resolve().name for folder in self.against],
+        }
+
+
+class Cleaner:
+    """Cleans records; it remembers the texts it met, and in `counts` how many it changed how.
+
+    Raises:
+      InputError: a folder to compare with holds no fingerprints, or damaged ones.
+    """
+
+    def __init__(self, cleaning: Cleaning):
+        self.counts: Counter[str] = Counter()
+        self._asked = cleaning
+        self._duplicates: Duplicates | None = None
+        if cleaning.looks_for_duplicates:
+            earlier = [Path(folder) for folder in cleaning.against]
+            self._duplicates = Duplicates(cleaning.near_duplicates, earlier)
 
     def apply(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yields the records in order, documents cleaned or skipped; what it met, it remembers.
@@ -72,31 +99,21 @@ class Cleaning:
         if self._duplicates:
             self._duplicates.save(folder)
 
-    def options(self) -> dict[str, Any]:
-        """What was asked for, to be written down; of folders only the names."""
-        return {
-            "unwrap_lines": self.unwrap_lines,
-            "placeholders": self.placeholders,
-            "min_characters": self.min_characters,
-            "exact_duplicates": self.exact_duplicates,
-            "near_duplicates": self.near_duplicates,
-            "not_in": [Path(folder).resolve().name for folder in self.against],
-        }
-
     def _clean(self, document: Document) -> Record:
+        asked = self._asked
         text, file, line = document.text, document.file, document.line
-        if self.min_characters and sum(map(len, text.split())) < self.min_characters:
-            return Skipped(file, line, f"shorter than {self.min_characters:,} characters")
+        if asked.min_characters and sum(map(len, text.split())) < asked.min_characters:
+            return Skipped(file, line, f"shorter than {asked.min_characters:,} characters")
         if self._duplicates and (reason := self._duplicates.find(text)):
             return Skipped(file, line, reason)
         # Surrogates are about as long as what they stand for was, placeholders are not.
-        if self.placeholders == "surrogate":
+        if asked.placeholders == "surrogate":
             # As for the split: a document without a group is a patient of its own.
             group = document.group if document.group is not None else f"{file}:{line}"
-            replaced = replace_placeholders(text, self.seed, group)
+            replaced = replace_placeholders(text, asked.seed, group)
             self.counts[REPLACED] += replaced != text
             text = replaced
-        if self.unwrap_lines:
+        if asked.unwrap_lines:
             unwrapped = unwrap(text)
             self.counts[UNWRAPPED] += unwrapped != text
             text = unwrapped
