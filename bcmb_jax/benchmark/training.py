@@ -21,6 +21,7 @@ from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import LABELS, fastest_peer
 from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.data.rows import packed, padded
+from bcmb_jax.evaluation.packing import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.metrics import forward_flops_per_token
@@ -36,9 +37,6 @@ Steps = tuple[TrainState, Any, dict[str, Any]]
 """A state, the jitted step, and jitted parts of it by name."""
 
 MASK_RATE = 0.3
-PACKING_STEP, LONGEST = 512, 2048
-"""Packed fine-tuning batches are rows of a multiple of the first, and of at most the second unless
-a document is longer: on a CPU the local backward pass of longer rows is slower."""
 
 
 def cases(
@@ -225,12 +223,8 @@ def _fresh(make: Callable[..., Any], optimizer: optax.GradientTransformation) ->
 
 
 def pack(documents: list[np.ndarray]) -> Batch:
-    """As few rows as the documents of a batch need."""
-    total, longest = (
-        -(-n // PACKING_STEP) * PACKING_STEP
-        for n in (sum(map(len, documents)), max(map(len, documents)))
-    )
-    return packed(documents, max(longest, min(total, LONGEST)))
+    """A batch of documents, in rows as long as those of fine-tuning."""
+    return packed(documents, shared_row_length([len(document) for document in documents]))
 
 
 def labels(batch: Batch, head: str) -> np.ndarray:
