@@ -2,8 +2,8 @@
 """Measure speed: python scripts/benchmark.py inference|training|attention|loader [--compare torch]
 
 Ours and the fastest of the ways to run the same work in PyTorch take turns in one process, in the
-same dtype, after a warm-up; tokens are true tokens, without padding. Prints a table; --output
-FILE.json also writes FILE.md and a plot, FILE.png.
+same dtype, after a warm-up (except with --burst 0); tokens are true tokens, without padding. Prints
+a table; --output FILE.json also writes FILE.md and a plot, FILE.png.
 """
 
 import argparse
@@ -15,14 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.allocator import keep_freed_memory
-from bcmb_jax.attention import IMPLEMENTATIONS
+from bcmb_jax.attention import IMPLEMENTATIONS, choose
 from bcmb_jax.benchmark import attention, inference, loader, training
 from bcmb_jax.benchmark.report import markdown, report, write
 from bcmb_jax.benchmark.torch_peer import ways_here
 from bcmb_jax.data.shards import open_shards
+from bcmb_jax.device import target
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.evaluation.speed import KINDS
 from bcmb_jax.model.config import BASE, LARGE
@@ -64,18 +66,21 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             )
         return
     precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
+    dtype = DTYPES[precision]
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
     common = dict(
         size=options.size,
         precision=precision,
         rounds=options.rounds,
         burst=options.burst,
-        implementation=options.attention,
+        implementation=options.attention or choose(target(), jnp.dtype(dtype), config.head_size),
     )
     autocast = options.what == "training" and precision == "bf16"
     ways = (
         ways_here(options.peers, precision=precision, autocast=autocast) if options.compare else []
     )
+    if not options.burst and any("compile" in way for way in ways):
+        raise InputError("--burst 0 would time the compilation too: --peers without compile")
     if options.what == "attention":
         yield from attention.cases(config, lengths=options.lengths, compare=bool(ways), **common)
     elif options.what == "inference":
@@ -96,6 +101,7 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             head=options.head,
             documents_per_step=options.documents or 16,
             steps=options.steps,
+            row_length=options.row_length or (8192 if options.head == "masked_lm" else None),
             remat=options.remat,
             ways=ways,
             profile=options.profile,
@@ -144,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--documents", type=int, default=0, help="of a case; training: of a step of --data")
     add("--steps", type=int, default=4, help="training: on --data, for one timed call")
     add("--head", choices=HEADS, default="masked_lm", help="training: what is trained")
+    add(
+        "--row-length",
+        type=int,
+        help="training: on --data (default: 8192, of a classifier as evaluate.py has it)",
+    )
     add("--remat", action="store_true", help="training: compute layers again, less memory")
     add("--data", nargs="+", type=Path, default=[], help="training, loader: folders of shards")
     add("--directory", type=Path, help="loader: on whose disk documents are made up")

@@ -75,7 +75,7 @@ def kill_and_rerun(folder: Path, arguments: list[str], kills: int) -> None:
         aside = output.with_name(".out.old")
         assert contents(output if output.exists() else aside) in (old, new)
         with start(arguments, output, "1") as process:
-            wait_for_work(process, output, to_its_end=True)
+            duration = wait_for_work(process, output, to_its_end=True)  # a machine's load changes
         assert contents(output) == new
         assert [path.name for path in output.parent.iterdir()] == ["out"]
     assert unfinished > kills / 2

@@ -36,7 +36,7 @@ def cases(
     compare: bool,
     rounds: int,
     burst: int,
-    implementation: str | None,
+    implementation: str,
 ) -> Iterator[dict[str, Any]]:
     """A result for each layer kind, direction, row length (multiples of 256) and kind of row."""
     if uneven := [n for n in lengths if n % SHORT]:
@@ -84,6 +84,7 @@ def cases(
                         ceiling=ceiling,
                         size=size,
                         precision=precision,
+                        attention=implementation,
                         layer=kind,
                         direction=direction,
                         length=length,

@@ -41,7 +41,7 @@ def cases(
     ways: list[str],
     rounds: int,
     burst: int,
-    implementation: str | None,
+    implementation: str,
     profile: Path | None,
 ) -> Iterator[dict[str, Any]]:
     """A result for each length and kind of lengths, padded and (variable) packed.
@@ -69,6 +69,7 @@ def cases(
                     "encoder",
                     [(batch, None) for batch in rectangles],
                     precision=precision,
+                    attention=implementation,
                     ways=ways,
                     train=False,
                 )
@@ -88,9 +89,10 @@ def cases(
                     tokens,
                     times,
                     flops=flops,
-                    ceiling=ceiling,
+                    ceiling=matmul_ceiling(dtype, before=ceiling),
                     size=size,
                     precision=precision,
+                    attention=implementation,
                     lengths=kind,
                     length=length,
                     layout=layout,
@@ -107,7 +109,7 @@ class Encoder:
         self,
         config: ModelConfig,
         dtype: jnp.dtype,
-        implementation: str | None,
+        implementation: str,
         batches: list[Batch],
     ):
         def make() -> ModernBert:

@@ -23,12 +23,15 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
 
 def markdown(report: Mapping[str, Any]) -> str:
     """A table with the spread of every figure, and where it was measured."""
-    machine, lines = report["device"], ["| case | tokens/s | peer | its tokens/s | ratio |"]
-    lines += ["|---|---|---|---|---|"]
+    machine, lines = report["device"], []
+    lines += [
+        "| case | calls | tokens/s | peer | its tokens/s | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
     for line in report["results"]:
-        cells = [line["case"], _speed(line, ""), "", "", ""]
+        cells = [line["case"], str(line["calls"]), _speed(line, ""), "", "", ""]
         if line["peer"]:
-            cells[2:] = [line["peer"], _speed(line, "peer_"), f"{line['ratio']:.2f}"]
+            cells[3:] = [line["peer"], _speed(line, "peer_"), f"{line['ratio']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     where = f"{machine['count']} x {machine['kind']}"
     if "cores" in machine:

@@ -52,6 +52,7 @@ def result(
     if flops:
         line |= {
             "flops_per_second": flops / ours,
+            "matmul_ceiling": ceiling,
             "share_of_matmul_ceiling": flops / ours / ceiling,
         }
     return line | facts

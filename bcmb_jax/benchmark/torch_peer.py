@@ -194,8 +194,8 @@ def fastest_peer(
             run()
             start = time.perf_counter()
             run()
-        except torch.OutOfMemoryError:
-            print(f"transformers {way}: not enough memory")
+        except Exception as error:  # a way that cannot run here must not end the others' race
+            print(f"transformers {way} left out: {type(error).__name__}: {error}")
         else:
             best = min(best, (time.perf_counter() - start, way, run), key=lambda x: x[0])
             del run  # only the fastest stays in memory
@@ -203,5 +203,8 @@ def fastest_peer(
             torch.cuda.empty_cache()
     progress("")
     if not best[1]:
-        raise InputError("PyTorch has not enough memory in any way; fewer --documents or rows")
+        raise InputError(
+            f"PyTorch can run this in none of these ways: {', '.join(ways)} (why is above); if "
+            "memory is short: fewer --documents, or shorter rows"
+        )
     return f"transformers {best[1]}", best[2]

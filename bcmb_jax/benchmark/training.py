@@ -4,6 +4,7 @@ batches of the peer stand beside packed rows of ours."""
 
 import functools
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,11 @@ def cases(
     head: str,
     documents_per_step: int,
     steps: int,
+    row_length: int | None,
     ways: list[str],
     rounds: int,
     burst: int,
-    implementation: str | None,
+    implementation: str,
     remat: bool,
     profile: Path | None,
 ) -> Iterator[dict[str, Any]]:
@@ -60,7 +62,7 @@ def cases(
 
     Args:
       head: "masked_lm" (30 % masked), "sequence_classification" or "token_classification".
-      documents_per_step, steps: of the real documents.
+      documents_per_step, steps, row_length: of the real documents; None: as long as fine-tuning's.
       profile: a folder for a trace of one call more, of which a table is printed.
     """
     dtype = DTYPES[precision]
@@ -81,7 +83,7 @@ def cases(
     for name, chunks, layout in work:
         lengths = np.array([len(document) for chunk in chunks for document in chunk])
         theirs = [padded(chunk, max(map(len, chunk))) for chunk in chunks]
-        ours = theirs if layout == "rows" else [pack(chunk) for chunk in chunks]
+        ours = theirs if layout == "rows" else [pack(chunk, row_length) for chunk in chunks]
         train = Trainer(make, head, ours)
         peer: dict[str, Callable[[], None]] = {}
         if ways:
@@ -108,15 +110,17 @@ def cases(
             int(lengths.sum()),
             times,
             flops=flops,
-            ceiling=ceiling,
+            ceiling=matmul_ceiling(dtype, before=ceiling),
             size=size,
             precision=precision,
+            attention=implementation,
             head=head,
             layout=layout,
             documents=len(lengths),
             remat=remat,
             filled=float(lengths.sum() / sum(b.tokens.size for b in ours)),
             peer_filled=float(lengths.sum() / sum(b.tokens.size for b in theirs)),
+            seconds_to_compile=train.seconds_to_compile,
             **train.memory(),
             **seconds,
         )
@@ -134,7 +138,9 @@ class Trainer:
         for batch in batches:
             shape = batch.tokens.shape
             if shape not in self._steps:
+                start = time.perf_counter()
                 self._steps[shape] = step.lower(self._state, batch).compile()
+                self.seconds_to_compile = time.perf_counter() - start  # of the last shape
 
     def __call__(self) -> None:
         for batch in self._batches:
@@ -222,9 +228,10 @@ def _fresh(make: Callable[..., Any], optimizer: optax.GradientTransformation) ->
     return jax.jit(init)()
 
 
-def pack(documents: list[np.ndarray]) -> Batch:
-    """A batch of documents, in rows as long as those of fine-tuning."""
-    return packed(documents, shared_row_length([len(document) for document in documents]))
+def pack(documents: list[np.ndarray], row_length: int | None) -> Batch:
+    """As few rows as the documents of a batch need; None: of fine-tuning's length."""
+    lengths = [len(document) for document in documents]
+    return packed(documents, row_length or shared_row_length(lengths))
 
 
 def labels(batch: Batch, head: str) -> np.ndarray:
