@@ -13,7 +13,7 @@ from bcmb_jax.evaluation.examples import Kind
 LONGEST = 256
 """Examples share a row of up to so many tokens, or of as many as the longest of them has. In longer
 rows a CPU's tiles of attention hold more of what others see: a step on ChemProt's sentences takes
-1.3 times as long in rows of 2,048."""
+1.5 times as long in rows of 2,048."""
 
 
 class Rows(NamedTuple):
