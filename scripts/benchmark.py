@@ -26,6 +26,7 @@ from bcmb_jax.benchmark.torch_peer import ways_here
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError, run
+from bcmb_jax.evaluation.packing import SHARED_ROW
 from bcmb_jax.evaluation.speed import KINDS
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.precision import DTYPES, compute_dtype
@@ -79,8 +80,11 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     ways = (
         ways_here(options.peers, precision=precision, autocast=autocast) if options.compare else []
     )
-    if not options.burst and any("compile" in way for way in ways):
-        raise InputError("--burst 0 would time the compilation too: --peers without compile")
+    if options.what != "attention" and ways and not options.burst:
+        if len(ways) > 1 or "compile" in ways[0]:
+            raise InputError(
+                "--burst 0 times the first call: name one of --peers, and none that compiles"
+            )
     if options.what == "attention":
         yield from attention.cases(config, lengths=options.lengths, compare=bool(ways), **common)
     elif options.what == "inference":
@@ -101,7 +105,7 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             head=options.head,
             documents_per_step=options.documents or 16,
             steps=options.steps,
-            row_length=options.row_length or (8192 if options.head == "masked_lm" else None),
+            row_length=options.row_length or (8192 if options.head == "masked_lm" else SHARED_ROW),
             remat=options.remat,
             ways=ways,
             profile=options.profile,
@@ -153,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--row-length",
         type=int,
-        help="training: on --data (default: 8192, of a classifier as evaluate.py has it)",
+        help=f"training: on --data, at most (default: 8192, of a classifier {SHARED_ROW})",
     )
     add("--remat", action="store_true", help="training: compute layers again, less memory")
     add("--data", nargs="+", type=Path, default=[], help="training, loader: folders of shards")

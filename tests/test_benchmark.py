@@ -5,9 +5,10 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
-from bcmb_jax.benchmark import loader
+from bcmb_jax.benchmark import loader, training
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import ways_here
@@ -111,6 +112,13 @@ def test_fine_tuning_on_real_lengths(tmp_path, shards, head):
     arguments = ["training", "--size", "tiny", "--data", str(shards), "--head", head]
     (line,) = run(tmp_path, *arguments, "--documents", "2", "--steps", "2")
     assert line["layout"] == "packed" and line["documents"] == 4
+    assert line["attention"] == "xla" and line["seconds_to_compile"] > 0
+
+
+def test_rows_of_real_lengths_are_as_long_as_asked_or_as_the_longest():
+    documents = [np.zeros(n, np.int32) for n in (100, 700, 300, 300)]
+    shapes = [training.pack(documents, most).tokens.shape for most in (256, 1024, 8192)]
+    assert shapes == [(2, 768), (2, 1024), (1, 1536)]
 
 
 def test_attention(tmp_path):

@@ -73,22 +73,40 @@ def test_a_packed_batch_is_the_mean_of_its_examples(params, kind):
     assert len({*losses}) == 4
 
 
+@pytest.mark.parametrize(
+    "lengths, row_length, rows, passes",
+    [
+        ([20, 30], 64, 1, 1),
+        ([80] * 16, 256, 6, 1),
+        ([300, 20], 384, 1, 1),
+        ([256] * 9, 256, 12, 1),
+        ([256] * 33, 256, 24, 2),
+    ],
+)
+def test_rows_are_few_and_of_few_shapes(lengths, row_length, rows, passes):
+    packed, _ = packing.pack(
+        examples("single_label", lengths), "single_label", 3, tokens_at_once=8192
+    )
+    assert [x.tokens.shape for x in packed] == [(rows, row_length)] * passes
+
+
 def test_passes_in_turn_give_the_same_step(params, monkeypatch):
     kind = "multi_label"
     batch = examples(kind, [64, 60, 64])
     weights = []
-    for at_once in (8192, 64):
-        monkeypatch.setattr(packing, "LONGEST", 64)
+    for at_once in (8192, 128, 64):  # three rows at once, two and one with an empty one, singly
+        monkeypatch.setattr(packing, "SHARED_ROW", 64)
         monkeypatch.setitem(finetune.TOKENS_AT_ONCE, "cpu", at_once)
         model = classifier(params, kind)
         model.reset(0)
         for _ in range(2):
             model.step(batch, 1e-2)
         weights.append(model.snapshot())
-    assert set(weights[0]) == set(weights[1])
+    assert set(weights[0]) == set(weights[1]) == set(weights[2])
     for name, whole in weights[0].items():
-        # Adam divides by the gradient's size: where that is near 0, rounding is a step.
-        np.testing.assert_allclose(weights[1][name], whole, atol=2e-4, err_msg=name)
+        for parts in weights[1:]:
+            # Adam divides by the gradient's size: where that is near 0, rounding is a step.
+            np.testing.assert_allclose(parts[name], whole, atol=2e-4, err_msg=name)
     assert not np.allclose(weights[0]["classifier.weight"], 0)
 
 

@@ -106,14 +106,19 @@ def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokeni
         '0,a,b,c,"D: How are you?  P: Well, 7.",d\n1,a,b,c,Something else.,d\n'
     )
     pairs = [f"respiratory-interviews={raw / 'interviews'}", f"mtsamples={raw / 'mtsamples'}"]
-    done = script(
+    command = [
         *("prepare_data.py", "--source", "all", "--input", *pairs, "--tokenizer", tiny_tokenizer),
         *("--output", tmp_path / "shards", "--exact-duplicates"),
-    )
+    ]
+    done = script(*command)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "shards/mtsamples/report.json").read_text())
     assert report["skipped"] == {"repeats an earlier text": 1} and report["documents"] == 1
     assert report["options"]["not_in"] == ["respiratory-interviews"]
+    # Where all is kept, what they are compared by is not even read.
+    (tmp_path / "shards/respiratory-interviews/fingerprints.npz").write_bytes(b"?")
+    done = script(*command)
+    assert done.returncode == 0 and done.stdout.count("kept as it is") == 2
 
 
 def test_a_source_that_fails_is_named_and_what_was_done_is_kept(raw, tiny_tokenizer, tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's datasets: each is read as it is distributed, and no record is lost unnoticed."""
 
+import ast
 import csv
 import gzip
 import subprocess
@@ -240,6 +241,10 @@ def test_real_questions_hold_what_was_counted_elsewhere(
     with gzip.open(folder / "medqa5_dev.tsv.gz", "rt", newline="") as stream:
         table = list(csv.DictReader(stream, delimiter="\t"))
     printed = [f"{row['question']} {row['options']}" for row in table]
+    ours = [d.text for d in read([folder / "medqa5_dev.tsv.gz"], "medqa")]
+    for text, row in zip(ours, table, strict=True):
+        options = [option["value"] for option in ast.literal_eval(row["options"])]
+        assert text.startswith(row["question"]) and all(x in text for x in options)
     lines = [d.text for d in read([folder / "phrases_no_exclude_test.jsonl.gz"], "medqa")]
     assert len(printed) + len(lines) == 2_545
     counted = sum(map(len, modernbert.encode_batch([*printed, *lines])))

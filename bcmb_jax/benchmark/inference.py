@@ -62,14 +62,14 @@ def cases(
             rectangles = in_batches(padded(drawn, length), at_once)
             tokens = sum(map(len, drawn))
             flops = tokens * forward_flops_per_token(config, np.array([*map(len, drawn)]), 0.0)
+            competed: list[str] = []
             peer = {}
             if ways:
-                name, run = fastest_peer(
+                name, run, competed = fastest_peer(
                     config,
                     "encoder",
                     [(batch, None) for batch in rectangles],
                     precision=precision,
-                    attention=implementation,
                     ways=ways,
                     train=False,
                 )
@@ -93,6 +93,7 @@ def cases(
                     size=size,
                     precision=precision,
                     attention=implementation,
+                    peers=competed,
                     lengths=kind,
                     length=length,
                     layout=layout,

@@ -8,7 +8,7 @@ are random, of the same sizes. `fp32` means full fp32, TF32 is not used.
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -167,6 +167,18 @@ def make_model(config: ModelConfig, kind: str, way: str) -> Any:
     return model
 
 
+class Peer(NamedTuple):
+    """Attributes:
+    name: of the way, as a result has it.
+    run: returns when the work is done.
+    ways: those that it was the fastest of.
+    """
+
+    name: str
+    run: Callable[[], None]
+    ways: list[str]
+
+
 def fastest_peer(
     config: ModelConfig,
     kind: str,
@@ -175,30 +187,38 @@ def fastest_peer(
     precision: str,
     ways: list[str],
     train: bool,
-) -> tuple[str, Callable[[], None]]:
-    """The name and the function of the way whose second call is the fastest."""
+) -> Peer:
+    """The way whose second call is the fastest; one that fails is told and left out.
+
+    Raises:
+      InputError: none of them runs here.
+    """
 
     def prepare(way: str) -> Callable[[], None]:
         peer = TorchPeer(config, kind, batches, precision=precision, way=way)
         return peer.step if train else peer.forward
 
     if len(ways) == 1:
-        return f"transformers {ways[0]}", prepare(ways[0])
+        return Peer(f"transformers {ways[0]}", prepare(ways[0]), ways)
+
+    def timed(way: str) -> tuple[float, str, Callable[[], None]]:
+        run = prepare(way)
+        run()
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start, way, run
+
     best: tuple[float, str, Callable[[], None]] = (float("inf"), "", lambda: None)
+    ran: list[str] = []
     import torch
 
     for way in ways:
         progress(f"warming up transformers {way}")
         try:
-            run = prepare(way)
-            run()
-            start = time.perf_counter()
-            run()
+            best = min(best, timed(way), key=lambda x: x[0])  # only the fastest stays in memory
+            ran.append(way)
         except Exception as error:  # a way that cannot run here must not end the others' race
             print(f"transformers {way} left out: {type(error).__name__}: {error}")
-        else:
-            best = min(best, (time.perf_counter() - start, way, run), key=lambda x: x[0])
-            del run  # only the fastest stays in memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     progress("")
@@ -207,4 +227,4 @@ def fastest_peer(
             f"PyTorch can run this in none of these ways: {', '.join(ways)} (why is above); if "
             "memory is short: fewer --documents, or shorter rows"
         )
-    return f"transformers {best[1]}", best[2]
+    return Peer(f"transformers {best[1]}", best[2], ran)

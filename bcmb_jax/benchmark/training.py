@@ -50,7 +50,7 @@ def cases(
     head: str,
     documents_per_step: int,
     steps: int,
-    row_length: int | None,
+    row_length: int,
     ways: list[str],
     rounds: int,
     burst: int,
@@ -62,7 +62,7 @@ def cases(
 
     Args:
       head: "masked_lm" (30 % masked), "sequence_classification" or "token_classification".
-      documents_per_step, steps, row_length: of the real documents; None: as long as fine-tuning's.
+      documents_per_step, steps, row_length: of the real documents; a longer one makes longer rows.
       profile: a folder for a trace of one call more, of which a table is printed.
     """
     dtype = DTYPES[precision]
@@ -85,9 +85,10 @@ def cases(
         theirs = [padded(chunk, max(map(len, chunk))) for chunk in chunks]
         ours = theirs if layout == "rows" else [pack(chunk, row_length) for chunk in chunks]
         train = Trainer(make, head, ours)
+        competed: list[str] = []
         peer: dict[str, Callable[[], None]] = {}
         if ways:
-            peer_name, run = fastest_peer(
+            peer_name, run, competed = fastest_peer(
                 config,
                 head,
                 [(batch, labels(batch, head)) for batch in theirs],
@@ -114,6 +115,7 @@ def cases(
             size=size,
             precision=precision,
             attention=implementation,
+            peers=competed,
             head=head,
             layout=layout,
             documents=len(lengths),
@@ -135,12 +137,13 @@ class Trainer:
         of_head = functools.partial(_classifier, head=head, documents=documents)
         self._state, step, self._parts = (_masked_lm if head == "masked_lm" else of_head)(make)
         self._steps: dict[tuple[int, ...], Any] = {}
+        self.seconds_to_compile = 0.0
         for batch in batches:
             shape = batch.tokens.shape
             if shape not in self._steps:
                 start = time.perf_counter()
                 self._steps[shape] = step.lower(self._state, batch).compile()
-                self.seconds_to_compile = time.perf_counter() - start  # of the last shape
+                self.seconds_to_compile += time.perf_counter() - start
 
     def __call__(self) -> None:
         for batch in self._batches:
@@ -228,10 +231,9 @@ def _fresh(make: Callable[..., Any], optimizer: optax.GradientTransformation) ->
     return jax.jit(init)()
 
 
-def pack(documents: list[np.ndarray], row_length: int | None) -> Batch:
-    """As few rows as the documents of a batch need; None: of fine-tuning's length."""
-    lengths = [len(document) for document in documents]
-    return packed(documents, row_length or shared_row_length(lengths))
+def pack(documents: list[np.ndarray], row_length: int) -> Batch:
+    """As few rows as the documents of a batch need, of the length that fine-tuning would give."""
+    return packed(documents, shared_row_length([*map(len, documents)], row_length))
 
 
 def labels(batch: Batch, head: str) -> np.ndarray:

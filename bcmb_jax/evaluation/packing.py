@@ -10,8 +10,8 @@ from bcmb_jax.data.rows import assign, fill_rows
 from bcmb_jax.evaluation.encode import IGNORED, Encoded
 from bcmb_jax.evaluation.examples import Kind
 
-LONGEST = 256
-"""Examples share a row of up to so many tokens, or of as many as the longest of them has. In longer
+SHARED_ROW = 256
+"""Examples share a row of up to so many tokens, or as long as the longest of them needs. In longer
 rows a CPU's tiles of attention hold more of what others see: a step on ChemProt's sentences takes
 1.5 times as long in rows of 2,048."""
 
@@ -54,7 +54,8 @@ def pack(
     lengths = [len(e.tokens) for e in examples]
     row_length = shared_row_length(lengths)
     of_rows = assign([e.tokens for e in examples], row_length)
-    rows = max(1, min(rounded(len(of_rows), 1), tokens_at_once // row_length))
+    wanted, most = rounded(len(of_rows), 1), max(1, tokens_at_once // row_length)
+    rows = -(-wanted // -(-wanted // most))  # of a pass, all passes alike
     of_rows += [[] for _ in range(-len(of_rows) % rows)]
     segments = segments or _power_of_two(max(map(len, of_rows)))
     batch = fill_rows([[examples[i].tokens for i in row] for row in of_rows], row_length)
@@ -72,9 +73,9 @@ def pack(
     return passes, places
 
 
-def shared_row_length(lengths: Sequence[int]) -> int:
-    """Of the rows that examples of these lengths are packed into."""
-    return max(rounded(max(lengths)), min(rounded(sum(lengths)), LONGEST))
+def shared_row_length(lengths: Sequence[int], most: int = SHARED_ROW) -> int:
+    """Of the rows that examples of these lengths are packed into: `most` if none is longer."""
+    return max(rounded(max(lengths)), min(rounded(sum(lengths)), most))
 
 
 def rounded(count: int, least: int = 64) -> int:

@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from bcmb_jax.benchmark.torch_peer import TorchPeer, make_model
+from bcmb_jax.benchmark import torch_peer
+from bcmb_jax.benchmark.torch_peer import TorchPeer, fastest_peer, make_model
 from bcmb_jax.benchmark.training import MASK_RATE, labels
 from bcmb_jax.data.rows import padded
 from bcmb_jax.data.synthetic import prepare_synthetic
+from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from conversion.mapping import table
 from scripts import benchmark
@@ -49,6 +51,35 @@ def test_a_step_of_the_peer_trains_it():
     assert not [n for n, p in peer.model.named_parameters() if (p == before[n]).all()]
 
 
+def test_a_way_that_fails_is_told_and_left_out(monkeypatch, capsys):
+    class Failing(TorchPeer):
+        def __init__(self, *arguments, way, **more):
+            if way == "eager":
+                raise RuntimeError("no kernel for this")
+            super().__init__(*arguments, way=way, **more)
+
+    monkeypatch.setattr(torch_peer, "TorchPeer", Failing)
+    batch = padded(random_documents(np.array([30])), 64)
+
+    def peer(*ways):
+        batches = [(batch, None)] * 2
+        return fastest_peer(
+            NO_DROPOUT, "encoder", batches, precision="fp32", ways=list(ways), train=False
+        )
+
+    assert peer("eager", "sdpa")._replace(run=None) == ("transformers sdpa", None, ["sdpa"])
+    assert "eager left out: RuntimeError: no kernel for this" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none of these ways: eager, eager"):
+        peer("eager", "eager")
+
+
+@pytest.mark.parametrize("peers", ["compile", "sdpa,eager"])
+def test_a_single_call_needs_a_single_way_that_does_not_compile(peers):
+    common = ["training", "--size", "tiny", "--compare", "torch", "--burst", "0"]
+    with pytest.raises(InputError, match="--burst 0 times the first call"):
+        benchmark.main([*common, "--peers", peers])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -72,4 +103,5 @@ def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
     assert lines
     for line in lines:
         assert line["ratio"] == pytest.approx(line["peer_seconds"] / line["seconds"])
-        assert line["peer"].split()[1] in ("sdpa", "eager", "sdpa+autocast")
+        way = line["peer"].split()[1]
+        assert way in ("sdpa", "eager", "sdpa+autocast") and way in line.get("peers", [way])
