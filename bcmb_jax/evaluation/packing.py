@@ -52,7 +52,7 @@ def pack(
       segments: S; None: as many as are needed, or the next power of two.
     """
     lengths = [len(e.tokens) for e in examples]
-    row_length = shared_row_length(lengths)
+    row_length = shared_row_length(lengths, SHARED_ROW)
     of_rows = assign([e.tokens for e in examples], row_length)
     wanted, most = rounded(len(of_rows), 1), max(1, tokens_at_once // row_length)
     rows = -(-wanted // -(-wanted // most))  # of a pass, all passes alike
@@ -73,7 +73,7 @@ def pack(
     return passes, places
 
 
-def shared_row_length(lengths: Sequence[int], most: int = SHARED_ROW) -> int:
+def shared_row_length(lengths: Sequence[int], most: int) -> int:
     """Of the rows that examples of these lengths are packed into: `most` if none is longer."""
     return max(rounded(max(lengths)), min(rounded(sum(lengths)), most))
 
