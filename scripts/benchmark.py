@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.allocator import keep_freed_memory
@@ -67,14 +66,13 @@ def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             )
         return
     precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
-    dtype = DTYPES[precision]
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
     common = dict(
         size=options.size,
         precision=precision,
         rounds=options.rounds,
         burst=options.burst,
-        implementation=options.attention or choose(target(), jnp.dtype(dtype), config.head_size),
+        implementation=options.attention or choose(target(), DTYPES[precision], config.head_size),
     )
     autocast = options.what == "training" and precision == "bf16"
     ways = (

@@ -84,6 +84,7 @@ def attention(
         q = (q.astype(accumulator(q.dtype)) * q.shape[-1] ** -0.5).astype(q.dtype)
         q, k, v = (checkpoint_name(x, QKV) for x in (q, k, v))
         if name in LIBRARIES:
+            libraries.check_dtype(name, q)
             return LIBRARIES[name](q, k, v, segment_ids, window)
         start, end = key_intervals(segment_ids, window)
         if name == "reference":

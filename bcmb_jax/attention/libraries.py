@@ -31,7 +31,6 @@ Arrays = tuple[jax.Array, jax.Array, jax.Array]
 
 def fa4(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window: int | None):
     """FlashAttention-4 in CuTe (fa4-jax): Ampere to Blackwell."""
-    _bf16_on_gpu("fa4", q)
     library = _library("fa4_jax", "fa4-jax, on Python 3.12 or later")
 
     def run(q, k, v, starts, longest):
@@ -52,7 +51,6 @@ def fa4(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window
 def dew(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window: int | None):
     """FlashAttention-2 and -3 as compiled by Dao-AILab (dew-flash-attn): Ampere, Ada, Hopper."""
     _only_on_gpu("dew")
-    _bf16_on_gpu("dew", q)
     library = _library("dew_flash_attn", "dew-flash-attn-cu12 (or -cu13), on JAX 0.11.2 or later")
 
     def run(q, k, v, starts, longest):
@@ -66,7 +64,6 @@ def dew(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window
 
 def tokamax(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window: int | None):
     """tokamax: skips blocks forward on Hopper and Blackwell, visits all of them backward."""
-    _bf16_on_gpu("tokamax", q)
     _library("tokamax", "tokamax, on Python 3.12 and JAX 0.11.1 or later")
     # Its public function has no intervals; these two modules are what it calls itself.
     api = importlib.import_module("tokamax._src.ops.attention.api")
@@ -85,7 +82,6 @@ def cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, wind
     """cuDNN's packed attention (Hopper and later) for global layers; it has no window to the right,
     so local ones are the interval kernel's."""
     _only_on_gpu("cudnn")
-    _bf16_on_gpu("cudnn", q)
     if window is not None:
         return attend(Interval(), q, k, v, *key_intervals(segment_ids, window))
     stablehlo = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
@@ -159,7 +155,8 @@ def _only_on_gpu(name: str) -> None:
         raise InputError(f"implementation {name!r} runs on NVIDIA GPUs only, not {target().kind}")
 
 
-def _bf16_on_gpu(name: str, q: jax.Array) -> None:
+def check_dtype(name: str, q: jax.Array) -> None:
+    """Raises `InputError` where a library is given what its kernels do not take."""
     if target().platform == "gpu" and q.dtype != jnp.bfloat16:
         raise InputError(
             f"implementation {name!r} takes bfloat16 on a GPU, not {q.dtype}; 'xla' takes both"

@@ -23,8 +23,8 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
 
 def markdown(report: Mapping[str, Any]) -> str:
     """A table with the spread of every figure, and where it was measured."""
-    machine, lines = report["device"], []
-    lines += [
+    machine = report["device"]
+    lines = [
         "| case | calls | tokens/s | peer | its tokens/s | ratio |",
         "|---|---|---|---|---|---|",
     ]
