@@ -185,7 +185,8 @@ def test_the_choice_by_device_and_dtype(caplog):
         assert choose(Target("gpu", kind), bf16, 64) == "interval"
         assert choose(Target("gpu", kind), fp32, 64) == "xla"
         assert choose(Target("gpu", kind), jnp.dtype("float64"), 64) == "xla"
-    for kind in ("Tesla V100-SXM2-32GB", "NVIDIA GeForce RTX 2080 Ti", "NVIDIA T4", "AMD MI250X"):
+    turing = "NVIDIA T4", "NVIDIA T1200 Laptop GPU", "NVIDIA GeForce MX450", "GeForce RTX 2080 Ti"
+    for kind in ("Tesla V100-SXM2-32GB", *turing, "AMD MI250X"):
         assert choose(Target("gpu", kind), bf16, 64) == "xla"
     assert choose(Target("gpu", "NVIDIA H100"), bf16, 48) == "xla"
     before = len(caplog.records)

@@ -7,12 +7,13 @@ import json
 
 import numpy as np
 import pytest
+from task_data import clinical_sentences
 
-from bcmb_jax.benchmark import loader, training
+from bcmb_jax.benchmark import inference, roofline, training
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.timing import race
-from bcmb_jax.benchmark.torch_peer import ways_here
-from bcmb_jax.data.rows import in_batches, packed, padded
+from bcmb_jax.benchmark.torch_peer import Peer, choose_ways
+from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
@@ -40,6 +41,8 @@ def test_padded_and_packed_rows_hold_the_same_documents():
     assert documents_in(in_batches(rectangle, 384)) == wanted
     assert documents_in(in_batches(rows, 1024)) == wanted
     assert {x.tokens.shape for x in in_batches(rectangle, 384)} == {(3, 128)}  # one program
+    short = [trimmed(x) for x in in_batches(rectangle, 384)]
+    assert documents_in(short) == wanted and all((x.segment_ids[:, -1] > 0).any() for x in short)
 
 
 def test_sides_take_turns_and_the_first_call_of_a_turn_is_not_counted():
@@ -53,9 +56,10 @@ def test_sides_take_turns_and_the_first_call_of_a_turn_is_not_counted():
     assert "".join(calls) == "abab" and len(times["a"]) == 2
 
 
-def test_a_ratio_is_of_medians_and_true_tokens():
-    times = {OURS: [2.0, 1.0, 9.0], "torch": [4.0, 6.0, 5.0]}
+def test_a_ratio_is_of_medians_and_true_tokens_and_the_fastest_peer():
+    times = {OURS: [2.0, 1.0, 9.0], "slow": [3.0, 6.0, 6.0], "torch": [4.0, 6.0, 5.0]}
     line = result("case", 100, times, flops=50.0, ceiling=100.0, filled=0.5)
+    assert line["peer"] == "torch"
     assert line["tokens_per_second"] == 50 and line["peer_tokens_per_second"] == 20
     assert (line["ratio"], line["ratio_of_least"]) == (2.5, 4.0)
     assert line["share_of_matmul_ceiling"] == 0.25 and line["filled"] == 0.5
@@ -65,12 +69,14 @@ def test_a_ratio_is_of_medians_and_true_tokens():
 def tinier(monkeypatch):
     small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2, vocab_size=16_384)
     monkeypatch.setitem(benchmark.SIZES, "tiny", small)
+    monkeypatch.setattr(roofline, "SHAPES", ((512, 512, 512),))
 
 
 def run(tmp_path, *arguments):
     """The report of a run on a tiny model."""
     output = tmp_path / "report.json"
-    quick = ["--rounds", "1", "--burst", "1", "--output", str(output)]
+    quick = ["--rounds", "1", "--output", str(output)]
+    quick += [] if arguments[0] == "loader" else ["--burst", "1"]
     benchmark.main([*arguments, *quick])
     assert output.with_suffix(".png").stat().st_size > 1000
     report = json.loads(output.read_text())
@@ -89,9 +95,9 @@ def shards(tmp_path):
 
 
 def test_inference(tmp_path, capsys):
-    lines = run(tmp_path, "inference", "--size", "tiny", "--lengths", "128", "--documents", "6")
+    lines = run(tmp_path, "inference", "--size", "tiny", "--lengths", "128", "--documents", "30")
     assert [line["layout"] for line in lines] == ["padded", "padded", "packed"]
-    assert lines[0]["tokens"] == 768 and lines[1]["tokens"] == lines[2]["tokens"] < 768
+    assert lines[0]["tokens"] == 3840 and lines[1]["tokens"] == lines[2]["tokens"] < 3840
     assert lines[2]["filled"] > lines[1]["filled"]
     assert all(0 < line["share_of_matmul_ceiling"] < 1 for line in lines)
 
@@ -107,12 +113,25 @@ def test_training_on_random_rows_and_its_profile(tmp_path, capsys):
     assert "local_attention" in table and "optimizer" in table and "backward" in table
 
 
-@pytest.mark.parametrize("head", ["sequence_classification", "token_classification"])
-def test_fine_tuning_on_real_lengths(tmp_path, shards, head):
-    arguments = ["training", "--size", "tiny", "--data", str(shards), "--head", head]
-    (line,) = run(tmp_path, *arguments, "--documents", "2", "--steps", "2")
-    assert line["layout"] == "packed" and line["documents"] == 4
+def test_training_on_real_lengths_and_its_profile(tmp_path, shards, capsys):
+    arguments = ["training", "--size", "tiny", "--data", str(shards), "--documents", "3"]
+    trace = tmp_path / "trace"
+    (line,) = run(tmp_path, *arguments, "--steps", "2", "--profile", str(trace))
+    assert line["layout"] == "packed" and line["documents"] == 6
     assert line["attention"] == "xla" and line["seconds_to_compile"] > 0
+    assert "global_attention" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["csv", "conll"])
+def test_fine_tuning(tmp_path, shards, task):
+    folder = clinical_sentences(tmp_path / task, task, train=12, held_out=4)
+    arguments = ["fine-tuning", "--size", "tiny", "--task", task, "--data", str(folder)]
+    arguments += ["--tokenizer", str(shards / "tokenizer"), "--documents", "2"]
+    (line,) = run(tmp_path, *arguments, "--steps", "2")
+    assert line["documents"] == 4 and 0 < line["filled"] < 1 and 0 < line["peer_filled"] <= 1
+    assert f"{task}, 2 steps of 2" in line["case"]
+    with pytest.raises(InputError, match="14 examples are wanted, 12 are there"):
+        run(tmp_path, *arguments, "--steps", "7")
 
 
 def test_rows_of_real_lengths_are_as_long_as_asked_or_as_the_longest():
@@ -127,9 +146,9 @@ def test_attention(tmp_path):
     assert len(cases) == len(lines) == 8
 
 
-def test_loader(tmp_path, monkeypatch):
-    monkeypatch.setattr(loader, "MADE_UP_TOKENS", 300_000)
-    (line,) = run(tmp_path, "loader", "--lengths", "512", "--directory", str(tmp_path))
+def test_loader(tmp_path):
+    arguments = ["loader", "--lengths", "512", "--documents", "400", "--directory", str(tmp_path)]
+    (line,) = run(tmp_path, *arguments)
     assert line["rows_per_second"] > 0 and 0 <= line["share_of_a_step_waiting"] < 1
     assert 0.9 < line["filled"] <= 1
 
@@ -140,6 +159,34 @@ def test_more_documents_than_there_are_is_an_error(tmp_path, shards):
 
 
 def test_an_unknown_way_to_run_pytorch_is_an_error():
-    pytest.importorskip("torch")
     with pytest.raises(InputError, match="no way to run 'fast' here; there are eager, sdpa"):
-        ways_here("fast")
+        choose_ways("fast", ["eager", "sdpa"])
+
+
+def test_what_a_mode_does_not_read_and_impossible_numbers_are_refused(capsys):
+    for arguments, message in (
+        (["loader", "--profile", "trace"], "unrecognized arguments: --profile"),
+        (["inference", "--rounds", "0"], "'0' is not a whole number from 1 on"),
+        (["training", "--shapes", "4"], "'4' is not like 4x512,1x4096"),
+        (["fine-tuning", "--task", "csv"], "required: --data, --tokenizer"),
+    ):
+        with pytest.raises(SystemExit):
+            benchmark.main(arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_a_case_that_fails_leaves_the_report_of_those_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "fastest_peer", no_memory_from(256))
+    with pytest.raises(MemoryError):
+        run(tmp_path, "inference", "--size", "tiny", "--kind", "fixed", "--lengths", "128,256")
+    (line,) = json.loads((tmp_path / "report.json").read_text())["results"]
+    assert line["length"] == 128
+
+
+def no_memory_from(length):
+    def peer(setting, kind, batches, *, train):
+        if batches[0][0].tokens.shape[1] >= length:
+            raise MemoryError
+        return Peer({}, [])
+
+    return peer

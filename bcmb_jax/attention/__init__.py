@@ -38,7 +38,7 @@ LIBRARIES = {
 IMPLEMENTATIONS = ("reference", "xla", "interval", *LIBRARIES)
 WIDEST_BAND = 128  # windows up to this run as bands, wider ones and global layers in chunks
 BEFORE_AMPERE = re.compile(
-    r"[PV]100|P4\b|T(4G?|[4610]00|1000)\b|K80|M40|M60|P40|TITAN|GTX|RTX 20[678]0|Quadro"
+    r"[PV]100|P4\b|T\d+G?\b|K80|M40|M60|P40|MX(?!570)|TITAN|GTX|RTX 20[678]0|Quadro"
 )
 
 log = logging.getLogger(__name__)

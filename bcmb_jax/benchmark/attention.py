@@ -13,83 +13,71 @@ import numpy as np
 from bcmb_jax.attention import attention
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.roofline import matmul_ceiling
+from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.metrics import mean_keys
-from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.precision import DTYPES
 
 TOKENS = {"cpu": 8192, "gpu": 131_072, "tpu": 131_072}
 SHORT = 256  # tokens of a document in rows of many
 DIRECTIONS = {"forward": 1.0, "with gradient": 3.5}
 """FLOPs over the forward's: where scores are not kept, the backward computes them again."""
-PEER = "torch sdpa"
 
 
-def cases(
-    config: ModelConfig,
-    *,
-    size: str,
-    precision: str,
-    lengths: list[int],
-    compare: bool,
-    rounds: int,
-    burst: int,
-    implementation: str,
-) -> Iterator[dict[str, Any]]:
-    """A result for each layer kind, direction, row length (multiples of 256) and kind of row."""
+def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[dict[str, Any]]:
+    """A result for each layer kind, direction, row length (multiples of 256) and kind of row.
+
+    Args:
+      setting: its ways are of `WAYS`.
+      documents: rows of a case; 0: as many as make `TOKENS`.
+    """
     if uneven := [n for n in lengths if n % SHORT]:
         raise InputError(f"attention: a length of {uneven[0]} is not a multiple of {SHORT}")
-    dtype = DTYPES[precision]
-    ceiling = matmul_ceiling(dtype)
+    config = setting.config
+    ceiling = matmul_ceiling(setting.dtype)
     total = TOKENS[target().platform]
-    for documents in ("whole rows", f"documents of {SHORT}"):
-        whole = documents == "whole rows"
+    rows_of = {length: documents or max(1, total // length) for length in lengths}
+    for row in ("whole rows", f"documents of {SHORT}"):
+        whole = row == "whole rows"
         each_of = {n: n if whole else SHORT for n in lengths if whole or n > SHORT}
         for kind, window in (("local", config.window), ("global", None)):
             sides: dict[str, dict[str, Callable[[], None]]] = {name: {} for name in DIRECTIONS}
             for length, each in each_of.items():
-                shape = (
-                    max(1, total // length),
-                    length,
-                    config.num_attention_heads,
-                    config.head_size,
-                )
-                row = np.arange(length) // each + 1
-                segment_ids = np.broadcast_to(row, shape[:2]).astype(np.int32)
+                heads = config.num_attention_heads
+                shape = (rows_of[length], length, heads, config.head_size)
+                segments = np.arange(length) // each + 1
+                segment_ids = np.broadcast_to(segments, shape[:2]).astype(np.int32)
                 rng = np.random.default_rng(0)
-                operands = [jnp.asarray(rng.normal(size=shape), dtype) for _ in range(4)]
-                ours = _ours(operands, segment_ids, window, implementation)
-                theirs = _torch(operands, each, window, precision) if compare else {}
-                for direction in DIRECTIONS:
-                    sides[direction][f"{OURS} {length}"] = ours[direction]
-                    if compare:
-                        sides[direction][f"{PEER} {length}"] = theirs[direction]
+                operands = [jnp.asarray(rng.normal(size=shape), setting.dtype) for _ in range(4)]
+                runs = {OURS: _ours(operands, segment_ids, window, setting.implementation)}
+                for way in setting.ways:
+                    runs[f"torch {way}"] = WAYS[way](operands, each, window, setting.precision)
+                for name, run in runs.items():
+                    for direction in DIRECTIONS:
+                        sides[direction][f"{name} {length}"] = run[direction]
             for direction, of_direction in sides.items():
                 # All lengths take turns, so that how the cost grows is seen through the noise.
-                times = race(of_direction, rounds, burst)
-                ceiling = matmul_ceiling(dtype, before=ceiling)
+                times = race(of_direction, setting.rounds, setting.burst)
+                ceiling = matmul_ceiling(setting.dtype, before=ceiling)
                 for length, each in each_of.items():
-                    rows = max(1, total // length)
-                    tokens = rows * length
+                    tokens = rows_of[length] * length
                     keys = mean_keys(np.full(length // each, each), window)
                     flops = 4 * config.hidden_size * keys * tokens
-                    named = {x: times.get(f"{x} {length}") for x in (OURS, PEER)}
+                    names = (OURS, *(f"torch {way}" for way in setting.ways))
                     yield result(
-                        f"attention {size} {precision} {kind} {direction}, {rows}x{length}, "
-                        f"{documents}",
+                        f"attention {setting.size} {setting.precision} {kind} {direction}, "
+                        f"{rows_of[length]}x{length}, {row}",
                         tokens,
-                        {name: x for name, x in named.items() if x},
+                        {name: times[f"{name} {length}"] for name in names},
                         flops=flops * DIRECTIONS[direction],
                         ceiling=ceiling,
-                        size=size,
-                        precision=precision,
-                        attention=implementation,
+                        peers=list(setting.ways),
                         layer=kind,
                         direction=direction,
                         length=length,
-                        documents=documents,
+                        documents=row,
+                        **setting.facts(),
                     )
 
 
@@ -113,30 +101,59 @@ def _ours(
     return {"forward": compiled(forward), "with gradient": compiled(with_gradient)}
 
 
-def _torch(
+def _torch_sdpa(
     operands: list[jax.Array], each: int, window: int | None, precision: str
 ) -> dict[str, Callable[[], None]]:
     """What transformers does without FlashAttention: `scaled_dot_product_attention`, each document
     a row, with a dense mask in local layers."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-
     def theirs(x: jax.Array) -> Any:
         rows = np.asarray(x, np.float32).reshape(-1, each, *x.shape[2:]).swapaxes(1, 2)
-        return torch.from_numpy(np.ascontiguousarray(rows)).to(device, dtype).requires_grad_()
+        return _tensor(rows, precision)
 
     *tensors, cotangent = map(theirs, operands)
-    cotangent = cotangent.detach()
-    position = torch.arange(each, device=device)
+    position = torch.arange(each, device=cotangent.device)
     near = (position[:, None] - position[None]).abs() <= window if window is not None else None
     attend = functools.partial(
         torch.nn.functional.scaled_dot_product_attention, *tensors, attn_mask=near
     )
+    return _both_directions(attend, tensors, cotangent)
+
+
+def _torch_flash(
+    operands: list[jax.Array], each: int, window: int | None, precision: str
+) -> dict[str, Callable[[], None]]:
+    """FlashAttention-2 over all documents as one row, without padding."""
+    import torch
+    from flash_attn import flash_attn_varlen_func
+
+    *tensors, cotangent = (
+        _tensor(np.asarray(x, np.float32).reshape(-1, *x.shape[2:]), precision) for x in operands
+    )
+    starts = torch.arange(0, len(cotangent) + 1, each, dtype=torch.int32, device=cotangent.device)
+    sides = (-1, -1) if window is None else (window, window)
+    attend = functools.partial(
+        flash_attn_varlen_func, *tensors, starts, starts, each, each, window_size=sides
+    )
+    return _both_directions(attend, tensors, cotangent)
+
+
+def _tensor(x: np.ndarray, precision: str) -> Any:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return torch.from_numpy(np.ascontiguousarray(x)).to(device, dtype).requires_grad_()
+
+
+def _both_directions(
+    attend: Callable[[], Any], tensors: list[Any], cotangent: Any
+) -> dict[str, Callable[[], None]]:
+    import torch
 
     def wait() -> None:
-        if device == "cuda":
+        if cotangent.is_cuda:
             torch.cuda.synchronize()
 
     def forward() -> None:
@@ -145,7 +162,10 @@ def _torch(
         wait()
 
     def with_gradient() -> None:
-        torch.autograd.grad(attend(), tensors, cotangent)
+        torch.autograd.grad(attend(), tensors, cotangent.detach())
         wait()
 
     return {"forward": forward, "with gradient": with_gradient}
+
+
+WAYS = {"sdpa": _torch_sdpa, "flash_attention_2": _torch_flash}

@@ -6,130 +6,119 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.roofline import matmul_ceiling
+from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import fastest_peer
-from bcmb_jax.data.rows import in_batches, packed, padded
+from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.device import target
-from bcmb_jax.evaluation.speed import lengths_of, random_documents
+from bcmb_jax.evaluation.speed import POSITIONS_AT_ONCE, lengths_of, random_documents
 from bcmb_jax.metrics import forward_flops_per_token
-from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import init_parameters, merge, split
-from bcmb_jax.precision import DTYPES
 from bcmb_jax.profiling import record
 
 ROW_STEP = 256
-"""Packed rows are as long as a batch, or the next multiple of this for documents that fill none."""
-TOKENS_AT_ONCE = {"cpu": 4096, "gpu": 131_072, "tpu": 131_072}
+"""Packed rows share the tokens evenly, rounded up to this; none is longer than a batch."""
 
 
 def cases(
-    config: ModelConfig,
+    setting: Setting,
     *,
-    size: str,
-    precision: str,
     lengths: list[int],
     kinds: Sequence[str],
     documents: int,
-    ways: list[str],
-    rounds: int,
-    burst: int,
-    implementation: str,
     profile: Path | None,
 ) -> Iterator[dict[str, Any]]:
     """A result for each length and kind of lengths, padded and (variable) packed.
 
+    Padded batches, the peer's and ours, are as long as the longest document in each.
+
     Args:
       kinds: of `speed.KINDS`.
       documents: how many of each length; 0: as many as make a batch.
-      ways: of the PyTorch peer; none: no comparison.
-      profile: a folder for a trace of one call more, of which a table is printed.
+      profile: a folder for a trace of one batch more, of which a table is printed.
     """
-    dtype = DTYPES[precision]
-    at_once = TOKENS_AT_ONCE[target().platform]
-    ceiling = matmul_ceiling(dtype)
+    at_once = POSITIONS_AT_ONCE[target().platform]
+    ceiling = matmul_ceiling(setting.dtype)
     for length in lengths:
         for kind in kinds:
             count = documents or max(1, at_once // length) * (2 if kind == "variable" else 1)
             drawn = random_documents(lengths_of(kind, length, count))
-            rectangles = in_batches(padded(drawn, length), at_once)
+            rectangles = [trimmed(batch) for batch in in_batches(padded(drawn, length), at_once)]
             tokens = sum(map(len, drawn))
-            flops = tokens * forward_flops_per_token(config, np.array([*map(len, drawn)]), 0.0)
-            competed: list[str] = []
-            peer = {}
-            if ways:
-                name, run, competed = fastest_peer(
-                    config,
-                    "encoder",
-                    [(batch, None) for batch in rectangles],
-                    precision=precision,
-                    ways=ways,
-                    train=False,
-                )
-                peer = {name: run}
+            per_token = forward_flops_per_token(setting.config, np.array([*map(len, drawn)]), 0.0)
+            peer = fastest_peer(
+                setting, "encoder", [(batch, None) for batch in rectangles], train=False
+            )
             ours = {"padded": rectangles}
             if kind == "variable":
-                needed = -(-tokens // ROW_STEP) * ROW_STEP
-                row_length = max(length, min(needed, at_once, config.max_position_embeddings))
+                rows = -(-tokens // min(at_once, setting.config.max_position_embeddings))
+                row_length = max(length, -(-tokens // (rows * ROW_STEP)) * ROW_STEP)
                 ours["packed"] = in_batches(packed(drawn, row_length), at_once)
             for layout, of_layout in ours.items():
-                encode = Encoder(config, dtype, implementation, of_layout)
-                times = race({OURS: encode, **peer}, rounds, burst)
+                encode = Encoder(setting, of_layout)
+                times = race({OURS: encode, **peer.sides}, setting.rounds, setting.burst)
                 if profile:
-                    print(record(profile, encode, [encode.text()]))
+                    print(record(profile, encode.first, [encode.text()]))
                 yield result(
-                    f"inference {size} {precision} {kind} {length} {layout}, {count} documents",
+                    f"inference {setting.size} {setting.precision} {kind} {length} {layout}, "
+                    f"{count} documents",
                     tokens,
                     times,
-                    flops=flops,
-                    ceiling=matmul_ceiling(dtype, before=ceiling),
-                    size=size,
-                    precision=precision,
-                    attention=implementation,
-                    peers=competed,
+                    flops=tokens * per_token,
+                    ceiling=matmul_ceiling(setting.dtype, before=ceiling),
+                    peers=peer.competed,
                     lengths=kind,
                     length=length,
                     layout=layout,
                     documents=count,
                     filled=tokens / sum(batch.tokens.size for batch in of_layout),
+                    peer_filled=tokens / sum(batch.tokens.size for batch in rectangles),
                     temporary_bytes=encode.temporary_bytes(),
+                    **setting.facts(),
                 )
 
 
 class Encoder:
     """Calling it gives hidden states of all batches, and returns when they are there."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        dtype: jnp.dtype,
-        implementation: str,
-        batches: list[Batch],
-    ):
+    def __init__(self, setting: Setting, batches: list[Batch]):
         def make() -> ModernBert:
-            return ModernBert(config, dtype=dtype, implementation=implementation, rngs=nnx.Rngs(0))
+            return ModernBert(
+                setting.config,
+                dtype=setting.dtype,
+                implementation=setting.implementation,
+                rngs=nnx.Rngs(0),
+            )
 
         graph, _ = split(make)
         self._params = jax.jit(lambda: init_parameters(make))()
         self._inputs = jax.device_put([(b.tokens, b.segment_ids, b.positions) for b in batches])
         apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
-        self._program: Any = apply.lower(
-            self._params, *self._inputs[0]
-        ).compile()  # all of one shape
+        self._programs: dict[tuple[int, ...], Any] = {}
+        for x in self._inputs:
+            if x[0].shape not in self._programs:
+                self._programs[x[0].shape] = apply.lower(self._params, *x).compile()
 
     def __call__(self) -> None:
-        jax.block_until_ready([self._program(self._params, *x) for x in self._inputs])
+        jax.block_until_ready([self._encode(x) for x in self._inputs])
+
+    def first(self) -> None:
+        """The first batch alone, whose program is `text`."""
+        jax.block_until_ready(self._encode(self._inputs[0]))
 
     def text(self) -> str:
-        return self._program.as_text()
+        return self._programs[self._inputs[0][0].shape].as_text()
 
     def temporary_bytes(self) -> int:
-        """What the program needs beside weights and inputs."""
-        return self._program.memory_analysis().temp_size_in_bytes
+        """What the largest program needs beside weights and inputs."""
+        return max(x.memory_analysis().temp_size_in_bytes for x in self._programs.values())
+
+    def _encode(self, inputs: tuple[jax.Array, ...]) -> jax.Array:
+        return self._programs[inputs[0].shape](self._params, *inputs)

@@ -24,14 +24,16 @@ SECONDS_OF_A_STEP = 0.05  # a device's, while which the loader reads ahead
 
 
 def cases(
-    folders: list[Path], *, lengths: list[int], workdir: Path, rounds: int
+    folders: list[Path], *, lengths: list[int], documents: int, workdir: Path, rounds: int
 ) -> Iterator[dict[str, Any]]:
     """For each row length: rows as fast as they come, and what a step waits for them.
 
     Args:
-      folders: of prepare_data.py; none: `MADE_UP_TOKENS` made up in `workdir`, on its disk.
+      folders: of prepare_data.py; none: documents are made up in `workdir`, on its disk.
+      documents: how many are made up; 0: as many as have `MADE_UP_TOKENS`.
     """
-    shards = [open_shards(folder / "train") for folder in folders] or [make_up(workdir)]
+    made_up = [] if folders else [make_up(workdir, documents)]
+    shards = [open_shards(folder / "train") for folder in folders] or made_up
     source = "made-up documents" if not folders else ", ".join(x.name for x in shards)
     special = SpecialTokens(**shards[0].index["tokenizer"]["special"])
     for length in lengths:
@@ -72,12 +74,14 @@ def cases(
         )
 
 
-def make_up(workdir: Path) -> Shards:
+def make_up(workdir: Path, documents: int = 0) -> Shards:
     """Documents of lengths like abstracts' and articles', random tokens."""
     train_tokenizer(["a note"], VOCABULARY, workdir / "tokenizer")
     rng = np.random.default_rng(0)
     with ShardWriter(workdir / "train", load_tokenizer(str(workdir / "tokenizer"))) as writer:
-        while writer.tokens < MADE_UP_TOKENS:
+        for made in itertools.count():
+            if made == documents if documents else writer.tokens >= MADE_UP_TOKENS:
+                break
             length = int(np.clip(rng.lognormal(6.0, 1.0), 16, 20_000))
             writer.add(rng.integers(0, VOCABULARY, length))
         writer.finish(source="made-up", split="train", seed=0, options={})

@@ -25,20 +25,26 @@ def markdown(report: Mapping[str, Any]) -> str:
     """A table with the spread of every figure, and where it was measured."""
     machine = report["device"]
     lines = [
-        "| case | calls | tokens/s | peer | its tokens/s | ratio |",
-        "|---|---|---|---|---|---|",
+        "| case | calls | tokens/s | of the ceiling | peer | its tokens/s | ratio |",
+        "|---|---|---|---|---|---|---|",
     ]
     for line in report["results"]:
-        cells = [line["case"], str(line["calls"]), _speed(line, ""), "", "", ""]
+        cells = [line["case"], str(line["calls"]), _speed(line, ""), "", "", "", ""]
+        if "share_of_matmul_ceiling" in line:
+            cells[3] = f"{line['share_of_matmul_ceiling']:.0%}"
+            cells[3] += f" (MFU {line['mfu']:.0%})" if line["mfu"] else ""
         if line["peer"]:
-            cells[3:] = [line["peer"], _speed(line, "peer_"), f"{line['ratio']:.2f}"]
+            cells[4:] = [line["peer"], _speed(line, "peer_"), f"{line['ratio']:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     where = f"{machine['count']} x {machine['kind']}"
     if "cores" in machine:
         bf16 = "" if machine["multiplies_bf16"] else ", no bf16 instructions"
         where = f"{machine['kind']}, {machine['cores']} cores{bf16}"
     packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    about = f"Medians (slowest to fastest call) on {where}; {packages}; {report['date']}."
+    about = (
+        f"Medians (slowest to fastest call) on {where}; {packages}; {report['date']}. The ceiling: "
+        "large matrix products of ours in the same dtype, in the same run."
+    )
     return "\n".join([*lines, "", about, "", f"`{report['command']}`", ""])
 
 

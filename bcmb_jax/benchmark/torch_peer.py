@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peers: transformers' ModernBERT in PyTorch, in every way it can be run here.
+"""The peers: transformers' ModernBERT in PyTorch, on padded batches, in the ways listed here.
 
 Each way is a function that returns when its work is done; the fastest of them is the peer. Weights
 are random, of the same sizes. `fp32` means full fp32, TF32 is not used.
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bcmb_jax.batch import Batch
+from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import progress
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
@@ -28,30 +29,44 @@ ON_CUDA = {
 }
 """Further ways in bf16, where a GPU and the module are there."""
 
-LABELS = 10  # of a classifier
 
-
-def ways_here(asked: str = "", *, precision: str = "fp32", autocast: bool = False) -> list[str]:
-    """The ways that can be run on this machine; `asked` names some of them, with commas.
+def ways_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
+    """The ways that can be run on this machine.
 
     Args:
       autocast: each of them with `AUTOCAST` too.
 
     Raises:
-      InputError: PyTorch is missing, or a way that was asked for.
+      InputError: PyTorch is missing.
     """
+    here = list(WAYS)
+    if _has_cuda() and precision == "bf16":
+        here += [way for way, module in ON_CUDA.items() if importlib.util.find_spec(module)]
+    return here + [way + AUTOCAST for way in here if autocast]
+
+
+def attention_ways_here(precision: str) -> list[str]:
+    """As `ways_here`, of attention alone."""
+    flash = _has_cuda() and precision == "bf16" and importlib.util.find_spec("flash_attn")
+    return ["sdpa", "flash_attention_2"] if flash else ["sdpa"]
+
+
+def _has_cuda() -> bool:
     if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
-        raise InputError("--compare torch needs PyTorch: pip install torch, the CPU build will do")
+        raise InputError("--compare torch needs PyTorch: pip install 'bcmb_jax[torch]'")
     import torch
 
-    here = list(WAYS)
-    if torch.cuda.is_available() and precision == "bf16":
-        here += [way for way, module in ON_CUDA.items() if importlib.util.find_spec(module)]
-    if autocast:
-        here += [way + AUTOCAST for way in here]
+    return torch.cuda.is_available()
+
+
+def choose_ways(asked: str, here: list[str]) -> list[str]:
+    """Those of `here` that `asked` names, with commas; all if it names none.
+
+    Raises:
+      InputError: it names another.
+    """
     chosen = asked.split(",") if asked else here
-    missing = [name for name in chosen if name not in here]
-    if missing:
+    if missing := [name for name in chosen if name not in here]:
         raise InputError(f"no way to run {missing[0]!r} here; there are {', '.join(here)}")
     return chosen
 
@@ -61,9 +76,10 @@ class TorchPeer:
 
     Args:
       kind: "encoder", "masked_lm", "sequence_classification" or "token_classification".
-      batches: padded rows, one document each, and for training labels, `[B, L]` or `[B]`; -100
-        where nothing is predicted.
+      batches: padded rows, one document each, and for training labels: `[B, L]`, -100 where
+        nothing is predicted, or a classifier's, `[B]` or (multi-label, floats) `[B, labels]`.
       way: of `ways_here`.
+      labels: of a classifier.
     """
 
     def __init__(
@@ -74,6 +90,7 @@ class TorchPeer:
         *,
         precision: str,
         way: str,
+        labels: int = 2,
     ):
         import torch
 
@@ -82,7 +99,11 @@ class TorchPeer:
         way = way.removesuffix(AUTOCAST)
         bf16 = precision == "bf16" and not self._autocast
         weights = torch.bfloat16 if bf16 else torch.float32
-        self.model = make_model(config, kind, way).to(self._device, weights)
+        self.model = make_model(config, kind, way, labels).to(self._device, weights)
+        if way == "packed_encoders":  # looks for weights on a GPU
+            import packed_encoders
+
+            packed_encoders.pack(self.model)
         self._run = torch.compile(self.model) if way.endswith("compile") else self.model
         self._batches = [self._on_device(*batch) for batch in batches]
         self._optimizer: Any = None
@@ -132,12 +153,14 @@ class TorchPeer:
         if labels is not None:
             arrays["labels"] = labels
         return {
-            name: torch.from_numpy(np.asarray(x, np.int64)).to(self._device)
+            name: torch.from_numpy(x if x.dtype == np.float32 else np.asarray(x, np.int64)).to(
+                self._device
+            )
             for name, x in arrays.items()
         }
 
 
-def make_model(config: ModelConfig, kind: str, way: str) -> Any:
+def make_model(config: ModelConfig, kind: str, way: str, labels: int = 2) -> Any:
     """transformers' model of these sizes with random weights, without dropout."""
     import transformers
 
@@ -153,53 +176,55 @@ def make_model(config: ModelConfig, kind: str, way: str) -> Any:
         if name != "attention_output_dropout"
     }
     sizes["sparse_prediction"] = True  # the decoder at labelled positions only, as ours
-    sizes["num_labels"] = LABELS
+    sizes["num_labels"] = labels
     values = transformers.ModernBertConfig(**sizes)
     attention = {"eager": "eager", "flash_attention_2": "flash_attention_2"}.get(
         way.removesuffix(COMPILED), "sdpa"
     )
     values._attn_implementation = attention
-    model = getattr(transformers, names[kind])(values)
-    if way == "packed_encoders":
-        import packed_encoders
-
-        packed_encoders.pack(model)
-    return model
+    return getattr(transformers, names[kind])(values)
 
 
 class Peer(NamedTuple):
     """Attributes:
-    name: of the way, as a result has it.
-    run: returns when the work is done.
-    ways: those that it was the fastest of.
+    sides: for `timing.race`: the fastest way by its name in results; empty if none was asked for.
+    competed: the ways that it was the fastest of.
     """
 
-    name: str
-    run: Callable[[], None]
-    ways: list[str]
+    sides: dict[str, Callable[[], None]]
+    competed: list[str]
 
 
 def fastest_peer(
-    config: ModelConfig,
+    setting: Setting,
     kind: str,
     batches: Sequence[tuple[Batch, np.ndarray | None]],
     *,
-    precision: str,
-    ways: list[str],
     train: bool,
+    labels: int = 2,
 ) -> Peer:
-    """The way whose second call is the fastest; one that fails is told and left out.
+    """Of the setting's ways the one whose second call is the fastest; one that fails is told and
+    left out.
+
+    Args:
+      kind, batches, labels: as of `TorchPeer`.
+      train: steps, else forward passes.
 
     Raises:
       InputError: none of them runs here.
     """
 
     def prepare(way: str) -> Callable[[], None]:
-        peer = TorchPeer(config, kind, batches, precision=precision, way=way)
+        peer = TorchPeer(
+            setting.config, kind, batches, precision=setting.precision, way=way, labels=labels
+        )
         return peer.step if train else peer.forward
 
+    ways = list(setting.ways)
+    if not ways:
+        return Peer({}, [])
     if len(ways) == 1:
-        return Peer(f"transformers {ways[0]}", prepare(ways[0]), ways)
+        return Peer({f"transformers {ways[0]}": prepare(ways[0])}, ways)
 
     def timed(way: str) -> tuple[float, str, Callable[[], None]]:
         run = prepare(way)
@@ -222,9 +247,9 @@ def fastest_peer(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     progress("")
-    if not best[1]:
+    if not ran:
         raise InputError(
             f"PyTorch can run this in none of these ways: {', '.join(ways)} (why is above); if "
             "memory is short: fewer --documents, or shorter rows"
         )
-    return Peer(f"transformers {best[1]}", best[2], ran)
+    return Peer({f"transformers {best[1]}": best[2]}, ran)

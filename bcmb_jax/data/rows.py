@@ -47,3 +47,10 @@ def in_batches(batch: Batch, tokens: int) -> list[Batch]:
     missing = -count % size
     whole = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in batch))
     return [Batch(*(x[i : i + size] for x in whole)) for i in range(0, count, size)]
+
+
+def trimmed(batch: Batch) -> Batch:
+    """Without the columns that are padding in every row."""
+    longest = int((batch.segment_ids > 0).sum(1).max())
+    tokens, segment_ids, positions, *rest = batch
+    return Batch(tokens[:, :longest], segment_ids[:, :longest], positions[:, :longest], *rest)

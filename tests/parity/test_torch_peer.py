@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from bcmb_jax.benchmark import torch_peer
+from bcmb_jax.benchmark import roofline, torch_peer
+from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.torch_peer import TorchPeer, fastest_peer, make_model
 from bcmb_jax.benchmark.training import MASK_RATE, labels
 from bcmb_jax.data.rows import padded
@@ -18,6 +19,7 @@ from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from conversion.mapping import table
 from scripts import benchmark
 from tests.small import CONFIG
+from tests.task_data import clinical_sentences
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 pytestmark = pytest.mark.torch
@@ -35,7 +37,7 @@ def test_the_peer_has_our_sizes_and_no_dropout():
 
 def test_the_peer_predicts_as_many_tokens_and_no_padding():
     batch = padded(random_documents(lengths_of("variable", 512, 64)), 512)
-    wanted = labels(batch, "masked_lm")
+    wanted = labels(batch)
     tokens = batch.segment_ids > 0
     assert (wanted[~tokens] == -100).all()
     assert (wanted != -100).sum() / tokens.sum() == pytest.approx(MASK_RATE, rel=0.05)
@@ -44,7 +46,7 @@ def test_the_peer_predicts_as_many_tokens_and_no_padding():
 def test_a_step_of_the_peer_trains_it():
     batch = padded(random_documents(np.array([30, 50])), 64)
     peer = TorchPeer(
-        NO_DROPOUT, "masked_lm", [(batch, labels(batch, "masked_lm"))], precision="fp32", way="sdpa"
+        NO_DROPOUT, "masked_lm", [(batch, labels(batch))], precision="fp32", way="sdpa"
     )
     before = {name: p.detach().clone() for name, p in peer.model.named_parameters()}
     peer.step()
@@ -63,11 +65,11 @@ def test_a_way_that_fails_is_told_and_left_out(monkeypatch, capsys):
 
     def peer(*ways):
         batches = [(batch, None)] * 2
-        return fastest_peer(
-            NO_DROPOUT, "encoder", batches, precision="fp32", ways=list(ways), train=False
-        )
+        setting = Setting("small", NO_DROPOUT, "fp32", "xla", ways, rounds=1, burst=1)
+        return fastest_peer(setting, "encoder", batches, train=False)
 
-    assert peer("eager", "sdpa")._replace(run=None) == ("transformers sdpa", None, ["sdpa"])
+    found = peer("eager", "sdpa")
+    assert [*found.sides] == ["transformers sdpa"] and found.competed == ["sdpa"]
     assert "eager left out: RuntimeError: no kernel for this" in capsys.readouterr().out
     with pytest.raises(InputError, match="none of these ways: eager, eager"):
         peer("eager", "eager")
@@ -86,17 +88,27 @@ def test_a_single_call_needs_a_single_way_that_does_not_compile(peers):
         ["inference", "--lengths", "64", "--documents", "4", "--peers", "sdpa,eager"],
         ["training", "--shapes", "2x64", "--precision", "bf16", "--peers", "sdpa+autocast"],
         ["training", "--data", "data", "--documents", "2", "--steps", "1", "--peers", "sdpa"],
+        ["fine-tuning", "--task", "conll", "--data", "conll", "--steps", "1", "--peers", "sdpa"],
+        ["fine-tuning", "--task", "csv", "--data", "csv", "--steps", "1", "--peers", "sdpa"],
         ["attention", "--lengths", "512"],
     ],
-    ids=lambda x: x[0],
+    ids=lambda x: " ".join(x[:3]),
 )
 def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shards = prepare_synthetic(tmp_path / "data", vocab_size=512, notes=150)
     arguments = [str(shards) if x == "data" else x for x in arguments]
     common = ["--size", "tiny", "--compare", "torch"]
+    if (task := arguments[2]) in ("csv", "conll"):
+        clinical_sentences(tmp_path / task, task, train=8, held_out=4)
+        if task == "csv":  # several labels of one text
+            with (tmp_path / "csv" / "train.csv").open("a") as file:
+                file.write("a red rash and headache,rash;pain\n")
+        common += ["--documents", "9" if task == "csv" else "8"]
+        common += ["--tokenizer", str(shards / "tokenizer")]
     small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2)
     monkeypatch.setitem(benchmark.SIZES, "tiny", small)
+    monkeypatch.setattr(roofline, "SHAPES", ((512, 512, 512),))
     quick = ["--rounds", "1", "--burst", "1", "--output", "report.json"]
     benchmark.main([*arguments, *common, *quick])
     lines = json.loads((tmp_path / "report.json").read_text())["results"]
