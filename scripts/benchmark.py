@@ -78,7 +78,8 @@ def _training(options: argparse.Namespace) -> Results:
     wanted = dict(per_step=options.documents or 16, steps=options.steps)
     return training.cases(
         _setting(options, _training_ways),
-        shapes=options.shapes or [(max(1, 2048 // n), n) for n in options.lengths],
+        shapes=options.shapes
+        or [(options.documents or max(1, 2048 // n), n) for n in options.lengths],
         real=first_documents(options.data, **wanted) if options.data else None,
         row_length=options.row_length,
         remat=options.remat,
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default="", help="only these ways, e.g. sdpa,compile (default: all)")
     add(
         "--burst",
-        type=int,
+        type=lambda text: 0 if text == "0" else _number(text),
         default=2,
         help="timed calls a turn, after one that is not; 0: one, timed, none before",
     )
@@ -179,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     add = mode("inference", _inference, text, model, lengths, ours, profile)
     add("--kind", choices=KINDS, help="of lengths (default: both)")
 
-    text = "steps of masked language modelling, 30 % masked"
+    text = "steps of masked language modelling"
     add = mode("training", _training, text, model, lengths, ours, profile, steps)
     add("--shapes", type=_shapes, help="rows x length, e.g. 4x512,1x4096; else of --lengths")
     add("--data", nargs="+", type=Path, default=[], help="shards, for rows of real lengths")

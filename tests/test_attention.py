@@ -181,13 +181,15 @@ def test_how_many_of_16384_blocks_documents_of_256_tokens_visit(window, visited)
 def test_the_choice_by_device_and_dtype(caplog):
     caplog.set_level("INFO")
     bf16, fp32 = jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float32)
-    for kind in ("NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB", "NVIDIA L4", "NVIDIA H200"):
+    ampere = "NVIDIA A100-SXM4-40GB", "NVIDIA L4", "NVIDIA GeForce MX570", "NVIDIA RTX A2000"
+    for kind in ("NVIDIA H100 80GB HBM3", "NVIDIA H200", *ampere):
         assert choose(Target("gpu", kind), bf16, 64) == "interval"
         assert choose(Target("gpu", kind), fp32, 64) == "xla"
         assert choose(Target("gpu", kind), jnp.dtype("float64"), 64) == "xla"
-    turing = "NVIDIA T4", "NVIDIA T1200 Laptop GPU", "NVIDIA GeForce MX450", "GeForce RTX 2080 Ti"
-    for kind in ("Tesla V100-SXM2-32GB", *turing, "AMD MI250X"):
-        assert choose(Target("gpu", kind), bf16, 64) == "xla"
+    turing = "T4", "T1000", "T1200 Laptop GPU", "GeForce MX450", "GeForce RTX 2080 Ti"
+    for kind in ("Tesla V100-SXM2-32GB", *turing):
+        assert choose(Target("gpu", f"NVIDIA {kind}"), bf16, 64) == "xla"
+    assert choose(Target("gpu", "AMD MI250X"), bf16, 64) == "xla"
     assert choose(Target("gpu", "NVIDIA H100"), bf16, 48) == "xla"
     before = len(caplog.records)
     for _ in range(3):

@@ -167,12 +167,22 @@ def test_what_a_mode_does_not_read_and_impossible_numbers_are_refused(capsys):
     for arguments, message in (
         (["loader", "--profile", "trace"], "unrecognized arguments: --profile"),
         (["inference", "--rounds", "0"], "'0' is not a whole number from 1 on"),
+        (["inference", "--burst", "-1"], "'-1' is not a whole number"),
         (["training", "--shapes", "4"], "'4' is not like 4x512,1x4096"),
         (["fine-tuning", "--task", "csv"], "required: --data, --tokenizer"),
     ):
         with pytest.raises(SystemExit):
             benchmark.main(arguments)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "mode", [[], *([x] for x in ("inference", "training", "fine-tuning", "attention", "loader"))]
+)
+def test_help(mode, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main([*mode, "--help"])
+    assert stopped.value.code == 0 and "--" in capsys.readouterr().out
 
 
 def test_a_case_that_fails_leaves_the_report_of_those_before(tmp_path, monkeypatch, capsys):

@@ -65,8 +65,11 @@ def dew(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window
 def tokamax(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, window: int | None):
     """tokamax: skips blocks forward on Hopper and Blackwell, visits all of them backward."""
     _library("tokamax", "tokamax, on Python 3.12 and JAX 0.11.1 or later")
-    if getattr(jax.devices()[0], "compute_capability", "9.0") not in ("9.0", "10.0"):
-        raise InputError(f"implementation 'tokamax' needs Hopper or Blackwell, not {target().kind}")
+    if getattr(jax.devices()[0], "compute_capability", "9.0").split(".")[0] not in ("9", "10"):
+        raise InputError(
+            "implementation 'tokamax' needs Hopper or Blackwell of compute capability 9 or 10, "
+            f"not {target().kind}"
+        )
     # Its public function has no intervals; these two modules are what it calls itself.
     api = importlib.import_module("tokamax._src.ops.attention.api")
     base = importlib.import_module("tokamax._src.ops.attention.base")

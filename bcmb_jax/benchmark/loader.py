@@ -32,8 +32,7 @@ def cases(
       folders: of prepare_data.py; none: documents are made up in `workdir`, on its disk.
       documents: how many are made up; 0: as many as have `MADE_UP_TOKENS`.
     """
-    made_up = [] if folders else [make_up(workdir, documents)]
-    shards = [open_shards(folder / "train") for folder in folders] or made_up
+    shards = [open_shards(x / "train") for x in folders] or [make_up(workdir, documents)]
     source = "made-up documents" if not folders else ", ".join(x.name for x in shards)
     special = SpecialTokens(**shards[0].index["tokenizer"]["special"])
     for length in lengths:

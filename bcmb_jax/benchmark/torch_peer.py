@@ -104,7 +104,9 @@ class TorchPeer:
             import packed_encoders
 
             packed_encoders.pack(self.model)
-        self._run = torch.compile(self.model) if way.endswith("compile") else self.model
+        # As ours, for each shape: with dynamic ones it is slower.
+        compiles = way.endswith("compile")
+        self._run = torch.compile(self.model, dynamic=False) if compiles else self.model
         self._batches = [self._on_device(*batch) for batch in batches]
         self._optimizer: Any = None
 

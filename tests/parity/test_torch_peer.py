@@ -90,22 +90,23 @@ def test_a_single_call_needs_a_single_way_that_does_not_compile(peers):
         ["training", "--data", "data", "--documents", "2", "--steps", "1", "--peers", "sdpa"],
         ["fine-tuning", "--task", "conll", "--data", "conll", "--steps", "1", "--peers", "sdpa"],
         ["fine-tuning", "--task", "csv", "--data", "csv", "--steps", "1", "--peers", "sdpa"],
+        ["fine-tuning", "--task", "csv", "--data", "multi", "--steps", "1", "--peers", "sdpa"],
         ["attention", "--lengths", "512"],
     ],
-    ids=lambda x: " ".join(x[:3]),
+    ids=lambda x: " ".join(x[:5]),
 )
 def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shards = prepare_synthetic(tmp_path / "data", vocab_size=512, notes=150)
     arguments = [str(shards) if x == "data" else x for x in arguments]
     common = ["--size", "tiny", "--compare", "torch"]
-    if (task := arguments[2]) in ("csv", "conll"):
-        clinical_sentences(tmp_path / task, task, train=8, held_out=4)
-        if task == "csv":  # several labels of one text
-            with (tmp_path / "csv" / "train.csv").open("a") as file:
+    if arguments[0] == "fine-tuning":
+        task, folder = arguments[2], tmp_path / arguments[4]
+        clinical_sentences(folder, task, train=8, held_out=4)
+        if folder.name == "multi":  # several labels of one text
+            with (folder / "train.csv").open("a") as file:
                 file.write("a red rash and headache,rash;pain\n")
-        common += ["--documents", "9" if task == "csv" else "8"]
-        common += ["--tokenizer", str(shards / "tokenizer")]
+        common += ["--documents", "8", "--tokenizer", str(shards / "tokenizer")]
     small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2)
     monkeypatch.setitem(benchmark.SIZES, "tiny", small)
     monkeypatch.setattr(roofline, "SHAPES", ((512, 512, 512),))
