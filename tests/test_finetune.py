@@ -79,8 +79,8 @@ def test_a_packed_batch_is_the_mean_of_its_examples(params, kind):
         ([20, 30], 64, 1, 1),
         ([80] * 16, 256, 6, 1),
         ([300, 20], 384, 1, 1),
-        ([256] * 9, 256, 12, 1),
-        ([256] * 33, 256, 24, 2),
+        ([256] * 9, 768, 3, 1),
+        ([256] * 33, 768, 6, 2),
     ],
 )
 def test_rows_are_few_and_of_few_shapes(lengths, row_length, rows, passes):
@@ -96,6 +96,7 @@ def test_passes_in_turn_give_the_same_step(params, monkeypatch):
     weights = []
     for at_once in (8192, 128, 64):  # three rows at once, two and one with an empty one, singly
         monkeypatch.setattr(packing, "SHARED_ROW", 64)
+        monkeypatch.setattr(packing, "SHARED_BY", 1)
         monkeypatch.setitem(finetune.TOKENS_AT_ONCE, "cpu", at_once)
         model = classifier(params, kind)
         model.reset(0)

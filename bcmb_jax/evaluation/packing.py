@@ -10,10 +10,10 @@ from bcmb_jax.data.rows import assign, fill_rows
 from bcmb_jax.evaluation.encode import IGNORED, Encoded
 from bcmb_jax.evaluation.examples import Kind
 
-SHARED_ROW = 256
-"""Examples share a row of up to so many tokens, or as long as the longest of them needs. In longer
-rows a CPU's tiles of attention hold more of what others see: a step on ChemProt's sentences takes
-1.5 times as long in rows of 2,048."""
+SHARED_ROW, SHARED_BY = 256, 3
+"""Examples share rows of so many tokens, or of as many as so many examples of mean length need. In
+longer rows a CPU's tiles of attention hold more of what others see (a step on ChemProt's sentences
+takes 1.5 times as long in rows of 2,048); of abstracts, a row of one or two is mostly padding."""
 
 
 class Rows(NamedTuple):
@@ -52,7 +52,8 @@ def pack(
       segments: S; None: as many as are needed, or the next power of two.
     """
     lengths = [len(e.tokens) for e in examples]
-    row_length = shared_row_length(lengths, SHARED_ROW)
+    wanted_length = rounded(SHARED_BY * sum(lengths) // len(lengths))
+    row_length = shared_row_length(lengths, max(SHARED_ROW, wanted_length))
     of_rows = assign([e.tokens for e in examples], row_length)
     wanted, most = rounded(len(of_rows), 1), max(1, tokens_at_once // row_length)
     rows = -(-wanted // -(-wanted // most))  # of a pass, all passes alike
