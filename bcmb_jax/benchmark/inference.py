@@ -23,9 +23,8 @@ from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.profiling import record
 
-PACKED_ROW = {"cpu": 512, "gpu": 8192, "tpu": 8192}
-"""Of packed rows, unless a document may be longer. Long rows fill better; on a CPU, tiles of
-attention then hold more of what short documents do not see."""
+ROW_STEP = 256
+"""Packed rows share the tokens evenly, rounded up to this; none is longer than a batch."""
 
 
 def cases(
@@ -59,7 +58,8 @@ def cases(
             )
             ours = {"padded": rectangles}
             if kind == "variable":
-                row_length = max(length, PACKED_ROW[target().platform])
+                rows = -(-tokens // min(at_once, setting.config.max_position_embeddings))
+                row_length = max(length, -(-tokens // (rows * ROW_STEP)) * ROW_STEP)
                 ours["packed"] = in_batches(packed(drawn, row_length), at_once)
             for layout, of_layout in ours.items():
                 encode = Encoder(setting, of_layout)
