@@ -9,7 +9,7 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation import torch_baseline
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
-from bcmb_jax.evaluation.finetune import JaxClassifier
+from bcmb_jax.evaluation.finetune import HEADS, JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Settings
 from bcmb_jax.evaluation.sweep import fingerprint_of_weights
 from bcmb_jax.model.heads import Head
@@ -67,9 +67,8 @@ def ours(
     folder = tokenizer or weights.tokenizer
     if folder is None:
         raise InputError(f"{path_or_id} has no tokenizer; give its folder as --tokenizer")
-    kind = "token" if dataset.kind == "tagging" else "sequence"
     head = Head(
-        f"{kind}_classification",
+        HEADS[dataset.kind],
         dataset.labels,
         weights.head.pooling,
         PROBLEM_TYPES[dataset.kind],

@@ -10,6 +10,8 @@ import numpy as np
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.errors import InputError
 
+LONGEST = 8192
+
 
 class Documents(NamedTuple):
     """Attributes:
@@ -25,10 +27,8 @@ class Documents(NamedTuple):
         return np.array([len(document) for step in self.of_steps for document in step])
 
 
-def first_documents(
-    folders: Sequence[Path], *, per_step: int, steps: int, most: int = 8192
-) -> Documents:
-    """The first training documents of the shards, cut at `most` tokens.
+def first_documents(folders: Sequence[Path], *, per_step: int, steps: int) -> Documents:
+    """The first training documents of the shards, cut at `LONGEST` tokens.
 
     Raises:
       InputError: there are not so many.
@@ -39,7 +39,7 @@ def first_documents(
     for shards in opened:
         special = shards.index["tokenizer"]["special"]
         for i in range(min(len(shards), wanted - len(found))):
-            body = shards.read(i, 0, min(int(shards.lengths[i]), most - 2))
+            body = shards.read(i, 0, min(int(shards.lengths[i]), LONGEST - 2))
             found.append(np.array([special["cls"], *body, special["sep"]], np.int32))
     if len(found) < wanted:
         raise InputError(

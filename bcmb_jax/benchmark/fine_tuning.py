@@ -18,8 +18,9 @@ from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Kind
-from bcmb_jax.evaluation.finetune import TOKENS_AT_ONCE, JaxClassifier
+from bcmb_jax.evaluation.finetune import HEADS, TOKENS_AT_ONCE, JaxClassifier
 from bcmb_jax.evaluation.packing import pack
+from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.heads import Head
 
@@ -46,7 +47,7 @@ def cases(
 ) -> Iterator[dict[str, Any]]:
     """One result, of these examples of `task`."""
     kind, labels = dataset.kind, dataset.labels
-    head = Head(f"{'token' if kind == 'tagging' else 'sequence'}_classification", labels)
+    head = Head(HEADS[kind], labels)
     ceiling = matmul_ceiling(setting.dtype)
     theirs = [_padded(examples, kind) for examples in of_steps]
     classifier = JaxClassifier(
@@ -56,7 +57,7 @@ def cases(
         kind=kind,
         dtype=setting.dtype,
         batch_size=max(map(len, of_steps)),
-        weight_decay=1e-2,
+        weight_decay=Settings.weight_decay,
     )
     classifier.reset(0)
 

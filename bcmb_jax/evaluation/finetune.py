@@ -26,6 +26,13 @@ from bcmb_jax.optimizer import decays
 TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 32_768, "tpu": 32_768}
 """Positions that a pass works on at once; of larger batches the passes' gradients are added."""
 
+HEADS: Mapping[Kind, str] = {
+    "single_label": "sequence_classification",
+    "multi_label": "sequence_classification",
+    "tagging": "token_classification",
+}
+"""The kind of head (`model.heads.MODELS`) for a kind of task."""
+
 
 class State(NamedTuple):
     params: Parameters
