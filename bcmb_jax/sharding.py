@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One mesh (`data`, `fsdp`, `tensor`), and where every parameter and batch lives on it."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"dense\.weight", P(None, "fsdp")),
     (r"norm\.weight|bias", P()),
 )
+AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
 
@@ -40,7 +42,14 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
             f"mesh.data {data} x mesh.fsdp {fsdp} x mesh.tensor {tensor} is not the number of "
             f"devices, {devices}; set mesh.data=-1 to use what the other two leave"
         )
-    return jax.make_mesh((data, fsdp, tensor), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3)
+    return jax.make_mesh((data, fsdp, tensor), AXES, (AxisType.Auto,) * 3)
+
+
+def mesh_for_rows(*rows: int) -> Mesh:
+    """As many of this process's devices as divide all these numbers of rows, along `data`."""
+    count = math.gcd(jax.local_device_count(), *rows)
+    devices = jax.local_devices()[:count]
+    return jax.make_mesh((count, 1, 1), AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -4,6 +4,9 @@
 Ours and the fastest of the ways to run the same work in PyTorch take turns in one process, in the
 same dtype, after a warm-up (except with --burst 0); tokens are true tokens, without padding. Prints
 a table; --output FILE.json also writes FILE.md and a plot, FILE.png.
+
+Inference and training run on as many devices as divide the rows. On a CPU there is one, of all
+cores; JAX_NUM_CPU_DEVICES=2 makes two, which share them.
 """
 
 import argparse
@@ -14,6 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.attention import IMPLEMENTATIONS, choose
@@ -125,6 +130,11 @@ def _setting(options: argparse.Namespace, ways_of: Callable[[str], list[str]]) -
     precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
     ways = choose_ways(options.peers, ways_of(precision)) if options.compare else []
+    if ways and target().platform != "cpu" and jax.local_device_count() > 1:
+        raise InputError(
+            f"PyTorch's side runs on one of the {jax.local_device_count()} devices: show only one "
+            "(CUDA_VISIBLE_DEVICES=0), or leave out --compare"
+        )
     if ways and not options.burst and (len(ways) > 1 or "compile" in ways[0]):
         raise InputError(
             "--burst 0 times the first call: name one of --peers, and none that compiles"

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from task_data import clinical_sentences
 
+from bcmb_jax.batch import Batch
 from bcmb_jax.benchmark import inference, roofline, training
 from bcmb_jax.benchmark.result import OURS, result
+from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import Peer, choose_ways
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
@@ -100,6 +102,22 @@ def test_inference(tmp_path, capsys):
     assert lines[0]["tokens"] == 3840 and lines[1]["tokens"] == lines[2]["tokens"] < 3840
     assert lines[2]["filled"] > lines[1]["filled"]
     assert all(0 < line["share_of_matmul_ceiling"] < 1 for line in lines)
+    assert [line["devices"] for line in lines] == [2, 2, 8]  # 30 documents; as many rows as needed
+    assert "cores as 8 devices" in (tmp_path / "report.md").read_text()
+
+
+def test_rows_are_split_over_the_devices_that_divide_them():
+    setting = Setting("tiny", benchmark.SIZES["tiny"], "fp32", "xla", [], rounds=1, burst=1)
+    batch = padded(random_documents(np.full(4, 64)), 64)
+    whole, cut = (inference.Encoder(setting, batches) for batches in ([batch], [batch, one(batch)]))
+    assert (whole.devices, cut.devices) == (4, 1)
+    states = [encode.first() for encode in (whole, cut)]
+    assert len(states[0].sharding.device_set) == 4
+    np.testing.assert_allclose(*states, atol=1e-5)
+
+
+def one(batch):
+    return Batch(*(x[:1] for x in batch))
 
 
 def test_training_on_random_rows_and_its_profile(tmp_path, capsys):

@@ -22,9 +22,11 @@ from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.profiling import record
+from bcmb_jax.sharding import batch_sharding, mesh_for_rows, replicated
 
 ROW_STEP = 256
-"""Packed rows share the tokens evenly, rounded up to this; none is longer than a batch."""
+"""Packed rows, as many on each device, share the tokens evenly, rounded up to this; none is longer
+than a batch."""
 
 
 def cases(
@@ -58,9 +60,12 @@ def cases(
             )
             ours = {"padded": rectangles}
             if kind == "variable":
-                rows = -(-tokens // min(at_once, setting.config.max_position_embeddings))
+                devices = jax.local_device_count()
+                most = min(at_once, setting.config.max_position_embeddings) * devices
+                rows = -(-tokens // most) * devices
                 row_length = max(length, -(-tokens // (rows * ROW_STEP)) * ROW_STEP)
-                ours["packed"] = in_batches(packed(drawn, row_length), at_once)
+                batch = max(at_once, row_length * devices)
+                ours["packed"] = in_batches(packed(drawn, row_length), batch)
             for layout, of_layout in ours.items():
                 encode = Encoder(setting, of_layout)
                 times = race({OURS: encode, **peer.sides}, setting.rounds, setting.burst)
@@ -80,6 +85,7 @@ def cases(
                     documents=count,
                     filled=tokens / sum(batch.tokens.size for batch in of_layout),
                     peer_filled=tokens / sum(batch.tokens.size for batch in rectangles),
+                    devices=encode.devices,
                     temporary_bytes=encode.temporary_bytes(),
                     **setting.facts(),
                 )
@@ -98,20 +104,25 @@ class Encoder:
             )
 
         graph, _ = split(make)
-        self._params = jax.jit(lambda: init_parameters(make))()
-        self._inputs = jax.device_put([(b.tokens, b.segment_ids, b.positions) for b in batches])
+        mesh = mesh_for_rows(*(len(batch.tokens) for batch in batches))
+        self.devices = mesh.size
+        self._params = jax.jit(lambda: init_parameters(make), out_shardings=replicated(mesh))()
+        self._inputs = jax.device_put(
+            [(b.tokens, b.segment_ids, b.positions) for b in batches], batch_sharding(mesh, 0)
+        )
         apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
         self._programs: dict[tuple[int, ...], Any] = {}
-        for x in self._inputs:
-            if x[0].shape not in self._programs:
-                self._programs[x[0].shape] = apply.lower(self._params, *x).compile()
+        with jax.set_mesh(mesh):
+            for x in self._inputs:
+                if x[0].shape not in self._programs:
+                    self._programs[x[0].shape] = apply.lower(self._params, *x).compile()
 
     def __call__(self) -> None:
         jax.block_until_ready([self._encode(x) for x in self._inputs])
 
-    def first(self) -> None:
+    def first(self) -> jax.Array:
         """The first batch alone, whose program is `text`."""
-        jax.block_until_ready(self._encode(self._inputs[0]))
+        return jax.block_until_ready(self._encode(self._inputs[0]))
 
     def text(self) -> str:
         return self._programs[self._inputs[0][0].shape].as_text()

@@ -39,7 +39,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     where = f"{machine['count']} x {machine['kind']}"
     if "cores" in machine:
         bf16 = "" if machine["multiplies_bf16"] else ", no bf16 instructions"
-        where = f"{machine['kind']}, {machine['cores']} cores{bf16}"
+        devices = f" as {machine['count']} devices" if machine["count"] > 1 else ""
+        where = f"{machine['kind']}, {machine['cores']} cores{devices}{bf16}"
     packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     about = f"Medians (slowest to fastest call) on {where}; {packages}; {report['date']}."
     if any("share_of_matmul_ceiling" in line for line in report["results"]):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from bcmb_jax.benchmark.timing import Times
+from bcmb_jax.device import target
 from bcmb_jax.metrics import mfu
 
 OURS = "bcmb_jax"
@@ -19,13 +20,15 @@ def result(
     *,
     flops: float = 0.0,
     ceiling: float = 0.0,
+    devices: int = 1,
     **facts: Any,
 ) -> dict[str, Any]:
     """From the times of `OURS` and of peers, of which the fastest counts.
 
     Args:
       tokens: true tokens (no padding) that each call works on.
-      flops: model FLOPs of a call; ceiling: the machine's FLOP/s.
+      flops: model FLOPs of a call; ceiling: the FLOP/s of a device, which is all cores of a CPU.
+      devices: that share a call.
       facts: added as they are.
     """
     ours = statistics.median(times[OURS])
@@ -55,10 +58,12 @@ def result(
             "peer_seconds_most": max(times[peer]),
         }
     if flops:
+        if target().platform != "cpu":
+            ceiling *= devices
         line |= {
             "flops_per_second": flops / ours,
             "matmul_ceiling": ceiling,
             "share_of_matmul_ceiling": flops / ours / ceiling,
-            "mfu": mfu(1 / ours, flops, jax.devices()[0].device_kind, 1),
+            "mfu": mfu(1 / ours, flops, jax.devices()[0].device_kind, devices),
         }
-    return line | facts
+    return line | {"devices": devices} | facts

@@ -27,10 +27,12 @@ from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
-from bcmb_jax.model.parameters import init_parameters, split
+from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.profiling import record
-from bcmb_jax.train import train_step
+from bcmb_jax.sharding import mesh_for_rows, optimizer_shardings, parameter_shardings
+from bcmb_jax.start import abstract_state, init_state
+from bcmb_jax.train import to_mesh, train_step
 
 MASK_RATE = 0.3
 
@@ -81,6 +83,7 @@ def cases(
             layout="packed" if real else "rows",
             documents=len(documents.lengths),
             remat=remat,
+            devices=train.mesh.size,
             filled=tokens / sum(batch.tokens.size for batch in ours),
             peer_filled=tokens / sum(batch.tokens.size for batch in theirs),
             seconds_to_compile=train.seconds_to_compile,
@@ -102,28 +105,25 @@ class Trainer:
             implementation=setting.implementation,
             remat=remat,
         )
-        graph, _ = split(lambda: make(rngs=nnx.Rngs(0)))
+        graph, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
         optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
         rule = MaskingRule(MASK_RATE, 4, (0, 1, 2, 3, 4), np.arange(100, 16_000))
-        step = functools.partial(train_step, graph=graph, optimizer=optimizer, rule=rule, seed=0)
-
-        def init() -> TrainState:
-            params = init_parameters(lambda: make(rngs=nnx.Rngs(0)))
-            return TrainState(params, optimizer.init(params))
-
-        def run(state: TrainState, batch: Batch):
-            return step(state, Batch(*(x[None] for x in batch)), 1e-4)
-
-        self._run = run
-        self._batches = jax.device_put(batches)
-        self._state = jax.jit(init)()
+        self._run = functools.partial(
+            train_step, learning_rate=1e-4, graph=graph, optimizer=optimizer, rule=rule, seed=0
+        )
+        self.mesh = mesh_for_rows(*(len(batch.tokens) for batch in batches))
+        placed = parameter_shardings(self.mesh, shapes)
+        shardings = TrainState(placed, optimizer_shardings(self.mesh, placed))
+        self._state = init_state(make, optimizer, 0, abstract_state(shapes, optimizer, shardings))
+        self._batches = [to_mesh(batch, self.mesh, 1) for batch in batches]
         self._steps: dict[tuple[int, ...], Any] = {}
         start = time.perf_counter()
-        jitted = jax.jit(run, donate_argnums=0)
-        for batch in self._batches:
-            shape = batch.tokens.shape
-            if shape not in self._steps:
-                self._steps[shape] = jitted.lower(self._state, batch).compile()
+        jitted = jax.jit(self._run, donate_argnums=0)
+        with jax.set_mesh(self.mesh):
+            for batch in self._batches:
+                shape = batch.tokens.shape
+                if shape not in self._steps:
+                    self._steps[shape] = jitted.lower(self._state, batch).compile()
         self.seconds_to_compile = time.perf_counter() - start
 
     def __call__(self) -> None:
@@ -148,7 +148,8 @@ class Trainer:
         }
 
         def compiled(part: Callable) -> Callable[[], object]:
-            program = jax.jit(part).lower(self._state, self._batches[0]).compile()
+            with jax.set_mesh(self.mesh):
+                program = jax.jit(part).lower(self._state, self._batches[0]).compile()
             return lambda: jax.block_until_ready(program(self._state, self._batches[0]))
 
         return {name: compiled(part) for name, part in needed.items()}
