@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _inference(options: argparse.Namespace) -> Results:
+    _refuse_unequal(options)
     return inference.cases(
         _setting(options, ways_here),
         lengths=options.lengths,
@@ -80,6 +81,7 @@ def _inference(options: argparse.Namespace) -> Results:
 
 
 def _training(options: argparse.Namespace) -> Results:
+    _refuse_unequal(options)
     wanted = dict(per_step=options.documents or 16, steps=options.steps)
     return training.cases(
         _setting(options, _training_ways),
@@ -122,6 +124,15 @@ def _loader(options: argparse.Namespace) -> Results:
         )
 
 
+def _refuse_unequal(options: argparse.Namespace) -> None:
+    devices = jax.local_device_count()
+    if options.compare and devices > 1 and target().platform != "cpu":
+        raise InputError(
+            f"PyTorch's side runs on one of the {devices} devices: show only one "
+            "(CUDA_VISIBLE_DEVICES=0), or leave out --compare"
+        )
+
+
 def _training_ways(precision: str) -> list[str]:
     return ways_here(precision, autocast=precision == "bf16")
 
@@ -130,11 +141,6 @@ def _setting(options: argparse.Namespace, ways_of: Callable[[str], list[str]]) -
     precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
     ways = choose_ways(options.peers, ways_of(precision)) if options.compare else []
-    if ways and target().platform != "cpu" and jax.local_device_count() > 1:
-        raise InputError(
-            f"PyTorch's side runs on one of the {jax.local_device_count()} devices: show only one "
-            "(CUDA_VISIBLE_DEVICES=0), or leave out --compare"
-        )
     if ways and not options.burst and (len(ways) > 1 or "compile" in ways[0]):
         raise InputError(
             "--burst 0 times the first call: name one of --peers, and none that compiles"

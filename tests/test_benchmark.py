@@ -17,6 +17,7 @@ from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import Peer, choose_ways
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.data.synthetic import prepare_synthetic
+from bcmb_jax.device import Target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from scripts import benchmark
@@ -103,7 +104,8 @@ def test_inference(tmp_path, capsys):
     assert lines[2]["filled"] > lines[1]["filled"]
     assert all(0 < line["share_of_matmul_ceiling"] < 1 for line in lines)
     assert [line["devices"] for line in lines] == [2, 2, 8]  # 30 documents; as many rows as needed
-    assert "cores as 8 devices" in (tmp_path / "report.md").read_text()
+    table = (tmp_path / "report.md").read_text()
+    assert f"| {lines[2]['case']}, 8 devices |" in table
 
 
 def test_rows_are_split_over_the_devices_that_divide_them():
@@ -112,7 +114,7 @@ def test_rows_are_split_over_the_devices_that_divide_them():
     whole, cut = (inference.Encoder(setting, batches) for batches in ([batch], [batch, one(batch)]))
     assert (whole.devices, cut.devices) == (4, 1)
     states = [encode.first() for encode in (whole, cut)]
-    assert len(states[0].sharding.device_set) == 4
+    assert [shard.data.shape for shard in states[0].addressable_shards] == [(1, 64, 128)] * 4
     np.testing.assert_allclose(*states, atol=1e-5)
 
 
@@ -125,7 +127,7 @@ def test_training_on_random_rows_and_its_profile(tmp_path, capsys):
     (line,) = run(
         tmp_path, "training", "--size", "tiny", "--shapes", "2x128", "--profile", str(trace)
     )
-    assert line["tokens"] == 256 and line["state_bytes"] > 3 * 4 * 2e6
+    assert line["devices"] == 2 and line["tokens"] == 256 and line["state_bytes"] > 3 * 4 * 2e6
     assert line["gradient"] > line["forward"] > 0
     table = capsys.readouterr().out
     assert "local_attention" in table and "optimizer" in table and "backward" in table
@@ -135,7 +137,7 @@ def test_training_on_real_lengths_and_its_profile(tmp_path, shards, capsys):
     arguments = ["training", "--size", "tiny", "--data", str(shards), "--documents", "3"]
     trace = tmp_path / "trace"
     (line,) = run(tmp_path, *arguments, "--steps", "2", "--profile", str(trace))
-    assert line["layout"] == "packed" and line["documents"] == 6
+    assert line["layout"] == "packed" and line["documents"] == 6 and line["devices"] == 8
     assert line["attention"] == "xla" and line["seconds_to_compile"] > 0
     assert "global_attention" in capsys.readouterr().out
 
@@ -154,8 +156,31 @@ def test_fine_tuning(tmp_path, shards, task):
 
 def test_rows_of_real_lengths_are_as_long_as_asked_or_as_the_longest():
     documents = [np.zeros(n, np.int32) for n in (100, 700, 300, 300)]
-    shapes = [training.pack(documents, most).tokens.shape for most in (256, 1024, 8192)]
+    shapes = [training.pack(documents, most, 1).tokens.shape for most in (256, 1024, 8192)]
     assert shapes == [(2, 768), (2, 1024), (1, 1536)]
+    assert training.pack(documents, 1024, 4).tokens.shape == (4, 1024)  # two empty
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("length", [512, 2048, 4096])
+def test_packed_rows_are_no_more_than_asked_and_the_devices_divide_them(devices, length):
+    documents = random_documents(lengths_of("variable", length, 16))
+    batch = inference.pack(documents, length, devices)
+    assert len(batch.tokens) <= devices
+    (batch,) = in_batches(batch, batch.tokens.size, devices)
+    assert len(batch.tokens) == devices
+    assert documents_in([batch]) == sorted(map(tuple, documents))
+
+
+def test_several_gpus_have_as_many_ceilings_and_no_peer_on_one(monkeypatch):
+    monkeypatch.setattr("bcmb_jax.benchmark.result.target", lambda: Target("gpu", "H100"))
+    times = {OURS: [1.0]}
+    line = result("case", 1, times, flops=60.0, ceiling=100.0, devices=2)
+    assert (line["share_of_matmul_ceiling"], line["devices"]) == (0.3, 2)
+    monkeypatch.setattr(benchmark, "target", lambda: Target("gpu", "H100"))
+    for mode in ("inference", "training"):
+        with pytest.raises(InputError, match="one of the 8 devices: show only one"):
+            benchmark.main([mode, "--compare", "torch", "--size", "tiny"])
 
 
 def test_attention(tmp_path):

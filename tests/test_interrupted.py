@@ -57,23 +57,29 @@ def test_a_run_killed_between_old_and_new_gives_the_old_one_back(tmp_path: Path)
 
 
 def kill_and_rerun(folder: Path, arguments: list[str], kills: int) -> None:
-    """Kills runs that replace an old output, each in a later part of its work than the last."""
-    whole, output = folder / "whole/out", folder / "killed/out"
-    for path, seed in ((whole, "1"), (output, "2")):
+    """Kills runs that replace an old output, at moments spread over their work."""
+    whole, old, output = folder / "whole/out", folder / "old/out", folder / "killed/out"
+    for path, seed in ((whole, "1"), (old, "2")):
         with start(arguments, path, seed) as process:
             duration = wait_for_work(process, path, to_its_end=True)
-    old, new = contents(output), contents(whole)
-    assert old != new
+    before, after = contents(old), contents(whole)
+    assert before != after
     for kill in range(kills):
         share = random.uniform(kill, kill + 1) / kills
-        while not killed(arguments, output, share * duration):
-            assert contents(output) == new
+        for _ in range(20):
+            shutil.rmtree(output, ignore_errors=True)
+            shutil.copytree(old, output)
+            if killed(arguments, output, share * duration):
+                break
+            assert contents(output) == after
             share *= 0.8  # this run was faster than the one that told how long to wait
+        else:
+            pytest.fail("twenty runs ended before they could be killed")
         aside = output.with_name(".out.old")
-        assert contents(output if output.exists() else aside) in (old, new)
+        assert contents(output if output.exists() else aside) in (before, after)
         with start(arguments, output, "1") as process:
-            duration = wait_for_work(process, output, to_its_end=True)
-        assert contents(output) == new
+            assert process.wait() == 0
+        assert contents(output) == after
         assert [path.name for path in output.parent.iterdir()] == ["out"]
 
 
@@ -85,6 +91,7 @@ def killed(arguments: list[str], output: Path, seconds: float) -> bool:
         in_time = process.poll() is None
         if in_time:
             os.killpg(process.pid, signal.SIGKILL)
+    assert in_time or process.returncode == 0
     return in_time
 
 

@@ -25,8 +25,7 @@ from bcmb_jax.profiling import record
 from bcmb_jax.sharding import batch_sharding, mesh_for_rows, replicated
 
 ROW_STEP = 256
-"""Packed rows, as many on each device, share the tokens evenly, rounded up to this; none is longer
-than a batch."""
+"""Packed rows, as many on each device, share the tokens evenly, in a multiple of this."""
 
 
 def cases(
@@ -63,21 +62,20 @@ def cases(
                 devices = jax.local_device_count()
                 most = min(at_once, setting.config.max_position_embeddings) * devices
                 rows = -(-tokens // most) * devices
-                row_length = max(length, -(-tokens // (rows * ROW_STEP)) * ROW_STEP)
-                batch = max(at_once, row_length * devices)
-                ours["packed"] = in_batches(packed(drawn, row_length), batch)
+                ours["packed"] = in_batches(pack(drawn, length, rows), at_once, devices)
             for layout, of_layout in ours.items():
                 encode = Encoder(setting, of_layout)
                 times = race({OURS: encode, **peer.sides}, setting.rounds, setting.burst)
                 if profile:
                     print(record(profile, encode.first, [encode.text()]))
+                ceiling = matmul_ceiling(setting.dtype, before=ceiling)
                 yield result(
                     f"inference {setting.size} {setting.precision} {kind} {length} {layout}, "
                     f"{count} documents",
                     tokens,
                     times,
                     flops=tokens * per_token,
-                    ceiling=matmul_ceiling(setting.dtype, before=ceiling),
+                    ceiling=ceiling,
                     peers=peer.competed,
                     lengths=kind,
                     length=length,
@@ -89,6 +87,15 @@ def cases(
                     temporary_bytes=encode.temporary_bytes(),
                     **setting.facts(),
                 )
+
+
+def pack(documents: Sequence[np.ndarray], shortest: int, rows: int) -> Batch:
+    """No more than `rows` rows, as short as best-fit packing allows (in steps of `ROW_STEP`)."""
+    share = -(-sum(map(len, documents)) // rows)
+    length = max(shortest, -(-share // ROW_STEP) * ROW_STEP)
+    while len((batch := packed(documents, length)).tokens) > rows:
+        length += ROW_STEP
+    return batch
 
 
 class Encoder:

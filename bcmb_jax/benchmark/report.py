@@ -2,6 +2,7 @@
 """Results as JSON, as a Markdown table and as a plot, with the machine they were measured on."""
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ from bcmb_jax.machine import device, versions
 
 def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
     """Everything that is known of a run, for JSON."""
+    devices = os.environ.get("JAX_NUM_CPU_DEVICES")
+    variables = [f"JAX_NUM_CPU_DEVICES={devices}"] if devices else []
     return {
-        "command": " ".join(("python", *command)),
+        "command": " ".join((*variables, "python", *command)),
         "date": time.strftime("%Y-%m-%d"),
         "device": device(),
         "versions": versions(),
@@ -29,7 +32,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for line in report["results"]:
-        cells = [line["case"], str(line["calls"]), _speed(line, ""), "", "", "", ""]
+        devices = f", {line['devices']} devices" if line["devices"] > 1 else ""
+        cells = [line["case"] + devices, str(line["calls"]), _speed(line, ""), "", "", "", ""]
         if "share_of_matmul_ceiling" in line:
             cells[3] = f"{line['share_of_matmul_ceiling']:.0%}"
             cells[3] += f" (MFU {line['mfu']:.0%})" if line["mfu"] else ""
@@ -39,8 +43,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     where = f"{machine['count']} x {machine['kind']}"
     if "cores" in machine:
         bf16 = "" if machine["multiplies_bf16"] else ", no bf16 instructions"
-        devices = f" as {machine['count']} devices" if machine["count"] > 1 else ""
-        where = f"{machine['kind']}, {machine['cores']} cores{devices}{bf16}"
+        where = f"{machine['kind']}, {machine['cores']} cores{bf16}"
     packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     about = f"Medians (slowest to fastest call) on {where}; {packages}; {report['date']}."
     if any("share_of_matmul_ceiling" in line for line in report["results"]):

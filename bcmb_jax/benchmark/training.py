@@ -21,7 +21,7 @@ from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import fastest_peer
 from bcmb_jax.checkpoint import TrainState
-from bcmb_jax.data.rows import packed, padded
+from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.evaluation.packing import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
@@ -56,7 +56,10 @@ def cases(
     work = [real] if real else [_random(*shape) for shape in shapes]
     for documents in work:
         theirs = [padded(step, max(map(len, step))) for step in documents.of_steps]
-        ours = [pack(step, row_length) for step in documents.of_steps] if real else theirs
+        ours = theirs
+        if real:
+            devices = jax.local_device_count()
+            ours = [pack(step, row_length, devices) for step in documents.of_steps]
         train = Trainer(setting, ours, remat)
         peer = fastest_peer(
             setting, "masked_lm", [(batch, labels(batch)) for batch in theirs], train=True
@@ -72,13 +75,14 @@ def cases(
             print(record(profile, train.first, [train.text()]))
         tokens = int(documents.lengths.sum())
         per_token = forward_flops_per_token(setting.config, documents.lengths, MASK_RATE)
+        ceiling = matmul_ceiling(setting.dtype, before=ceiling)
         yield result(
             f"training {setting.size} {setting.precision} {documents.name}, "
             f"{len(ours)} step{'s' * (len(ours) > 1)}",
             tokens,
             times,
             flops=3 * per_token * tokens,
-            ceiling=matmul_ceiling(setting.dtype, before=ceiling),
+            ceiling=ceiling,
             peers=peer.competed,
             layout="packed" if real else "rows",
             documents=len(documents.lengths),
@@ -166,9 +170,11 @@ class Trainer:
         self._state, _ = self._steps[batch.tokens.shape](self._state, batch)
 
 
-def pack(documents: list[np.ndarray], row_length: int) -> Batch:
-    """As few rows as the documents of a batch need; longer ones than `row_length` if one is."""
-    return packed(documents, shared_row_length([*map(len, documents)], row_length))
+def pack(documents: list[np.ndarray], row_length: int, devices: int) -> Batch:
+    """As few rows as the documents of a batch need; longer ones than `row_length` if one is; empty
+    ones behind them until `devices` divides their number."""
+    batch = packed(documents, shared_row_length([*map(len, documents)], row_length))
+    return in_batches(batch, batch.tokens.size, devices)[0]
 
 
 def labels(batch: Batch) -> np.ndarray:

@@ -39,11 +39,12 @@ def fill_rows(of_rows: Sequence[Sequence[np.ndarray]], row_length: int) -> Batch
     return Batch(tokens, segment_ids, positions, np.arange(len(of_rows), dtype=np.int32))
 
 
-def in_batches(batch: Batch, tokens: int) -> list[Batch]:
-    """Cut into batches of about `tokens` positions, all of the same number of rows."""
+def in_batches(batch: Batch, tokens: int, devices: int = 1) -> list[Batch]:
+    """Cut into batches of about `tokens` positions, all of the same number of rows, which `devices`
+    divides; the last rows may be empty."""
     count, length = batch.tokens.shape
     batches = -(-count // max(1, tokens // length))
-    size = -(-count // batches)
+    size = -(-count // (batches * devices)) * devices
     missing = -count % size
     whole = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in batch))
     return [Batch(*(x[i : i + size] for x in whole)) for i in range(0, count, size)]
