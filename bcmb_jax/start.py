@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.data.corpus import Corpus
@@ -18,6 +19,7 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.parameters import Parameters, init_parameters
 from bcmb_jax.optimizer import StableAdamWState
+from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
 
 KEPT_KEYS = (
     "seed",
@@ -69,9 +71,11 @@ class StopSignal:
 
 
 def abstract_state(
-    shapes: Parameters, optimizer: optax.GradientTransformation, shardings: TrainState
+    shapes: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """The training state as `jax.ShapeDtypeStruct`s with shardings."""
+    """The training state as `jax.ShapeDtypeStruct`s with their places on the mesh."""
+    placed = parameter_shardings(mesh, shapes)
+    shardings = TrainState(placed, optimizer_shardings(mesh, placed))
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), shapes)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings

@@ -37,8 +37,6 @@ from bcmb_jax.settings import check_keys, count_microbatches, masking_rule, mult
 from bcmb_jax.sharding import (
     batch_sharding,
     make_mesh,
-    optimizer_shardings,
-    parameter_shardings,
     whole_over_fsdp,
 )
 from bcmb_jax.start import (
@@ -121,9 +119,7 @@ def train(
 
     with contextlib.ExitStack() as stack:
         # --- start: resume this workdir, else the given weights, else from scratch --------------
-        placed = parameter_shardings(mesh, shapes)
-        shardings = TrainState(placed, optimizer_shardings(mesh, placed))
-        like = abstract_state(shapes, optimizer, shardings)
+        like = abstract_state(shapes, optimizer, mesh)
         facts = run_facts(config, corpus)
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))

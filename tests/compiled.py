@@ -11,13 +11,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.sharding import batch_sharding, optimizer_shardings, parameter_shardings
+from bcmb_jax.sharding import batch_sharding
 from bcmb_jax.start import abstract_state
 from bcmb_jax.train import train_step
 
@@ -32,8 +31,6 @@ def compile_step(
         )
         graph, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
         optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
-        placed = parameter_shardings(mesh, shapes)
-        placed = TrainState(placed, optimizer_shardings(mesh, placed))
         rows *= mesh.shape["data"] * mesh.shape["fsdp"]
         sharding = batch_sharding(mesh, row_axis=1)
         each = jax.ShapeDtypeStruct((1, rows, length), jnp.int32, sharding=sharding)
@@ -49,7 +46,7 @@ def compile_step(
             ),
             donate_argnums=0,
         )
-        state = abstract_state(shapes, optimizer, placed)
+        state = abstract_state(shapes, optimizer, mesh)
         return step.lower(state, Batch(each, each, each, row_ids), 1e-4).compile(), shapes
 
 

@@ -61,7 +61,10 @@ def kill_and_rerun(folder: Path, arguments: list[str], kills: int) -> None:
     whole, old, output = folder / "whole/out", folder / "old/out", folder / "killed/out"
     for path, seed in ((whole, "1"), (old, "2")):
         with start(arguments, path, seed) as process:
-            duration = wait_for_work(process, path, to_its_end=True)
+            wait_for_work(process, path)
+            began = time.monotonic()
+            assert process.wait() == 0
+            duration = time.monotonic() - began
     before, after = contents(old), contents(whole)
     assert before != after
     for kill in range(kills):
@@ -101,18 +104,12 @@ def start(arguments: list[str], output: Path, seed: str) -> subprocess.Popen[byt
     return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)
 
 
-def wait_for_work(
-    process: subprocess.Popen[bytes], output: Path, to_its_end: bool = False
-) -> float:
-    """Returns once the run has begun to write, or has ended: after how many seconds of writing."""
+def wait_for_work(process: subprocess.Popen[bytes], output: Path) -> None:
+    """Returns once the run has begun to write."""
     partial = output.with_name(f".{output.name}.partial")
     while not partial.exists():
         assert process.poll() is None, "ended before it wrote anything"
         time.sleep(0.002)
-    began = time.monotonic()
-    if to_its_end:
-        assert process.wait() == 0
-    return time.monotonic() - began
 
 
 def test_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:

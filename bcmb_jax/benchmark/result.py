@@ -40,6 +40,7 @@ def result(
         "seconds_least": min(times[OURS]),
         "seconds_most": max(times[OURS]),
         "calls": len(times[OURS]),
+        "devices": devices,
         "peer": None,
         "peer_tokens_per_second": None,
         "ratio": None,
@@ -66,4 +67,4 @@ def result(
             "share_of_matmul_ceiling": flops / ours / ceiling,
             "mfu": mfu(1 / ours, flops, jax.devices()[0].device_kind, devices),
         }
-    return line | {"devices": devices} | facts
+    return line | facts

@@ -20,7 +20,6 @@ from bcmb_jax.benchmark.roofline import matmul_ceiling
 from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import fastest_peer
-from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.evaluation.packing import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
@@ -30,7 +29,7 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.profiling import record
-from bcmb_jax.sharding import mesh_for_rows, optimizer_shardings, parameter_shardings
+from bcmb_jax.sharding import mesh_for_rows
 from bcmb_jax.start import abstract_state, init_state
 from bcmb_jax.train import to_mesh, train_step
 
@@ -116,9 +115,7 @@ class Trainer:
             train_step, learning_rate=1e-4, graph=graph, optimizer=optimizer, rule=rule, seed=0
         )
         self.mesh = mesh_for_rows(*(len(batch.tokens) for batch in batches))
-        placed = parameter_shardings(self.mesh, shapes)
-        shardings = TrainState(placed, optimizer_shardings(self.mesh, placed))
-        self._state = init_state(make, optimizer, 0, abstract_state(shapes, optimizer, shardings))
+        self._state = init_state(make, optimizer, 0, abstract_state(shapes, optimizer, self.mesh))
         self._batches = [to_mesh(batch, self.mesh, 1) for batch in batches]
         self._steps: dict[tuple[int, ...], Any] = {}
         start = time.perf_counter()
