@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bcmb_jax.data.corpus import open_corpus
-from bcmb_jax.losses import LOGITS_AT_ONCE
+from bcmb_jax.losses import LOGITS_ON_ACCELERATORS
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
@@ -114,12 +114,12 @@ def milestones(config: Any) -> list[int]:
 def state_bytes(parameters: int, in_a_pass: int) -> int:
     """What a device holds whatever its rows: its share of parameters and moments, what a pass has
     of whole parameters and gradients, and a chunk of logits with its gradient."""
-    return FP32 * (STATE_COPIES * parameters + in_a_pass + 2 * LOGITS_AT_ONCE)
+    return FP32 * (STATE_COPIES * parameters + in_a_pass + 2 * LOGITS_ON_ACCELERATORS)
 
 
 def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, remat: bool) -> int:
     """What one row takes at the peak of a pass: all that its layers keep for the backward pass
-    (`modernbert.KEPT`), and one layer's work.
+    (`modernbert.KEPT_ON_ACCELERATORS`), and one layer's work.
 
     `make gpu-compile` holds this against XLA's own account of the whole step.
     """
@@ -127,7 +127,7 @@ def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, rema
     attention = wide * d + FP32 * model.num_attention_heads  # outputs, log-sum-exps
     kept = FP32 * d + attention
     if not remat:
-        kept += FP32 * d + wide * (3 * d + 2 * f)
+        kept += FP32 * d + wide * (5 * d + 3 * f)
     # fp32 of the input, of q, k, v and of both halves of the MLP, or their gradients.
     work = FP32 * (5 * d + 2 * f)
     return row_length * (model.num_hidden_layers * kept + work)

@@ -16,7 +16,13 @@ from jax import lax
 from bcmb_jax.device import cpu_multiplies_bf16, target
 
 
-def linear(x: jax.Array, weight: jax.Array, dtype: jnp.dtype, axes: int = 1) -> jax.Array:
+def linear(
+    x: jax.Array,
+    weight: jax.Array,
+    dtype: jnp.dtype,
+    axes: int = 1,
+    out_dtype: jnp.dtype | None = None,
+) -> jax.Array:
     """Contract the last `axes` axes of `x` and `weight` (PyTorch's `[out, in]` order).
 
     Args:
@@ -24,39 +30,40 @@ def linear(x: jax.Array, weight: jax.Array, dtype: jnp.dtype, axes: int = 1) -> 
       weight: `[*outputs, *inputs]` fp32 master weight; rounded to `dtype` here, on every use.
       dtype: bfloat16, or float32 for full fp32 products (TF32 is not used).
       axes: the number of input axes.
+      out_dtype: what the fp32 sums are rounded to at the end; None for `accumulator(dtype)`,
+        float32. Half the bytes where a GPU waits for its memory.
 
     Returns:
-      `[..., *outputs]` in `accumulator(dtype)`, float32.
+      `[..., *outputs]`.
     """
-    return _linear(x.astype(dtype), weight, axes)
+    return _linear(x.astype(dtype), weight, axes, out_dtype or accumulator(dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _linear(x: jax.Array, weight: jax.Array, axes: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _linear(x: jax.Array, weight: jax.Array, axes: int, out_dtype: jnp.dtype) -> jax.Array:
     weight = weight.astype(x.dtype)
     if _on_cpu():
-        out = product(_matrix(x, axes), _matrix(weight, axes), (1,), (1,))
+        out = product(_matrix(x, axes), _matrix(weight, axes), (1,), (1,), out_dtype=out_dtype)
         return out.reshape(x.shape[:-axes] + weight.shape[:-axes])
-    return product(x, weight, _last(x, axes), _last(weight, axes))
+    return product(x, weight, _last(x, axes), _last(weight, axes), out_dtype=out_dtype)
 
 
-def _linear_fwd(x: jax.Array, weight: jax.Array, axes: int) -> tuple[jax.Array, tuple]:
-    return _linear(x, weight, axes), (x, weight)
+def _linear_fwd(x: jax.Array, weight: jax.Array, *rest) -> tuple[jax.Array, tuple]:
+    return _linear(x, weight, *rest), (x, weight)
 
 
-def _linear_bwd(axes: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _linear_bwd(axes: int, _, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, weight = residuals
     g, w = g.astype(x.dtype), weight.astype(x.dtype)
     outputs = weight.ndim - axes
     if _on_cpu():
-        dx = product(_matrix(g, outputs), _matrix(w, axes), (1,), (0,)).reshape(x.shape)
+        dx = product(_matrix(g, outputs), _matrix(w, axes), (1,), (0,), out_dtype=x.dtype)
+        dx = dx.reshape(x.shape)
     else:
-        dx = product(g, w, _last(g, outputs), tuple(range(outputs)))
+        dx = product(g, w, _last(g, outputs), tuple(range(outputs)), out_dtype=x.dtype)
     # Together: XLA's GPU scheduler would else put off weight gradients and keep the operands of
     # those of all layers, a third more memory.
-    return lax.optimization_barrier(
-        (dx.astype(x.dtype), weight_gradient(g, x, axes).astype(weight.dtype))
-    )
+    return lax.optimization_barrier((dx, weight_gradient(g, x, axes).astype(weight.dtype)))
 
 
 _linear.defvjp(_linear_fwd, _linear_bwd)
@@ -89,20 +96,29 @@ def _matrix(x: jax.Array, axes: int) -> jax.Array:
 
 
 def product(
-    a: jax.Array, b: jax.Array, contract_a: tuple, contract_b: tuple, batch: tuple = ()
+    a: jax.Array,
+    b: jax.Array,
+    contract_a: tuple,
+    contract_b: tuple,
+    batch: tuple = (),
+    out_dtype: jnp.dtype | None = None,
 ) -> jax.Array:
-    """`lax.dot_general` over the same `batch` axes of both, accumulated and returned in
-    `accumulator(a.dtype)`."""
+    """`lax.dot_general` over the same `batch` axes of both, accumulated in `accumulator(a.dtype)`
+    and returned in `out_dtype`, by default the same."""
+    summed = accumulator(a.dtype)
+    out_dtype = out_dtype or summed
     if a.dtype == jnp.bfloat16 and _on_cpu() and not cpu_multiplies_bf16():
         # The same numbers, since products of two bf16 are exact in fp32, in two thirds of the time.
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    return lax.dot_general(
+    out = lax.dot_general(
         a,
         b,
         ((contract_a, contract_b), (batch, batch)),
         precision=None if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
-        preferred_element_type=accumulator(a.dtype),
+        # A GPU's libraries round their fp32 sums as they write; XLA for CPUs would sum in bf16.
+        preferred_element_type=summed if _on_cpu() else out_dtype,
     )
+    return out.astype(out_dtype)
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:

@@ -105,7 +105,7 @@ def attention(
 
 def _kernel(name: str, window: int | None, length: int):
     if name == "interval":
-        return Interval()
+        return Interval(whole=window is None)
     if window is not None and window <= WIDEST_BAND:
         return Banded(window)
     return Chunked(min(TILE, -(-length // 64) * 64))

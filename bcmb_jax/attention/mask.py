@@ -72,6 +72,16 @@ def visited_keys(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Arra
     return first, -(-jnp.where(empty, 0, end).max(-1) // block)
 
 
+def whole_keys(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
+    """`(first, stop)`, `[..., L / block]`: of the blocks of `visited_keys`, those of which all
+    queries of a block see all keys. What comes before and behind them is seen in part; `stop` is
+    `first` where there are none."""
+    visited = visited_keys(start, end, block)
+    start, end = (x.reshape(*x.shape[:-1], -1, block) for x in (start, end))
+    first = jnp.clip(-(-start.max(-1) // block), *visited)
+    return first, jnp.clip(end.min(-1) // block, first, visited[1])
+
+
 def visited_queries(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
     """The same the other way round: each block of keys is seen by queries of the blocks
     `first <= i < stop` only."""

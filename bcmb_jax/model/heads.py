@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.linear import linear
+from bcmb_jax.linear import accumulator, linear
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.modernbert import (
     INIT_STD,
@@ -67,7 +67,7 @@ class PredictionHead(nnx.Module):
 
     @jax.named_scope("head")
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(gelu(self.dense(x)))
+        return self.norm(gelu(self.dense(x).astype(accumulator(self.dense.dtype))))
 
 
 class DecoderBias(nnx.Module):

