@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from bcmb_jax.device import target
+
 PARTS = (
     "masking",
     "embeddings",
@@ -54,20 +56,24 @@ def record(directory: Path, run: Callable[[], object], programs: Iterable[str]) 
 
 
 class Profiled:
-    """A jitted function that traces its `TRACED`th call and prints where that one's time went."""
+    """A jitted function that traces one of its calls and prints where that one's time went.
 
-    TRACED = 4  # by then everything is compiled and warm
+    Args:
+      traced: which call; by the fourth everything is compiled and warm.
+    """
 
-    def __init__(self, function: Any, directory: Path):
-        self._function, self._directory = function, directory
+    def __init__(self, function: Any, directory: Path, traced: int = 4):
+        self._function, self._directory, self._traced = function, directory, traced
         self._program: Any = None
         self._calls = 0
 
     def __call__(self, *arguments: Any) -> Any:
         if self._program is None:
-            self._program = self._function.lower(*arguments).compile()
+            # A GPU else runs many operations as one command buffer, and a trace knows no others.
+            options = {"xla_gpu_enable_command_buffer": ""} if target().platform == "gpu" else None
+            self._program = self._function.lower(*arguments).compile(options)
         self._calls += 1
-        if self._calls != self.TRACED:
+        if self._calls != self._traced:
             return self._program(*arguments)
         jax.block_until_ready(arguments)  # else the step before is in the trace
         results = []

@@ -21,7 +21,7 @@ from bcmb_jax.evaluation.speed import POSITIONS_AT_ONCE, lengths_of, random_docu
 from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import init_parameters, merge, split
-from bcmb_jax.profiling import record
+from bcmb_jax.profiling import Profiled
 from bcmb_jax.sharding import batch_sharding, mesh_for_rows, replicated
 
 ROW_STEP = 256
@@ -67,7 +67,7 @@ def cases(
                 encode = Encoder(setting, of_layout)
                 times = race({OURS: encode, **peer.sides}, setting.rounds, setting.burst)
                 if profile:
-                    print(record(profile, encode.first, [encode.text()]))
+                    encode.profile(profile)
                 ceiling = matmul_ceiling(setting.dtype, before=ceiling)
                 yield result(
                     f"inference {setting.size} {setting.precision} {kind} {length} {layout}, "
@@ -111,28 +111,32 @@ class Encoder:
             )
 
         graph, _ = split(make)
-        mesh = mesh_for_rows(*(len(batch.tokens) for batch in batches))
+        self._mesh = mesh = mesh_for_rows(*(len(batch.tokens) for batch in batches))
         self.devices = mesh.size
         self._params = jax.jit(lambda: init_parameters(make), out_shardings=replicated(mesh))()
         self._inputs = jax.device_put(
             [(b.tokens, b.segment_ids, b.positions) for b in batches], batch_sharding(mesh, 0)
         )
-        apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
+        self._apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
         self._programs: dict[tuple[int, ...], Any] = {}
         with jax.set_mesh(mesh):
             for x in self._inputs:
                 if x[0].shape not in self._programs:
-                    self._programs[x[0].shape] = apply.lower(self._params, *x).compile()
+                    self._programs[x[0].shape] = self._apply.lower(self._params, *x).compile()
 
     def __call__(self) -> None:
         jax.block_until_ready([self._encode(x) for x in self._inputs])
 
     def first(self) -> jax.Array:
-        """The first batch alone, whose program is `text`."""
+        """Hidden states of the first batch alone."""
         return jax.block_until_ready(self._encode(self._inputs[0]))
 
-    def text(self) -> str:
-        return self._programs[self._inputs[0][0].shape].as_text()
+    def profile(self, directory: Path) -> None:
+        """Trace the first batch alone, and print where its time goes."""
+        apply = Profiled(self._apply, directory, traced=2)
+        with jax.set_mesh(self._mesh):
+            for _ in range(2):
+                apply(self._params, *self._inputs[0])
 
     def temporary_bytes(self) -> int:
         """What the largest program needs beside weights and inputs."""

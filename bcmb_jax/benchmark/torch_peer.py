@@ -41,14 +41,20 @@ def ways_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
     """
     here = list(WAYS)
     if _has_cuda() and precision == "bf16":
-        here += [way for way, module in ON_CUDA.items() if importlib.util.find_spec(module)]
+        here += [way for way, module in ON_CUDA.items() if _installed(module)]
     return here + [way + AUTOCAST for way in here if autocast]
 
 
 def attention_ways_here(precision: str) -> list[str]:
     """As `ways_here`, of attention alone."""
-    flash = _has_cuda() and precision == "bf16" and importlib.util.find_spec("flash_attn")
+    flash = _has_cuda() and precision == "bf16" and _installed("flash_attn")
     return ["sdpa", "flash_attention_2"] if flash else ["sdpa"]
+
+
+def _installed(module: str) -> bool:
+    """Not only as a folder without code, as FlashAttention-4 makes one named `flash_attn`."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def _has_cuda() -> bool:
@@ -103,7 +109,8 @@ class TorchPeer:
         if way == "packed_encoders":  # looks for weights on a GPU
             import packed_encoders
 
-            packed_encoders.pack(self.model)
+            # Else it falls back to padded rows, without a word, where FlashAttention-4 is missing.
+            packed_encoders.pack(self.model, attention_backend="flash")
         # As ours, for each shape: with dynamic ones it is slower.
         compiles = way.endswith("compile")
         self._run = torch.compile(self.model, dynamic=False) if compiles else self.model

@@ -28,7 +28,7 @@ from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.profiling import record
+from bcmb_jax.profiling import Profiled
 from bcmb_jax.sharding import mesh_for_rows
 from bcmb_jax.start import abstract_state, init_state
 from bcmb_jax.train import to_mesh, train_step
@@ -71,7 +71,7 @@ def cases(
             seconds |= {f"{name}_calls": x for name, x in of_parts.items()}
             seconds["gradient_over_forward"] = seconds["gradient"] / seconds["forward"]
         if profile:
-            print(record(profile, train.first, [train.text()]))
+            train.profile(profile)
         tokens = int(documents.lengths.sum())
         per_token = forward_flops_per_token(setting.config, documents.lengths, MASK_RATE)
         ceiling = matmul_ceiling(setting.dtype, before=ceiling)
@@ -119,12 +119,12 @@ class Trainer:
         self._batches = [to_mesh(batch, self.mesh, 1) for batch in batches]
         self._steps: dict[tuple[int, ...], Any] = {}
         start = time.perf_counter()
-        jitted = jax.jit(self._run, donate_argnums=0)
+        self._jitted = jax.jit(self._run, donate_argnums=0)
         with jax.set_mesh(self.mesh):
             for batch in self._batches:
                 shape = batch.tokens.shape
                 if shape not in self._steps:
-                    self._steps[shape] = jitted.lower(self._state, batch).compile()
+                    self._steps[shape] = self._jitted.lower(self._state, batch).compile()
         self.seconds_to_compile = time.perf_counter() - start
 
     def __call__(self) -> None:
@@ -132,13 +132,12 @@ class Trainer:
             self._step(batch)
         jax.block_until_ready(self._state)
 
-    def first(self) -> None:
-        """The first batch alone, whose program is `text`."""
-        self._step(self._batches[0])
-        jax.block_until_ready(self._state)
-
-    def text(self) -> str:
-        return self._steps[self._batches[0].tokens.shape].as_text()
+    def profile(self, directory: Path) -> None:
+        """Trace the first step once more, and print where its time goes."""
+        step = Profiled(self._jitted, directory, traced=2)
+        with jax.set_mesh(self.mesh):
+            for _ in range(2):
+                self._state, _ = step(self._state, self._batches[0])
 
     def passes(self) -> dict[str, Callable[[], object]]:
         """The loss alone, and with its gradient, of the first batch, without the optimizer: what a
