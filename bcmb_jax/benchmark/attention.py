@@ -48,8 +48,10 @@ def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[d
                 shape = (rows_of[length], length, heads, config.head_size)
                 segments = np.arange(length) // each + 1
                 segment_ids = np.broadcast_to(segments, shape[:2]).astype(np.int32)
-                rng = np.random.default_rng(0)
-                operands = [jnp.asarray(rng.normal(size=shape), setting.dtype) for _ in range(4)]
+                operands = [
+                    jax.random.normal(key, shape, setting.dtype)
+                    for key in jax.random.split(jax.random.key(0), 4)
+                ]
                 runs = {OURS: _ours(operands, segment_ids, window, setting.implementation)}
                 for way in setting.ways:
                     runs[f"torch {way}"] = WAYS[way](operands, each, window, setting.precision)
