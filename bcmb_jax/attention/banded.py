@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from bcmb_jax.attention.heads import for_each_head
-from bcmb_jax.attention.mask import LEAST, MASKED, visible
+from bcmb_jax.attention.mask import LEAST, MASKED, fill_up, visible
 from bcmb_jax.linear import product, row_major_transpose
 
 BLOCK = 64
+TOKENS = 8192  # of a joined row
 BLOCKS = (0,)  # the batch axis of every product
 
 
@@ -31,7 +32,15 @@ class Banded:
         return -(-max(self.window, 1) // BLOCK) * BLOCK
 
     def forward(self, q, k, v, start, end):
-        return for_each_head(self._forward_row, (q, k, v), (), (start, end), self.block)
+        join = _Joined(q.shape, self.block)
+        out, lse = for_each_head(
+            self._forward_row,
+            tuple(map(join.heads, (q, k, v))),
+            (),
+            join.intervals(start, end),
+            self.block,
+        )
+        return join.apart(out), join.queries_apart(lse)
 
     def backward(self, q, k, v, start, end, dout, lse, delta):
         heads, queries = (q, k, v, dout), (lse, delta)
@@ -79,6 +88,39 @@ class Banded:
             return tuple(x.astype(q.dtype) for x in (dq, _overlap_add(dk), _overlap_add(dv)))
 
         return head
+
+
+class _Joined:
+    """Short rows behind each other, as rows of up to `TOKENS`: a query sees no more of the next row
+    than of the next document, and a few long turns of the loop take less time than many short ones.
+    """
+
+    def __init__(self, shape: tuple[int, ...], block: int):
+        self.batch, self.length, self.block = *shape[:2], block
+        self.filled = -(-self.length // block) * block
+        most = max(1, TOKENS // self.filled)
+        self.rows = max(n for n in range(1, most + 1) if self.batch % n == 0)
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """`[B, L, H, D]` → `[B / rows, rows · L, H, D]`, each row filled up to whole blocks."""
+        x = fill_up(x, 1, self.block)
+        return x.reshape(-1, self.rows * self.filled, *x.shape[2:])
+
+    def intervals(self, start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The same of `[B, L]`, as positions of the joined rows."""
+        first = jnp.arange(self.batch)[:, None] % self.rows * self.filled
+        return self.heads(fill_up(start, 1, self.block) + first), self.heads(
+            fill_up(end, 1, self.block) + first
+        )
+
+    def apart(self, x: jax.Array) -> jax.Array:
+        """The inverse of `heads`."""
+        x = x.reshape(self.batch, self.filled, *x.shape[2:])
+        return lax.slice_in_dim(x, 0, self.length, axis=1)
+
+    def queries_apart(self, x: jax.Array) -> jax.Array:
+        """`[B / rows, H, rows · L]` → `[B, H, L]`."""
+        return self.apart(x.swapaxes(1, 2)).swapaxes(1, 2)
 
 
 def _key_numbers(blocks: int, block: int) -> jax.Array:

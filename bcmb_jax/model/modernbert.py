@@ -29,7 +29,8 @@ KEPT = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
 """What the backward pass keeps of a layer beside its input: what only a matrix product or attention
 could bring back. Norms, GELU and dropout are computed again."""
 KEPT_ON_ACCELERATORS = (*KEPT, OPERAND)
-"""There, also what products take from norms and GELU: a third more bytes for less time."""
+"""There, also what products take from norms and GELU: a third more bytes kept, 8 % fewer moved
+between products (counted in the program that XLA makes for an H100), some 3 % of a step."""
 
 
 def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
