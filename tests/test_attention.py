@@ -17,6 +17,7 @@ from bcmb_jax.attention.mask import (
     segment_positions,
     visited_keys,
     visited_queries,
+    whole_keys,
 )
 from bcmb_jax.device import Target, target
 
@@ -156,17 +157,22 @@ def test_what_no_block_sees_is_never_read(implementation, window, other):
 
 
 @pytest.mark.parametrize("window", [None, 1, 64, 200])
-def test_visited_blocks_are_those_with_something_to_see(window):
+def test_visited_blocks_are_those_with_something_to_see_and_whole_ones_those_all_seen(window):
     block, segment_ids = 32, packed_segments(4, 512)
     start, end = (np.asarray(x) for x in key_intervals(jnp.asarray(segment_ids), window))
     keys = np.arange(512)
     seen = (keys >= start[..., None]) & (keys < end[..., None])
-    seen = seen.reshape(4, 16, block, 16, block).any((2, 4))  # [row, block of queries, of keys]
-    number = np.arange(16)
-    first, stop = (np.asarray(x)[..., None] for x in visited_keys(start, end, block))
-    np.testing.assert_array_equal((number >= first) & (number < stop), seen)
-    first, stop = (np.asarray(x)[..., None] for x in visited_queries(start, end, block))
-    np.testing.assert_array_equal((number >= first) & (number < stop), seen.swapaxes(1, 2))
+    seen = seen.reshape(4, 16, block, 16, block)
+
+    def among(bounds):
+        first, stop = (np.asarray(x)[..., None] for x in bounds)
+        return (np.arange(16) >= first) & (np.arange(16) < stop)
+
+    some = seen.any((2, 4))  # [row, block of queries, of keys]
+    np.testing.assert_array_equal(among(visited_keys(start, end, block)), some)
+    np.testing.assert_array_equal(among(visited_queries(start, end, block)), some.swapaxes(1, 2))
+    np.testing.assert_array_equal(among(whole_keys(start, end, block)), seen.all((2, 4)))
+    assert seen.all((2, 4)).any() == (window != 1)
 
 
 @pytest.mark.parametrize("window, visited", [(None, 512), (64, 320)])

@@ -37,10 +37,12 @@ def test_product_and_gradients(dtype, rows, shapes):
         assert error <= TOLERANCE[dtype] * np.abs(expected).max()
 
 
-def test_bf16_products_accumulate_in_fp32():
+@pytest.mark.parametrize("out_dtype", [None, jnp.dtype(jnp.bfloat16)])
+def test_bf16_products_accumulate_in_fp32(out_dtype):
     # 1 + 1024 × 2^-10 is 2 in fp32; a bf16 sum would stay at 1.
     x = jnp.concatenate([jnp.ones(1), jnp.full(1024, 2.0**-10)])[None, :]
-    assert linear(x, jnp.ones((1, 1025)), jnp.dtype(jnp.bfloat16))[0, 0] == 2.0
+    out = linear(x, jnp.ones((1, 1025)), jnp.dtype(jnp.bfloat16), out_dtype=out_dtype)
+    assert out[0, 0] == 2.0 and out.dtype == (out_dtype or jnp.float32)
 
 
 def test_row_major_transpose_is_a_transpose():
