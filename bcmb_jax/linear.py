@@ -104,7 +104,8 @@ def product(
     out_dtype: jnp.dtype | None = None,
 ) -> jax.Array:
     """`lax.dot_general` over the same `batch` axes of both, accumulated in `accumulator(a.dtype)`
-    and returned in `out_dtype`, by default the same."""
+    and returned in `out_dtype`, by default the same; over an axis that the mesh splits, the sums of
+    each device are rounded before they are added up."""
     summed = accumulator(a.dtype)
     out_dtype = out_dtype or summed
     if a.dtype == jnp.bfloat16 and _on_cpu() and not cpu_multiplies_bf16():

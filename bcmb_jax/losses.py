@@ -15,7 +15,7 @@ LOGITS_ON_CPU = 2**25
 """fp32 logits that exist at a time: 134 MB."""
 LOGITS_ON_ACCELERATORS = 2**27
 """The same on each GPU or TPU, 537 MB: every chunk also reads and writes the decoder's whole
-gradient, which in chunks of a quarter took a tenth of a step on an H200."""
+gradient; chunks of a quarter took 11 ms longer on an H200, 4 % of a step of base."""
 
 
 class Sums(NamedTuple):
@@ -96,10 +96,11 @@ def _fwd(hidden, weight, bias, targets, loss_weights, pieces):
         dlogits = powers * (loss_weights[..., None] / total)
         dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)
         rounded = dlogits.astype(hidden.dtype)
-        dhidden = product(rounded, weight.astype(hidden.dtype), (2,), (0,))
+        operand = weight.astype(hidden.dtype)
+        dhidden = product(rounded, operand, (2,), (0,), out_dtype=hidden.dtype)
         dweight = sums[2] + weight_gradient(rounded, hidden, 1)
         dbias = sums[3] + column_sums(dlogits)
-        return (sums[0] + loss, sums[1] + correct, dweight, dbias), dhidden.astype(hidden.dtype)
+        return (sums[0] + loss, sums[1] + correct, dweight, dbias), dhidden
 
     zeros = (0.0, 0.0, jnp.zeros_like(weight), jnp.zeros_like(bias))
     parts = cut_places((hidden, targets, loss_weights), pieces)

@@ -69,7 +69,7 @@ class Profiled:
 
     def __call__(self, *arguments: Any) -> Any:
         if self._program is None:
-            # A GPU else runs many operations as one command buffer, and a trace knows no others.
+            # Else a GPU runs many operations as one command buffer, and a trace shows only that.
             options = {"xla_gpu_enable_command_buffer": ""} if target().platform == "gpu" else None
             self._program = self._function.lower(*arguments).compile(options)
         self._calls += 1

@@ -113,7 +113,7 @@ def test_rows_are_split_over_the_devices_that_divide_them():
     batch = padded(random_documents(np.full(4, 64)), 64)
     whole, cut = (inference.Encoder(setting, batches) for batches in ([batch], [batch, one(batch)]))
     assert (whole.devices, cut.devices) == (4, 1)
-    states = [encode.first() for encode in (whole, cut)]
+    states = [encode.states()[0] for encode in (whole, cut)]
     assert [shard.data.shape for shard in states[0].addressable_shards] == [(1, 64, 128)] * 4
     np.testing.assert_allclose(*states, atol=1e-5)
 

@@ -12,26 +12,32 @@ from bcmb_jax.linear import linear, row_major_transpose
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype, out_dtype", [("float32", None), ("bfloat16", None), ("bfloat16", "bfloat16")]
+)
 @pytest.mark.parametrize("rows", [(6, 4), (7, 1)])  # an odd number takes another path on CPU
 @pytest.mark.parametrize("shapes", [((5,), (8,)), ((3, 2, 4), (8,)), ((8,), (2, 4))])
-def test_product_and_gradients(dtype, rows, shapes):
+def test_product_and_gradients(dtype, out_dtype, rows, shapes):
     outputs, inputs = shapes
     random = np.random.default_rng(0)
     x, weight = random.normal(size=(*rows, *inputs)), random.normal(size=(*outputs, *inputs))
     g = random.normal(size=(*rows, *outputs))
     axes = len(inputs)
 
-    def loss(x, weight):
-        return (linear(x, weight, jnp.dtype(dtype), axes) * jnp.asarray(g, jnp.float32)).sum()
+    def run(x, weight):
+        out = out_dtype and jnp.dtype(out_dtype)
+        return linear(x, weight, jnp.dtype(dtype), axes, out_dtype=out)
 
-    out = jax.jit(lambda x, w: linear(x, w, jnp.dtype(dtype), axes))(x, weight)
+    def loss(x, weight):
+        return (run(x, weight) * jnp.asarray(g, jnp.float32)).sum()
+
+    out = jax.jit(run)(x, weight)
     dx, dweight = jax.jit(jax.grad(loss, argnums=(0, 1)))(
         jnp.asarray(x, jnp.float32), jnp.asarray(weight, jnp.float32)
     )
     width, depth = int(np.prod(outputs)), int(np.prod(inputs))
     x2, w2, g2 = x.reshape(-1, depth), weight.reshape(width, depth), g.reshape(-1, width)
-    assert out.dtype == dweight.dtype == jnp.float32
+    assert out.dtype == (out_dtype or jnp.float32) and dweight.dtype == jnp.float32
     for found, expected in [(out, x2 @ w2.T), (dx, g2 @ w2), (dweight, g2.T @ x2)]:
         error = np.abs(np.asarray(found).reshape(expected.shape) - expected).max()
         assert error <= TOLERANCE[dtype] * np.abs(expected).max()

@@ -99,7 +99,7 @@ def pack(documents: Sequence[np.ndarray], shortest: int, rows: int) -> Batch:
 
 
 class Encoder:
-    """Calling it gives hidden states of all batches, and returns when they are there."""
+    """Calling it computes hidden states of all batches, and returns when they are there."""
 
     def __init__(self, setting: Setting, batches: list[Batch]):
         def make() -> ModernBert:
@@ -125,11 +125,11 @@ class Encoder:
                     self._programs[x[0].shape] = self._apply.lower(self._params, *x).compile()
 
     def __call__(self) -> None:
-        jax.block_until_ready([self._encode(x) for x in self._inputs])
+        jax.block_until_ready(self.states())
 
-    def first(self) -> jax.Array:
-        """Hidden states of the first batch alone."""
-        return jax.block_until_ready(self._encode(self._inputs[0]))
+    def states(self) -> list[jax.Array]:
+        """`[B, L, hidden]` of each batch."""
+        return [self._programs[x[0].shape](self._params, *x) for x in self._inputs]
 
     def profile(self, directory: Path) -> None:
         """Trace the first batch alone, and print where its time goes."""
@@ -141,6 +141,3 @@ class Encoder:
     def temporary_bytes(self) -> int:
         """What the largest program needs beside weights and inputs."""
         return max(x.memory_analysis().temp_size_in_bytes for x in self._programs.values())
-
-    def _encode(self, inputs: tuple[jax.Array, ...]) -> jax.Array:
-        return self._programs[inputs[0].shape](self._params, *inputs)

@@ -22,12 +22,8 @@ WAYS = ("eager", "sdpa", "compile")
 AUTOCAST = "+autocast"
 """Behind a way: bf16 as training mostly does it, from fp32 weights, instead of bf16 weights."""
 COMPILED = "+compile"
-ON_CUDA = {
-    "flash_attention_2": "flash_attn",
-    "flash_attention_2" + COMPILED: "flash_attn",
-    "packed_encoders": "packed_encoders",
-}
-"""Further ways in bf16, where a GPU and the module are there."""
+ON_CUDA = ("flash_attention_2", "flash_attention_2" + COMPILED, "packed_encoders")
+"""Further ways in bf16, where a GPU and their modules are there."""
 
 
 def ways_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
@@ -41,20 +37,22 @@ def ways_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
     """
     here = list(WAYS)
     if _has_cuda() and precision == "bf16":
-        here += [way for way, module in ON_CUDA.items() if _installed(module)]
+        here += filter(_installed, ON_CUDA)
     return here + [way + AUTOCAST for way in here if autocast]
 
 
 def attention_ways_here(precision: str) -> list[str]:
     """As `ways_here`, of attention alone."""
-    flash = _has_cuda() and precision == "bf16" and _installed("flash_attn")
+    flash = _has_cuda() and precision == "bf16" and _installed("flash_attention_2")
     return ["sdpa", "flash_attention_2"] if flash else ["sdpa"]
 
 
-def _installed(module: str) -> bool:
-    """Not only as a folder without code, as FlashAttention-4 makes one named `flash_attn`."""
-    spec = importlib.util.find_spec(module)
-    return spec is not None and spec.origin is not None
+def _installed(way: str) -> bool:
+    flash = importlib.util.find_spec("flash_attn")
+    if way == "packed_encoders":
+        return flash is not None and importlib.util.find_spec("packed_encoders") is not None
+    # FlashAttention-4 alone leaves a folder of that name, without the code of 2.
+    return flash is not None and flash.origin is not None
 
 
 def _has_cuda() -> bool:

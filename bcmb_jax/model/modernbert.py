@@ -30,7 +30,7 @@ KEPT = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
 could bring back. Norms, GELU and dropout are computed again."""
 KEPT_ON_ACCELERATORS = (*KEPT, OPERAND)
 """There, also what products take from norms and GELU: a third more bytes kept, 8 % fewer moved
-between products (counted in the program that XLA makes for an H100), some 3 % of a step."""
+between products (counted in the program that XLA makes for an H100): an estimated 3 % of a step."""
 
 
 def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
