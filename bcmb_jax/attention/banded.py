@@ -32,15 +32,10 @@ class Banded:
         return -(-max(self.window, 1) // BLOCK) * BLOCK
 
     def forward(self, q, k, v, start, end):
-        join = _Joined(q.shape, self.block)
-        out, lse = for_each_head(
-            self._forward_row,
-            tuple(map(join.heads, (q, k, v))),
-            (),
-            join.intervals(start, end),
-            self.block,
-        )
-        return join.apart(out), join.queries_apart(lse)
+        rows = _Joined(q.shape, self.block)
+        heads, intervals = map(rows.join, (q, k, v)), rows.join_intervals(start, end)
+        out, lse = for_each_head(self._forward_row, tuple(heads), (), intervals, self.block)
+        return rows.part(out), rows.part(lse.swapaxes(1, 2)).swapaxes(1, 2)
 
     def backward(self, q, k, v, start, end, dout, lse, delta):
         heads, queries = (q, k, v, dout), (lse, delta)
@@ -92,35 +87,29 @@ class Banded:
 
 class _Joined:
     """Short rows behind each other, as rows of up to `TOKENS`: a query sees no more of the next row
-    than of the next document, and a few long turns of the loop take less time than many short ones.
+    than of the next document, and a few long turns of a loop take less time than many short ones.
     """
 
     def __init__(self, shape: tuple[int, ...], block: int):
-        self.batch, self.length, self.block = *shape[:2], block
+        self.batch, self.length = shape[:2]
         self.filled = -(-self.length // block) * block
         most = max(1, TOKENS // self.filled)
-        self.rows = max(n for n in range(1, most + 1) if self.batch % n == 0)
+        self.count = max(n for n in range(1, most + 1) if self.batch % n == 0)
 
-    def heads(self, x: jax.Array) -> jax.Array:
-        """`[B, L, H, D]` → `[B / rows, rows · L, H, D]`, each row filled up to whole blocks."""
-        x = fill_up(x, 1, self.block)
-        return x.reshape(-1, self.rows * self.filled, *x.shape[2:])
+    def join(self, x: jax.Array) -> jax.Array:
+        """`[B, L, …]` → `[B / count, count · L, …]`, each row filled up to whole blocks."""
+        x = fill_up(x, 1, self.filled)
+        return x.reshape(-1, self.count * self.filled, *x.shape[2:])
 
-    def intervals(self, start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The same of `[B, L]`, as positions of the joined rows."""
-        first = jnp.arange(self.batch)[:, None] % self.rows * self.filled
-        return self.heads(fill_up(start, 1, self.block) + first), self.heads(
-            fill_up(end, 1, self.block) + first
-        )
+    def join_intervals(self, *bounds: jax.Array) -> tuple[jax.Array, ...]:
+        """The same of `[B, L]` starts and ends, which become positions of the joined rows."""
+        first = jnp.arange(self.batch)[:, None] % self.count * self.filled
+        return tuple(self.join(x + first) for x in bounds)
 
-    def apart(self, x: jax.Array) -> jax.Array:
-        """The inverse of `heads`."""
+    def part(self, x: jax.Array) -> jax.Array:
+        """The inverse of `join`."""
         x = x.reshape(self.batch, self.filled, *x.shape[2:])
         return lax.slice_in_dim(x, 0, self.length, axis=1)
-
-    def queries_apart(self, x: jax.Array) -> jax.Array:
-        """`[B / rows, H, rows · L]` → `[B, H, L]`."""
-        return self.apart(x.swapaxes(1, 2)).swapaxes(1, 2)
 
 
 def _key_numbers(blocks: int, block: int) -> jax.Array:

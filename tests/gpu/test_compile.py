@@ -83,30 +83,32 @@ def test_sharded_parameters_are_gathered_and_activations_are_not(data, fsdp, ten
 
 
 @pytest.mark.skipif(not shutil.which("ptxas"), reason="needs ptxas (nvidia-cuda-nvcc)")
-@pytest.mark.parametrize("window", [None, 64])
 @pytest.mark.parametrize("gpu", ["H100", "A100"])
-def test_no_registers_spill(gpu, window, tmp_path):
+def test_no_registers_spill(gpu, tmp_path):
     mesh = make_mesh(gpu, 1, 1, 1)
     here = NamedSharding(mesh, P())
     q = jax.ShapeDtypeStruct((1, LENGTH, 12, 64), jnp.bfloat16, sharding=here)
     segment_ids = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32, sharding=here)
 
     def loss(q, k, v, segment_ids):
-        return attention(q, k, v, segment_ids=segment_ids, window=window).astype(jnp.float32).sum()
+        for window in (None, 64):  # each has a forward kernel of its own
+            q = attention(q, k, v, segment_ids=segment_ids, window=window)
+        return q.astype(jnp.float32).sum()
 
     with jax.set_mesh(mesh):
         lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(q, q, q, segment_ids)
         lowered.compile({"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"})
-    reports = {}
+    reports = []
     for path in tmp_path.glob("*.ptx"):
         ptx = path.read_text()
-        name = re.search(r"\.entry (attention_\w+)", ptx)
+        name = re.search(r"\.entry (attention_[a-z]+)", ptx)
         if name:
             arch = re.search(r"\.target (\w+)", ptx)
             command = ["ptxas", "-v", f"-arch={arch[1]}", str(path), "-o", "/dev/null"]
             report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
             spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", report)]
             assert spilled and not any(spilled), report
-            reports[name[1]] = int(re.search(r"Used (\d+) registers", report)[1])
-    assert reports.keys() == {"attention_forward", "attention_dq", "attention_dkv"}
-    print(f"\n{gpu} window {window}, registers a thread, no spills: {reports}")
+            reports.append((name[1], int(re.search(r"Used (\d+) registers", report)[1])))
+    names = [name for name, _ in sorted(reports)]
+    assert names == ["attention_dkv", "attention_dq", "attention_forward", "attention_forward"]
+    print(f"\n{gpu} registers a thread, no spills: {sorted(reports)}")
