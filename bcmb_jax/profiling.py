@@ -60,11 +60,12 @@ class Profiled:
 
     Args:
       traced: which call; by the fourth everything is compiled and warm.
+      program: of `function`, where it is at hand; on a GPU there will be another.
     """
 
-    def __init__(self, function: Any, directory: Path, traced: int = 4):
+    def __init__(self, function: Any, directory: Path, traced: int = 4, program: Any = None):
         self._function, self._directory, self._traced = function, directory, traced
-        self._program: Any = None
+        self._program: Any = None if target().platform == "gpu" else program
         self._calls = 0
 
     def __call__(self, *arguments: Any) -> Any:

@@ -88,7 +88,7 @@ def outputs_and_gradients(q, k, v, g, segment_ids, window, implementation):
     "dtype, implementation", [(dtype, name) for dtype in TOLERANCE for name in HERE[dtype]]
 )
 @pytest.mark.parametrize("window", [None, 1, 64, 100, 200])
-@pytest.mark.parametrize("length, head_size", [(96, 32), (600, 32), (600, 64)])
+@pytest.mark.parametrize("length, head_size", [(96, 32), (600, 64)])
 def test_equals_the_reference(dtype, implementation, window, length, head_size):
     segment_ids = packed_segments(3, length)
     arrays = qkv((3, length, 2, head_size), dtype)

@@ -59,15 +59,18 @@ def test_a_document_does_not_depend_on_its_neighbours(two_documents):
 
 def test_in_bf16_products_give_bf16_and_the_residual_stream_stays_fp32():
     model, batch = masked_lm(dtype=jnp.dtype(jnp.bfloat16)), packed_batch(2, 64)
-    x = model.model(batch.tokens, batch.segment_ids, batch.positions)
-    layer = model.model.layers[0]
-    assert (
-        layer.attn.Wqkv(x).dtype == layer.mlp.Wo(layer.mlp.Wi(x)[..., 0, :]).dtype == jnp.bfloat16
-    )
+    inputs = batch.tokens, batch.segment_ids, batch.positions
     rope = rope_table(batch.positions, 1e4, CONFIG.head_size)
-    assert layer(x, batch.segment_ids, rope, None).dtype == x.dtype == jnp.float32
-    assert model.head(x).dtype == model.decoder_weight.dtype == jnp.float32
-    assert model(batch.tokens, batch.segment_ids, batch.positions).dtype == jnp.float32
+    layer = model.model.layers[0]
+
+    def of_each_kind():
+        x = model.model(*inputs)
+        products = layer.attn.Wqkv(x), layer.mlp.Wo(layer.mlp.Wi(x)[..., 0, :])
+        return products, (x, layer(x, inputs[1], rope, None), model.head(x), model(*inputs))
+
+    products, others = jax.eval_shape(of_each_kind)
+    assert [y.dtype for y in products] == [jnp.bfloat16] * 2
+    assert [y.dtype for y in others] == [jnp.float32] * 4
 
 
 def test_no_gradient_crosses_documents(two_documents):

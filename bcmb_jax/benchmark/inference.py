@@ -133,10 +133,12 @@ class Encoder:
 
     def profile(self, directory: Path) -> None:
         """Trace the first batch alone, and print where its time goes."""
-        apply = Profiled(self._apply, directory, traced=2)
+        first = self._inputs[0]
+        program = self._programs[first[0].shape]
+        apply = Profiled(self._apply, directory, traced=2, program=program)
         with jax.set_mesh(self._mesh):
             for _ in range(2):
-                apply(self._params, *self._inputs[0])
+                apply(self._params, *first)
 
     def temporary_bytes(self) -> int:
         """What the largest program needs beside weights and inputs."""

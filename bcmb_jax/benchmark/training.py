@@ -134,10 +134,12 @@ class Trainer:
 
     def profile(self, directory: Path) -> None:
         """Trace the first step once more, and print where its time goes."""
-        step = Profiled(self._jitted, directory, traced=2)
+        first = self._batches[0]
+        program = self._steps[first.tokens.shape]
+        step = Profiled(self._jitted, directory, traced=2, program=program)
         with jax.set_mesh(self.mesh):
             for _ in range(2):
-                self._state, _ = step(self._state, self._batches[0])
+                self._state, _ = step(self._state, first)
 
     def passes(self) -> dict[str, Callable[[], object]]:
         """The loss alone, and with its gradient, of the first batch, without the optimizer: what a
