@@ -34,11 +34,7 @@ from bcmb_jax.precision import compute_dtype
 from bcmb_jax.profiling import Profiled
 from bcmb_jax.reporting import Reporter
 from bcmb_jax.settings import check_keys, count_microbatches, masking_rule, multiplier
-from bcmb_jax.sharding import (
-    batch_sharding,
-    make_mesh,
-    whole_over_fsdp,
-)
+from bcmb_jax.sharding import batch_sharding, make_mesh, whole_over_fsdp
 from bcmb_jax.start import (
     Initial,
     StopSignal,

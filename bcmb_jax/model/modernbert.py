@@ -131,7 +131,12 @@ class MLP(nnx.Module):
         inner = checkpoint_name(self.Wi(x), MLP_INPUT)
         halves = jnp.split(inner.astype(accumulator(self.dtype)), 2, axis=-2)
         activated, gate = (y.squeeze(-2) for y in halves)
-        return self.Wo(checkpoint_name((gelu(activated) * gate).astype(self.dtype), OPERAND))
+        return self.Wo(operand(gelu(activated) * gate, self.dtype))
+
+
+def operand(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` as a product takes it, by a name that the backward pass may keep it under."""
+    return checkpoint_name(x.astype(dtype), OPERAND)
 
 
 def output_std(config: ModelConfig) -> float:
@@ -153,16 +158,12 @@ class Layer(nnx.Module):
         self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
     def __call__(self, x, segment_ids, rope, dropout_keys) -> jax.Array:
-        attended = self.attn(
-            self._operand(x, self.attn_norm) if self.attn_norm else x, segment_ids, rope
-        )
+        normed = operand(self.attn_norm(x), self.dtype) if self.attn_norm else x
+        attended = self.attn(normed, segment_ids, rope)
         if dropout_keys is not None and self.dropout_rate:
             attended = dropout(attended.astype(x.dtype), dropout_keys, self.dropout_rate)
         x = checkpoint_name(x + attended, ATTENDED)
-        return x + self.mlp(self._operand(x, self.mlp_norm))
-
-    def _operand(self, x: jax.Array, norm: LayerNorm) -> jax.Array:
-        return checkpoint_name(norm(x).astype(self.dtype), OPERAND)
+        return x + self.mlp(operand(self.mlp_norm(x), self.dtype))
 
 
 @jax.named_scope("dropout")
