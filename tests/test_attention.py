@@ -84,6 +84,13 @@ def outputs_and_gradients(q, k, v, g, segment_ids, window, implementation):
     return out, *pull(g.astype(out.dtype))
 
 
+def assert_close(found, expected, dtype):
+    for ours, reference in zip(found, expected, strict=True):
+        assert ours.dtype == dtype
+        error = jnp.abs(ours.astype(jnp.float32) - reference).max()
+        assert error <= TOLERANCE[dtype] * jnp.abs(reference).max()
+
+
 @pytest.mark.parametrize(
     "dtype, implementation", [(dtype, name) for dtype in TOLERANCE for name in HERE[dtype]]
 )
@@ -95,10 +102,18 @@ def test_equals_the_reference(dtype, implementation, window, length, head_size):
     found = outputs_and_gradients(*arrays, segment_ids, window, implementation)
     wide = [x.astype(jnp.float32) for x in arrays]
     expected = outputs_and_gradients(*wide, segment_ids, window, "reference")
-    for ours, reference in zip(found, expected, strict=True):
-        assert ours.dtype == dtype
-        error = jnp.abs(ours.astype(jnp.float32) - reference).max()
-        assert error <= TOLERANCE[dtype] * jnp.abs(reference).max()
+    assert_close(found, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("window", [None, 1200])
+def test_long_documents_of_which_tiles_are_seen_whole_equal_the_reference(dtype, window):
+    segment_ids = np.repeat([1, 2, 3, 0], [2400, 100, 1300, 100])[None]
+    arrays = qkv((1, 3900, 1, 32), dtype)
+    found = outputs_and_gradients(*arrays, segment_ids, window, "xla")
+    wide = [x.astype(jnp.float32) for x in arrays]
+    expected = outputs_and_gradients(*wide, segment_ids, window, "reference")
+    assert_close(found, expected, dtype)
 
 
 def test_intervals_are_segment_and_window():
@@ -162,25 +177,29 @@ def test_visited_blocks_are_those_with_something_to_see_and_whole_ones_those_all
     start, end = (np.asarray(x) for x in key_intervals(jnp.asarray(segment_ids), window))
     keys = np.arange(512)
     seen = (keys >= start[..., None]) & (keys < end[..., None])
-    seen = seen.reshape(4, 16, block, 16, block)
 
-    def among(bounds):
+    def blocks(of_keys):
+        return seen.reshape(4, 16, block, -1, of_keys)
+
+    def among(bounds, count):
         first, stop = (np.asarray(x)[..., None] for x in bounds)
-        return (np.arange(16) >= first) & (np.arange(16) < stop)
+        return (np.arange(count) >= first) & (np.arange(count) < stop)
 
-    some = seen.any((2, 4))  # [row, block of queries, of keys]
-    np.testing.assert_array_equal(among(visited_keys(start, end, block)), some)
-    np.testing.assert_array_equal(among(visited_queries(start, end, block)), some.swapaxes(1, 2))
-    np.testing.assert_array_equal(among(whole_keys(start, end, block)), seen.all((2, 4)))
-    assert seen.all((2, 4)).any() == (window != 1)
+    for size in (block, 8):
+        some, whole = blocks(size).any((2, 4)), blocks(size).all((2, 4))  # [row, queries, keys]
+        count = 512 // size
+        np.testing.assert_array_equal(among(visited_keys(start, end, block, size), count), some)
+        np.testing.assert_array_equal(among(whole_keys(start, end, block, size), count), whole)
+    some = blocks(block).any((2, 4)).swapaxes(1, 2)
+    np.testing.assert_array_equal(among(visited_queries(start, end, block), 16), some)
+    assert blocks(block).all((2, 4)).any() == (window != 1)
 
 
 @pytest.mark.parametrize("window, visited", [(None, 512), (64, 320)])
 def test_how_many_of_16384_blocks_documents_of_256_tokens_visit(window, visited):
     segment_ids = np.repeat(np.arange(32) + 1, 256)[None]
     start, end = key_intervals(jnp.asarray(segment_ids), window)
-    for bounds in (visited_keys, visited_queries):
-        first, stop = bounds(start, end, 64)
+    for first, stop in (visited_keys(start, end, 64, 64), visited_queries(start, end, 64)):
         assert (stop - first).sum() == visited
 
 

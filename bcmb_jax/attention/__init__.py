@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention import libraries
 from bcmb_jax.attention.banded import Banded
-from bcmb_jax.attention.chunked import TILE, Chunked
+from bcmb_jax.attention.chunked import Chunked
 from bcmb_jax.attention.interval import Interval
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
@@ -108,7 +108,7 @@ def _kernel(name: str, window: int | None, length: int):
         return Interval(whole=window is None)
     if window is not None and window <= WIDEST_BAND:
         return Banded(window)
-    return Chunked(min(TILE, -(-length // 64) * 64))
+    return Chunked.for_rows(length)
 
 
 @functools.cache

@@ -58,8 +58,9 @@ class Interval:
     def forward(self, q, k, v, start, end):
         see = _Views(q)
         q, k, v, start, end = (fill_up(x, 1, see.block) for x in (q, k, v, start, end))
-        first, stop = visited_keys(start, end, see.block)
-        bounds = [first, *whole_keys(start, end, see.block), stop] if self.whole else [first, stop]
+        first, stop = visited_keys(start, end, see.block, see.block)
+        whole = whole_keys(start, end, see.block, see.block) if self.whole else ()
+        bounds = [first, *whole, stop]
         out, lse = self._call(
             _forward_kernel,
             see,
@@ -87,7 +88,7 @@ class Interval:
             + [see.number] * 2,
             outputs=[see.block_of_heads],
             shapes=[q],
-        )(*per_head, *rows, *queries, *visited_keys(*rows, see.block))
+        )(*per_head, *rows, *queries, *visited_keys(*rows, see.block, see.block))
         dk, dv = self._call(
             _dkv_kernel,
             see,

@@ -63,29 +63,32 @@ def fill_up(x: jax.Array, axis: int, block: int) -> jax.Array:
     return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
 
 
-def visited_keys(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-    """`(first, stop)`, `[..., L / block]`: each block of queries sees keys of the blocks
-    `first <= j < stop` only; `stop` is 0 where it sees none."""
-    start, end = (x.reshape(*x.shape[:-1], -1, block) for x in (start, end))
+def visited_keys(
+    start: jax.Array, end: jax.Array, queries: int, keys: int
+) -> tuple[jax.Array, jax.Array]:
+    """`(first, stop)`, `[..., L / queries]`: each block of `queries` sees keys of the blocks of
+    `keys` `first <= j < stop` only; `stop` is 0 where it sees none."""
+    start, end = (x.reshape(*x.shape[:-1], -1, queries) for x in (start, end))
     empty = end <= start
-    first = jnp.where(empty, jnp.iinfo(jnp.int32).max, start).min(-1) // block
-    return first, -(-jnp.where(empty, 0, end).max(-1) // block)
+    first = jnp.where(empty, jnp.iinfo(jnp.int32).max, start).min(-1) // keys
+    return first, -(-jnp.where(empty, 0, end).max(-1) // keys)
 
 
-def whole_keys(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-    """`(first, stop)`, `[..., L / block]`: of the blocks of `visited_keys`, those of which all
-    queries of a block see all keys. What comes before and behind them is seen in part; `stop` is
-    `first` where there are none."""
-    visited = visited_keys(start, end, block)
-    start, end = (x.reshape(*x.shape[:-1], -1, block) for x in (start, end))
-    first = jnp.clip(-(-start.max(-1) // block), *visited)
-    return first, jnp.clip(end.min(-1) // block, first, visited[1])
+def whole_keys(
+    start: jax.Array, end: jax.Array, queries: int, keys: int
+) -> tuple[jax.Array, jax.Array]:
+    """The same of those blocks of which all queries of a block see all keys. What comes before and
+    behind them is seen in part; `stop` is `first` where there are none."""
+    visited = visited_keys(start, end, queries, keys)
+    start, end = (x.reshape(*x.shape[:-1], -1, queries) for x in (start, end))
+    first = jnp.clip(-(-start.max(-1) // keys), *visited)
+    return first, jnp.clip(end.min(-1) // keys, first, visited[1])
 
 
 def visited_queries(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-    """The same the other way round: each block of keys is seen by queries of the blocks
+    """The other way round: each block of keys is seen by queries of the blocks
     `first <= i < stop` only."""
-    first, stop = (x[..., None] for x in visited_keys(start, end, block))
+    first, stop = (x[..., None] for x in visited_keys(start, end, block, block))
     blocks = first.shape[-2]
     query = lax.broadcasted_iota(jnp.int32, (*first.shape[:-1], blocks), first.ndim - 2)
     key = lax.broadcasted_iota(jnp.int32, query.shape, first.ndim - 1)
