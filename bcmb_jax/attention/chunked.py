@@ -10,8 +10,6 @@ into other documents.
 """
 
 import dataclasses
-import functools
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,11 +18,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from bcmb_jax.attention.heads import for_each_head
-from bcmb_jax.attention.mask import LEAST, MASKED, visible, visited_keys, whole_keys
+from bcmb_jax.attention.mask import LEAST, MASKED, visible, whole_keys
+from bcmb_jax.device import target
 from bcmb_jax.linear import accumulator, product, row_major_transpose
 
-QUERIES, KEYS, WHOLE = 512, 256, 1024
-"""Tiles of long rows on a CPU: smaller ones wait more, larger ones leave the cache."""
+TILE = 512  # of queries and of keys: on a CPU smaller ones wait more, larger ones leave the cache
+EDGE, WHOLE = 256, 1024  # of keys, where rows are longer than `WHOLE`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +32,10 @@ class Chunked:
 
     Attributes:
       queries: of a tile; rows are filled up to a multiple of it.
-      keys: of a tile; divides `queries`.
-      whole: keys of a tile that all queries see: a multiple of `keys`, and fewer than a row's,
-        since XLA would compute a tile that is the whole row before it asks whether it is seen.
-        0 to take these too in tiles of `keys`.
+      keys: of a tile with a mask; divides `queries`.
+      whole: keys of a tile without a mask, which all queries see: a multiple of `keys`. 0 for none.
+        Never as long as the row: its product would not change from turn to turn, and XLA would
+        move it out of the loop, where it is computed even for no turn.
     """
 
     queries: int
@@ -45,9 +44,10 @@ class Chunked:
 
     @classmethod
     def for_rows(cls, length: int) -> "Chunked":
-        if length > WHOLE:
-            return cls(QUERIES, KEYS, WHOLE)
-        tile = min(QUERIES, -(-length // 64) * 64)
+        # Elsewhere all rows take their turns together: a loop lasts as long as its slowest row.
+        if length > WHOLE and target().platform == "cpu":
+            return cls(TILE, EDGE, WHOLE)
+        tile = min(TILE, -(-length // 64) * 64)
         return cls(tile, tile, 0)
 
     def forward(self, q, k, v, start, end):
@@ -123,23 +123,25 @@ class Chunked:
         return head
 
     def _sight(self, start: jax.Array, end: jax.Array) -> "_Sight":
-        first, stop = visited_keys(start, end, self.queries, self.keys)
-        bounds = [first, stop]
-        if self.whole:
-            whole, rest = whole_keys(start, end, self.queries, self.keys)
-            bounds[1:1] = whole, rest - (rest - whole) % (self.whole // self.keys)
-        return _Sight(self._tiles(start), self._tiles(end), bounds)
+        bounds = whole_keys(start, end, self.queries, self.keys)
+        first, whole, rest, stop = (x * self.keys for x in bounds)
+        rest -= (rest - whole) % self.whole if self.whole else rest - whole
+        return _Sight(self._tiles(start), self._tiles(end), first, whole, rest, stop)
 
     def _over_keys(self, meet: Callable, sight: "_Sight", carry: tuple) -> tuple:
         """`carry = meet(keys, masked, carry)`, over all keys that the queries of a tile see."""
+        _, _, first, whole, rest, stop = sight
 
-        def turn(first, size, masked, j, carry):
-            return meet(_Keys(first * self.keys + j * size, size), masked, carry)
+        def around(j, carry):
+            at = first + j * self.keys
+            return meet(_Keys(jnp.where(at < whole, at, at + rest - whole), self.keys), True, carry)
 
-        tiles = itertools.cycle([(self.keys, True), (self.whole, False)])
-        for (first, stop), tile in zip(itertools.pairwise(sight.bounds), tiles, strict=False):
-            turns = (stop - first) * self.keys // tile[0]
-            carry = lax.fori_loop(0, turns, functools.partial(turn, first, *tile), carry)
+        def inside(j, carry):
+            return meet(_Keys(whole + j * self.whole, self.whole), False, carry)
+
+        carry = lax.fori_loop(0, (whole - first + stop - rest) // self.keys, around, carry)
+        if self.whole:
+            carry = lax.fori_loop(0, (rest - whole) // self.whole, inside, carry)
         return carry
 
     def _tiles(self, x: jax.Array) -> jax.Array:
@@ -152,9 +154,12 @@ class _Sight(NamedTuple):
     start: jax.Array
     """`[tiles, queries]`, as `end`: the key intervals."""
     end: jax.Array
-    bounds: list[jax.Array]
-    """`[tiles]` each, in units of `Chunked.keys`: of the keys that any query sees, and between them
-    of those that are taken whole."""
+    first: jax.Array
+    """`[tiles]`, as all that follow: any query sees keys `first <= j < stop` only, and keys
+    `whole <= j < rest` are taken in tiles of `Chunked.whole`."""
+    whole: jax.Array
+    rest: jax.Array
+    stop: jax.Array
 
 
 class _Keys(NamedTuple):

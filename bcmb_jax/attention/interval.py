@@ -58,9 +58,7 @@ class Interval:
     def forward(self, q, k, v, start, end):
         see = _Views(q)
         q, k, v, start, end = (fill_up(x, 1, see.block) for x in (q, k, v, start, end))
-        first, stop = visited_keys(start, end, see.block, see.block)
-        whole = whole_keys(start, end, see.block, see.block) if self.whole else ()
-        bounds = [first, *whole, stop]
+        bounds = (whole_keys if self.whole else visited_keys)(start, end, see.block, see.block)
         out, lse = self._call(
             _forward_kernel,
             see,

@@ -66,8 +66,8 @@ def fill_up(x: jax.Array, axis: int, block: int) -> jax.Array:
 def visited_keys(
     start: jax.Array, end: jax.Array, queries: int, keys: int
 ) -> tuple[jax.Array, jax.Array]:
-    """`(first, stop)`, `[..., L / queries]`: each block of `queries` sees keys of the blocks of
-    `keys` `first <= j < stop` only; `stop` is 0 where it sees none."""
+    """`(first, stop)`, `[..., L / queries]`: a block of `queries` queries sees keys of the blocks
+    `first <= j < stop` of `keys` keys only; `stop` is 0 where it sees none."""
     start, end = (x.reshape(*x.shape[:-1], -1, queries) for x in (start, end))
     empty = end <= start
     first = jnp.where(empty, jnp.iinfo(jnp.int32).max, start).min(-1) // keys
@@ -76,17 +76,18 @@ def visited_keys(
 
 def whole_keys(
     start: jax.Array, end: jax.Array, queries: int, keys: int
-) -> tuple[jax.Array, jax.Array]:
-    """The same of those blocks of which all queries of a block see all keys. What comes before and
-    behind them is seen in part; `stop` is `first` where there are none."""
-    visited = visited_keys(start, end, queries, keys)
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """`(first, whole, rest, stop)`: those of `visited_keys`, and between them the blocks
+    `whole <= j < rest`, of which all queries of a block see all keys; `rest` is `whole` where there
+    are none."""
+    first, stop = visited_keys(start, end, queries, keys)
     start, end = (x.reshape(*x.shape[:-1], -1, queries) for x in (start, end))
-    first = jnp.clip(-(-start.max(-1) // keys), *visited)
-    return first, jnp.clip(end.min(-1) // keys, first, visited[1])
+    whole = jnp.clip(-(-start.max(-1) // keys), first, stop)
+    return first, whole, jnp.clip(end.min(-1) // keys, whole, stop), stop
 
 
 def visited_queries(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-    """The other way round: each block of keys is seen by queries of the blocks
+    """`visited_keys` the other way round: each block of keys is seen by queries of the blocks
     `first <= i < stop` only."""
     first, stop = (x[..., None] for x in visited_keys(start, end, block, block))
     blocks = first.shape[-2]
