@@ -129,10 +129,27 @@ def accumulator(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def column_sums(x: jax.Array) -> jax.Array:
-    """`[..., n]` fp32 summed over all but the last axis, as a product: a column reduction of XLA's
-    CPU backend is a hundred times slower."""
+    """`[..., n]` fp32 summed over all but the last axis: on a CPU as a product, since a column
+    reduction of XLA's is a hundred times slower there."""
     leading = tuple(range(x.ndim - 1))
+    if not _on_cpu():
+        return x.sum(leading)
     return product(jnp.ones(x.shape[:-1], x.dtype), x, leading, leading)
+
+
+@jax.custom_vjp
+def scaled(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`x` `[..., n]` times `weight` `[n]`, whose gradient is a reduction over columns: by
+    `column_sums` on a CPU, where the whole gradient of a norm then takes a third of the time."""
+    return x * weight.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _scaled_bwd(residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, weight = residuals
+    return scaled(g, weight), column_sums(g * x).astype(weight.dtype)
+
+
+scaled.defvjp(lambda x, weight: (scaled(x, weight), (x, weight)), _scaled_bwd)
 
 
 def row_major_transpose(x: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.linear import linear, row_major_transpose
+from bcmb_jax.linear import linear, row_major_transpose, scaled
 
 # Relative to the largest element: fp32 sums of a few hundred products, and bf16's 8 bits.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -54,3 +54,13 @@ def test_bf16_products_accumulate_in_fp32(out_dtype):
 def test_row_major_transpose_is_a_transpose():
     x = jnp.arange(2 * 6 * 5.0).reshape(2, 6, 5)
     np.testing.assert_array_equal(row_major_transpose(x), jnp.swapaxes(x, 1, 2))
+
+
+def test_scaled_has_the_gradients_of_a_product():
+    x, g = (np.random.default_rng(i).normal(size=(3, 40, 16)).astype("float32") for i in (0, 1))
+    weight = np.linspace(-1, 2, 16, dtype="float32")
+    out, pull = jax.vjp(scaled, x, weight)
+    np.testing.assert_array_equal(out, x * weight)
+    dx, dweight = pull(g)
+    np.testing.assert_array_equal(dx, g * weight)
+    np.testing.assert_allclose(dweight, (g * x).sum((0, 1)), rtol=1e-5, atol=1e-5)

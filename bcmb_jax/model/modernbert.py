@@ -18,7 +18,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from bcmb_jax.attention import OUTPUT, QKV, attention
 from bcmb_jax.device import target
-from bcmb_jax.linear import accumulator, linear
+from bcmb_jax.linear import accumulator, linear, scaled
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.rope import rope_table, rotate
 
@@ -60,8 +60,7 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         centred = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
-        weight = self.weight[...].reshape((1,) * (x.ndim - 1) + (-1,))
-        return centred * lax.rsqrt(variance + self.eps) * weight
+        return scaled(centred * lax.rsqrt(variance + self.eps), self.weight[...])
 
 
 def gelu(x: jax.Array) -> jax.Array:
