@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where something was measured: the devices, and the versions of what ran on them."""
 
+import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -13,7 +13,17 @@ import jax
 
 from bcmb_jax.device import cpu_multiplies_bf16
 
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "flash_attn")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "torch",
+    "transformers",
+    "flash-attn",
+    "flash-attn-4",
+    "packed-encoders",
+)
 
 
 def device() -> dict[str, Any]:
@@ -35,8 +45,9 @@ def device() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        if importlib.util.find_spec(package):
-            found[package] = importlib.metadata.version(package.replace("_", "-"))
+        # By distribution: FlashAttention-4 alone can be imported as `flash_attn` too.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     return found
 
 

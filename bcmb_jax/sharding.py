@@ -10,6 +10,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.optimizer import StableAdamWState
@@ -25,7 +26,6 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"norm\.weight|bias", P()),
 )
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:

@@ -6,7 +6,6 @@ Dimension key: `B` rows, `L` row length, `H` heads, `D` head size.
 
 import functools
 import logging
-import re
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
 from bcmb_jax.attention.vjp import OUTPUT as OUTPUT
 from bcmb_jax.attention.vjp import attend
-from bcmb_jax.device import Target, target
+from bcmb_jax.device import BATCH_AXES, Target, on_each_device, runs_triton, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.linear import accumulator
 
@@ -37,9 +36,6 @@ LIBRARIES = {
 }
 IMPLEMENTATIONS = ("reference", "xla", "interval", *LIBRARIES)
 WIDEST_BAND = 128  # windows up to this run as bands, wider ones and global layers in chunks
-BEFORE_AMPERE = re.compile(
-    r"[PV]100|P4\b|T\d+G?\b|K80|M40|M60|P40|MX(?!570)|TITAN|GTX|RTX 20[678]0|Quadro"
-)
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +47,17 @@ def attention(
     *,
     segment_ids: jax.Array,
     window: int | None,
+    scale: float | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
     """Softmax attention inside segments, optionally inside a two-sided inclusive window.
 
     Args:
-      q, k, v: `[B, L, H, D]`, float32 or bfloat16; `q` unscaled (the scale is `D ** -0.5`).
+      q, k, v: `[B, L, H, D]`, float32 or bfloat16.
       segment_ids: `[B, L]` int32, 1, 2, … in contiguous runs, 0 = padding (output 0, gradient 0).
       window: keys seen on each side, inclusive (64 for ModernBERT's `local_attention` of 128);
         None for a global layer.
+      scale: of the scores; None for `D ** -0.5`.
       implementation: "reference" (dense, float32), "xla" (banded or chunked, everywhere),
         "interval" (our kernel for NVIDIA GPUs; interpreted on a CPU), a library's ("cudnn", "fa4",
         "dew", "tokamax"), or None to choose by device and dtype. A name never falls back.
@@ -81,7 +79,8 @@ def attention(
     name = implementation or choose(target(), q.dtype, q.shape[-1])
 
     def run(q, k, v, segment_ids):
-        q = (q.astype(accumulator(q.dtype)) * q.shape[-1] ** -0.5).astype(q.dtype)
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        q = (q.astype(accumulator(q.dtype)) * factor).astype(q.dtype)
         q, k, v = (checkpoint_name(x, QKV) for x in (q, k, v))
         if name in LIBRARIES:
             libraries.check_dtype(name, q)
@@ -91,16 +90,9 @@ def attention(
             return reference_attention(q, k, v, start, end)
         return attend(_kernel(name, window, q.shape[1]), q, k, v, start, end)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return run(q, k, v, segment_ids)
-    # A kernel sees one device's rows and heads: the partitioner knows nothing of its inside, and
-    # would gather all rows on every device.
-    batch = ("data", "fsdp")
-    heads = P(batch, None, "tensor", None)
-    return jax.shard_map(
-        run, in_specs=(heads, heads, heads, P(batch, None)), out_specs=heads, check_vma=False
-    )(q, k, v, segment_ids)
+    heads = P(BATCH_AXES, None, "tensor", None)
+    specs = (heads, heads, heads, P(BATCH_AXES, None))
+    return on_each_device(run, specs, heads)(q, k, v, segment_ids)
 
 
 def _kernel(name: str, window: int | None, length: int):
@@ -116,7 +108,7 @@ def choose(device: Target, dtype: jnp.dtype, head_size: int) -> str:
     """The implementation for `implementation=None`; logged once for each device and dtype."""
     name, reason = "xla", "banded local layers, chunked global ones"
     if device.platform == "gpu":
-        if "NVIDIA" not in device.kind or BEFORE_AMPERE.search(device.kind):
+        if not runs_triton(device):
             reason = "the interval kernel needs an NVIDIA GPU from Ampere on"
         elif dtype != jnp.bfloat16:
             reason = "the interval kernel is made for bfloat16"

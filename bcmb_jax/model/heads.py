@@ -12,14 +12,9 @@ from jax import lax
 from bcmb_jax.errors import InputError
 from bcmb_jax.linear import accumulator, linear
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.modernbert import (
-    INIT_STD,
-    LayerNorm,
-    Linear,
-    ModernBert,
-    gelu,
-    truncated_normal,
-)
+from bcmb_jax.model.geglu import gelu
+from bcmb_jax.model.modernbert import INIT_STD, Linear, ModernBert, truncated_normal
+from bcmb_jax.model.norm import LayerNorm
 
 POOLINGS = ("cls", "mean")
 

@@ -12,15 +12,17 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from bcmb_jax.attention import OUTPUT, QKV, attention
 from bcmb_jax.device import target
-from bcmb_jax.linear import accumulator, linear, scaled
+from bcmb_jax.linear import linear
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.rope import rope_table, rotate
+from bcmb_jax.model.dropout import dropout
+from bcmb_jax.model.geglu import geglu
+from bcmb_jax.model.norm import LayerNorm
+from bcmb_jax.model.rope import attention_operands, rope_table
 
 INIT_STD = 0.02
 
@@ -47,26 +49,6 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return linear(x, self.weight[...], self.dtype, self.axes, out_dtype=self.dtype)
-
-
-class LayerNorm(nnx.Module):
-    """Mean and variance normalised, scaled, no bias; fp32."""
-
-    def __init__(self, size: int, eps: float):
-        self.weight = nnx.Param(jnp.ones(size))
-        self.eps = eps
-
-    @jax.named_scope("norm")
-    def __call__(self, x: jax.Array) -> jax.Array:
-        centred = x - x.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return scaled(centred * lax.rsqrt(variance + self.eps), self.weight[...])
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU of ModernBERT, by erf as PyTorch has it; `jax.nn.gelu` takes twice the time
-    with erfc, or approximates."""
-    return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
 
 
 class TokenTable(nnx.Module):
@@ -102,14 +84,16 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, segment_ids: jax.Array, rope: tuple) -> jax.Array:
         with jax.named_scope("qkv"):
-            q, k, v = (y.squeeze(-3) for y in jnp.split(self.Wqkv(x), 3, axis=-3))
-        with jax.named_scope("rotary"):
-            q, k = rotate(q, *rope), rotate(k, *rope)
+            qkv = self.Wqkv(x)
+        q, k, v = attention_operands(qkv, rope, self.dtype)
         with jax.named_scope("global_attention" if self.window is None else "local_attention"):
             out = attention(
-                *(y.astype(self.dtype) for y in (q, k, v)),
+                q,
+                k,
+                v,
                 segment_ids=segment_ids,
                 window=self.window,
+                scale=1.0,
                 implementation=self.implementation,
             )
         with jax.named_scope("attention_output"):
@@ -128,14 +112,7 @@ class MLP(nnx.Module):
     @jax.named_scope("mlp")
     def __call__(self, x: jax.Array) -> jax.Array:
         inner = checkpoint_name(self.Wi(x), MLP_INPUT)
-        halves = jnp.split(inner.astype(accumulator(self.dtype)), 2, axis=-2)
-        activated, gate = (y.squeeze(-2) for y in halves)
-        return self.Wo(operand(gelu(activated) * gate, self.dtype))
-
-
-def operand(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`x` as a product takes it, by a name that the backward pass may keep it under."""
-    return checkpoint_name(x.astype(dtype), OPERAND)
+        return self.Wo(checkpoint_name(geglu(inner, self.dtype), OPERAND))
 
 
 def output_std(config: ModelConfig) -> float:
@@ -157,21 +134,15 @@ class Layer(nnx.Module):
         self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
     def __call__(self, x, segment_ids, rope, dropout_keys) -> jax.Array:
-        normed = operand(self.attn_norm(x), self.dtype) if self.attn_norm else x
+        normed = x
+        if self.attn_norm:
+            x, normed = self.attn_norm.branch(x, self.dtype)
+            normed = checkpoint_name(normed, OPERAND)
         attended = self.attn(normed, segment_ids, rope)
         if dropout_keys is not None and self.dropout_rate:
             attended = dropout(attended.astype(x.dtype), dropout_keys, self.dropout_rate)
-        x = checkpoint_name(x + attended, ATTENDED)
-        return x + self.mlp(operand(self.mlp_norm(x), self.dtype))
-
-
-@jax.named_scope("dropout")
-def dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
-    """`x` `[B, L, D]` with a `rate` of its elements zeroed; row `b` depends on `keys[b]` alone, so
-    that a row drops the same elements on any number of devices and in any microbatch."""
-    # Sixteen random bits an element halve the cost of the mask; the rate is off by < 8e-6.
-    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
-    return jnp.where(bits >= round(rate * 2**16), x / (1.0 - rate), 0.0)
+        x, normed = self.mlp_norm.branch(checkpoint_name(x + attended, ATTENDED), self.dtype)
+        return x + self.mlp(checkpoint_name(normed, OPERAND))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

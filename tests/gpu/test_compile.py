@@ -5,19 +5,16 @@
 a driver. It says nothing of speed or of numbers (tests/test_attention.py has those of the kernel).
 """
 
+import dataclasses
 import importlib.util
 import re
 import shutil
 import subprocess
 import time
 
-import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from bcmb_jax.attention import attention
 from bcmb_jax.forecast import USABLE, activation_bytes, state_bytes
 from bcmb_jax.model.config import BASE, LARGE
 from tests.compiled import collectives, compile_step
@@ -49,9 +46,11 @@ def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
     seconds = time.perf_counter() - started
     text, memory = program.as_text(), program.memory_analysis()
 
-    # Forward, dq and dk/dv of every layer, once each: remat keeps what attention gave.
+    # Of every layer attention forward, dq and dk/dv, once each, since remat keeps what attention
+    # gave, and the gradients of rotation, GeGLU and two norms; of norms one less in the first layer
+    # and three outside.
     kernels = text.count('custom_call_target="__gpu$xla.gpu.triton"')
-    assert kernels == 3 * config.num_hidden_layers
+    assert kernels == 7 * config.num_hidden_layers + 2
     # Rows stay on their devices.
     assert not collectives(text, "all-gather") and not collectives(text, "all-to-all")
     reductions = collectives(text, "all-reduce")
@@ -85,23 +84,14 @@ def test_sharded_parameters_are_gathered_and_activations_are_not(data, fsdp, ten
 @pytest.mark.skipif(not shutil.which("ptxas"), reason="needs ptxas (nvidia-cuda-nvcc)")
 @pytest.mark.parametrize("gpu", ["H100", "A100"])
 def test_no_registers_spill(gpu, tmp_path):
-    mesh = make_mesh(gpu, 1, 1, 1)
-    here = NamedSharding(mesh, P())
-    q = jax.ShapeDtypeStruct((1, LENGTH, 12, 64), jnp.bfloat16, sharding=here)
-    segment_ids = jax.ShapeDtypeStruct((1, LENGTH), jnp.int32, sharding=here)
-
-    def loss(q, k, v, segment_ids):
-        for window in (None, 64):  # each has a forward kernel of its own
-            q = attention(q, k, v, segment_ids=segment_ids, window=window)
-        return q.astype(jnp.float32).sum()
-
-    with jax.set_mesh(mesh):
-        lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(q, q, q, segment_ids)
-        lowered.compile({"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"})
+    # The wider size, in one global and one local layer, each with a forward kernel of its own.
+    config = dataclasses.replace(LARGE, num_hidden_layers=2)
+    options = {"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"}
+    compile_step(make_mesh(gpu, 1, 1, 1), config, 1, LENGTH, options=options)
     reports = []
     for path in tmp_path.glob("*.ptx"):
         ptx = path.read_text()
-        name = re.search(r"\.entry (attention_[a-z]+)", ptx)
+        name = re.search(r"\.entry ((?:attention|geglu|norm|rotary)_[a-z]+)", ptx)
         if name:
             arch = re.search(r"\.target (\w+)", ptx)
             command = ["ptxas", "-v", f"-arch={arch[1]}", str(path), "-o", "/dev/null"]
@@ -109,6 +99,8 @@ def test_no_registers_spill(gpu, tmp_path):
             spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", report)]
             assert spilled and not any(spilled), report
             reports.append((name[1], int(re.search(r"Used (\d+) registers", report)[1])))
-    names = [name for name, _ in sorted(reports)]
-    assert names == ["attention_dkv", "attention_dq", "attention_forward", "attention_forward"]
+    assert {name for name, _ in reports} == {
+        *("attention_forward", "attention_dq", "attention_dkv"),
+        *("geglu_gradient", "norm_gradient", "rotary_gradient"),
+    }
     print(f"\n{gpu} registers a thread, no spills: {sorted(reports)}")

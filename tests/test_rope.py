@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What attention takes of a layer's product, and its gradient as a kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bcmb_jax.model.rope import attention_operands, rope_table, with_kernel
+
+TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
+
+
+def made_up(batch, length, heads, size, dtype):
+    random = np.random.default_rng(0)
+    qkv = jnp.asarray(random.normal(size=(batch, length, 3, heads, size)), dtype)
+    positions = jnp.tile(jnp.arange(length), (batch, 1))
+    return qkv, rope_table(positions, 10_000.0, size), random
+
+
+def test_scores_depend_on_the_distance_alone_and_values_stay():
+    qkv, rope, _ = made_up(1, 40, 2, 16, "float32")
+    qkv = jnp.broadcast_to(qkv[:, :1], qkv.shape)  # the same token everywhere
+    q, k, v = attention_operands(qkv, rope, jnp.dtype("float32"))
+    np.testing.assert_array_equal(v, qkv[:, :, 2])
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision="highest")
+    at_zero = (qkv[0, 0, 0] * qkv[0, 0, 1]).sum(-1) / 4
+    np.testing.assert_allclose(jnp.diagonal(scores, axis1=2, axis2=3)[0, :, 7], at_zero, rtol=1e-5)
+    for distance in (1, 9):
+        along = jnp.diagonal(scores, offset=distance, axis1=2, axis2=3)
+        np.testing.assert_allclose(along, jnp.broadcast_to(along[..., :1], along.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(2, 16, 3, 64), (3, 7, 1, 32)])
+def test_the_kernel_has_the_gradient(dtype, shape):
+    """Also where rows fill no program."""
+    qkv, rope, random = made_up(*shape, dtype)
+    g = tuple(jnp.asarray(random.normal(size=shape), dtype) for _ in range(3))
+    out, pull = jax.vjp(lambda x: with_kernel(x, rope), qkv)
+    for found, expected in zip(out, attention_operands(qkv, rope, qkv.dtype), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    (found,) = jax.jit(pull)(g)
+    wide = jax.vjp(
+        lambda x: attention_operands(x, rope, jnp.dtype("float32")), qkv.astype(jnp.float32)
+    )[1]
+    (expected,) = wide(tuple(x.astype(jnp.float32) for x in g))
+    assert found.dtype == dtype
+    error = jnp.abs(found.astype(jnp.float32) - expected).max()
+    assert error <= TOLERANCE[dtype] * jnp.abs(expected).max()
