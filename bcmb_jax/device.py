@@ -2,19 +2,13 @@
 """What a program is compiled for, where that decides how it is written."""
 
 import functools
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 BATCH_AXES = ("data", "fsdp")
 """The axes of the mesh that rows are split over."""
-
-BEFORE_AMPERE = re.compile(
-    r"[PV]100|P4\b|T\d+G?\b|K80|M40|M60|P40|MX(?!570)|TITAN|GTX|RTX 20[678]0|Quadro"
-)
 
 
 class Target(NamedTuple):
@@ -34,23 +28,6 @@ def target() -> Target:
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
     platform = "gpu" if device.platform in ("cuda", "rocm") else device.platform
     return Target(platform, device.device_kind)
-
-
-def runs_triton(device: Target) -> bool:
-    """Whether our kernels for GPUs are made for it: NVIDIA's, from Ampere on."""
-    return (
-        device.platform == "gpu"
-        and "NVIDIA" in device.kind
-        and not BEFORE_AMPERE.search(device.kind)
-    )
-
-
-def on_each_device(run: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`run`, of a kernel, which sees the part of its operands that lies on one device: the
-    partitioner knows nothing of a kernel's inside, and would gather all rows on every device."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return run
-    return jax.shard_map(run, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 @functools.cache

@@ -10,7 +10,13 @@ import pytest
 
 from bcmb_jax.model.geglu import geglu, with_kernel
 
+# Of the largest element: fp32, with a normal distribution within 3e-7; one rounding to bf16.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
+
+
+def written_out(inner):
+    """Not `geglu` itself, which on a GPU has the kernel."""
+    return jax.nn.gelu(inner[:, :, 0], approximate=False) * inner[:, :, 1]
 
 
 def test_the_first_half_is_activated_and_the_second_its_gate():
@@ -23,15 +29,14 @@ def test_the_first_half_is_activated_and_the_second_its_gate():
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(2, 16, 2, 256), (3, 7, 2, 192), (1, 16, 2, 1152)])
 def test_the_kernel_has_the_gradient(dtype, shape):
-    """Rows that fill no program, and sizes of two, three and nine pieces."""
+    """Also of rows that fill no program, and of sizes of two, three and nine pieces."""
     random = np.random.default_rng(0)
     inner = jnp.asarray(2 * random.normal(size=shape), dtype)
     dout = jnp.asarray(random.normal(size=(*shape[:2], shape[-1])), dtype)
     out, pull = jax.vjp(lambda x: with_kernel(x, jnp.dtype(dtype)), inner)
-    np.testing.assert_array_equal(out, geglu(inner, jnp.dtype(dtype)))
-    (found,) = jax.jit(pull)(dout)
-    wide = (x.astype(jnp.float32) for x in (inner, dout))
-    expected = jax.vjp(lambda x: geglu(x, jnp.dtype("float32")), next(wide))[1](next(wide))[0]
-    assert found.dtype == dtype
-    error = jnp.abs(found.astype(jnp.float32) - expected).max()
-    assert error <= TOLERANCE[dtype] * jnp.abs(expected).max()
+    expected_out, expected_pull = jax.vjp(written_out, inner.astype(jnp.float32))
+    (expected,) = expected_pull(dout.astype(jnp.float32))
+    for found, wanted in ((out, expected_out), (jax.jit(pull)(dout)[0], expected)):
+        assert found.dtype == dtype
+        error = jnp.abs(found.astype(jnp.float32) - wanted).max()
+        assert error <= TOLERANCE[dtype] * jnp.abs(wanted).max()

@@ -20,8 +20,9 @@ from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
 from bcmb_jax.attention.vjp import OUTPUT as OUTPUT
 from bcmb_jax.attention.vjp import attend
-from bcmb_jax.device import BATCH_AXES, Target, on_each_device, runs_triton, target
+from bcmb_jax.device import BATCH_AXES, Target, target
 from bcmb_jax.errors import InputError
+from bcmb_jax.kernels import on_each_device, runs_triton
 from bcmb_jax.linear import accumulator
 
 QKV = "qkv"
@@ -80,7 +81,8 @@ def attention(
 
     def run(q, k, v, segment_ids):
         factor = q.shape[-1] ** -0.5 if scale is None else scale
-        q = (q.astype(accumulator(q.dtype)) * factor).astype(q.dtype)
+        if factor != 1:
+            q = (q.astype(accumulator(q.dtype)) * factor).astype(q.dtype)
         q, k, v = (checkpoint_name(x, QKV) for x in (q, k, v))
         if name in LIBRARIES:
             libraries.check_dtype(name, q)

@@ -14,14 +14,12 @@ import dataclasses
 import functools
 import itertools
 import math
-import warnings
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
 
 from bcmb_jax.attention.mask import (
     LEAST,
@@ -32,11 +30,8 @@ from bcmb_jax.attention.mask import (
     visited_queries,
     whole_keys,
 )
-from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
-
-# JAX 0.11 and later announce at each lowering that this backend will move to jax-triton.
-warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+from bcmb_jax.kernels import triton_call
 
 LOG2E = math.log2(math.e)
 
@@ -104,16 +99,15 @@ class Interval:
     ) -> Callable:
         """`pallas_call` with a program for each head, block and row."""
         batch, length, heads, _ = shapes[0].shape
-        return pl.pallas_call(
+        return triton_call(
             functools.partial(kernel, block=see.block),  # one for each grid (jax issue 40847)
+            "attention" + kernel.__name__.removesuffix("_kernel"),
             # Heads first: neighbouring programs then share the cache lines of [B, L, H, D].
             grid=(heads, length // see.block, batch),
             in_specs=inputs,
             out_specs=outputs,
             out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
-            compiler_params=plt.CompilerParams(num_warps=4, num_stages=stages),
-            interpret=target().platform == "cpu",
-            name="attention" + kernel.__name__.removesuffix("_kernel"),
+            num_stages=stages,
         )
 
 

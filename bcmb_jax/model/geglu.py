@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GeGLU, `gelu(a) · b`; on NVIDIA GPUs its gradient is a kernel.
+"""GeGLU, `gelu(a) · b`; on NVIDIA GPUs, in bf16, its gradient is a kernel.
 
 XLA writes the gradients of `a` and `b` side by side, as the product behind them takes them, in a
 loop for each, both of which compute the error function; the kernel computes it once.
@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
 from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention.mask import fill_up
-from bcmb_jax.device import BATCH_AXES, on_each_device, runs_triton, target
+from bcmb_jax.device import BATCH_AXES
+from bcmb_jax.kernels import gradient_is_a_kernel, on_each_device, pieces, triton_call
 from bcmb_jax.linear import accumulator
 
 TOKENS = 16
@@ -31,8 +31,9 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 def geglu(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`[B, L, I]` in `dtype` from `inner` `[B, L, 2, I]`, `a` before `b`; computed in fp32."""
-    if runs_triton(target()):
+    """`[B, L, I]` in `dtype` from `inner` `[B, L, 2, I]`, `a` before `b`; computed in
+    `accumulator(dtype)`, fp32."""
+    if gradient_is_a_kernel(inner.dtype, inner.shape[-1]):
         return with_kernel(inner, dtype)
     return _geglu(inner, dtype)
 
@@ -45,7 +46,7 @@ def _geglu(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def with_kernel(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """As `geglu`, with the kernel as its gradient, which is interpreted on a CPU."""
+    """As `geglu`, with the kernel as its gradient."""
     return _geglu(inner, dtype)
 
 
@@ -59,19 +60,17 @@ with_kernel.defvjp(lambda inner, dtype: (with_kernel(inner, dtype), inner), _bwd
 
 def _gradient(inner: jax.Array, dout: jax.Array) -> jax.Array:
     size = inner.shape[-1]
-    piece = min(size & -size, WIDEST_PIECE)
+    piece, count = pieces(size, WIDEST_PIECE)
     rows = fill_up(inner.reshape(-1, 2, size), 0, TOKENS)
     douts = fill_up(dout.reshape(-1, size), 0, TOKENS)
     halves = pl.BlockSpec((TOKENS, 2, piece), lambda i, j: (i, 0, j))
-    dinner = pl.pallas_call(
+    dinner = triton_call(
         _gradient_kernel,
-        grid=(len(rows) // TOKENS, size // piece),
+        "geglu_gradient",
+        grid=(len(rows) // TOKENS, count),
         in_specs=[halves, pl.BlockSpec((TOKENS, piece), lambda i, j: (i, j))],
         out_specs=halves,
         out_shape=jax.ShapeDtypeStruct(rows.shape, rows.dtype),
-        compiler_params=plt.CompilerParams(num_warps=4, num_stages=1),
-        interpret=target().platform == "cpu",
-        name="geglu_gradient",
     )(rows, douts)
     return dinner[: dout.size // size].reshape(inner.shape)
 
@@ -86,8 +85,8 @@ def _gradient_kernel(inner_ref, dout_ref, dinner_ref):
 
 
 def _normal_cdf(x: jax.Array, bell: jax.Array) -> jax.Array:
-    """`(1 + erf(x / √2)) / 2`, to 1e-7 (Abramowitz and Stegun 7.1.26; Triton's lowering knows no
-    erf), from `bell`, `exp(-x² / 2)`."""
+    """`(1 + erf(x / √2)) / 2`, within 3e-7, from `bell`, `exp(-x² / 2)` (Abramowitz and Stegun
+    7.1.26; Triton's lowering knows no erf)."""
     t = 1.0 / (1.0 + 0.3275911 * math.sqrt(0.5) * jnp.abs(x))
     tail = 0.5 * 1.061405429 * t
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotary position embedding, rotate-half (not interleaved), over the whole head.
 
-On NVIDIA GPUs the gradient of what attention takes is a kernel: it turns those of queries and keys
-back and writes them beside that of the values, as the product behind them takes all three. XLA
-does the same at half of the memory's speed.
+On NVIDIA GPUs, in bf16, the gradient of what attention takes is a kernel: it turns those of queries
+and keys back and writes them beside that of the values, as the product behind them takes all three.
+XLA does the same at half of the memory's speed.
 """
 
 import functools
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
 from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention.mask import fill_up
-from bcmb_jax.device import BATCH_AXES, on_each_device, runs_triton, target
+from bcmb_jax.device import BATCH_AXES
+from bcmb_jax.kernels import gradient_is_a_kernel, on_each_device, triton_call
 
 TOKENS = 16
 """Of a program of the kernel."""
@@ -44,7 +44,7 @@ def attention_operands(qkv: jax.Array, rope: Table, dtype: jnp.dtype) -> Heads:
     """Queries, scaled and turned, keys, turned, and values, each `[B, L, H, D]` in `dtype`, from
     `qkv` `[B, L, 3, H, D]`."""
     size = qkv.shape[-1]
-    if runs_triton(target()) and qkv.dtype == dtype and size & (size - 1) == 0:
+    if gradient_is_a_kernel(qkv.dtype, size) and size & (size - 1) == 0:
         return with_kernel(qkv, rope)
     return _operands(qkv, rope, dtype)
 
@@ -59,8 +59,7 @@ def _operands(qkv: jax.Array, rope: Table, dtype: jnp.dtype) -> Heads:
 
 @jax.custom_vjp
 def with_kernel(qkv: jax.Array, rope: Table) -> Heads:
-    """As `attention_operands` in `qkv`'s dtype, with the kernel as its gradient, which is
-    interpreted on a CPU."""
+    """As `attention_operands` in `qkv`'s dtype, with the kernel as its gradient."""
     return _operands(qkv, rope, qkv.dtype)
 
 
@@ -87,15 +86,13 @@ def _gradient(dq, dk, dv, cos, sin) -> jax.Array:
     def tokens(columns: int) -> pl.BlockSpec:
         return pl.BlockSpec((TOKENS, columns), lambda i: (i, 0))
 
-    joined = pl.pallas_call(
+    joined = triton_call(
         functools.partial(_gradient_kernel, size=size),
+        "rotary_gradient",
         grid=(programs,),
         in_specs=[tokens(width)] * 3 + [tokens(half)] * 2,
         out_specs=tokens(3 * width),
         out_shape=jax.ShapeDtypeStruct((programs * TOKENS, 3 * width), dq.dtype),
-        compiler_params=plt.CompilerParams(num_warps=4, num_stages=1),
-        interpret=target().platform == "cpu",
-        name="rotary_gradient",
     )(*arrays)
     return joined[: batch * length].reshape(batch, length, 3, heads, size)
 
