@@ -2,8 +2,8 @@
 """The whole training step, compiled for eight H100 or A100 that are not there.
 
 `make gpu-compile` runs this in an environment with JAX's CUDA plugin, which needs neither a GPU nor
-a driver. It says nothing of speed or of numbers (test_attention, test_norm, test_geglu and test_rope have
-those of the kernels).
+a driver. It says nothing of speed, nor of numbers: test_attention, test_norm, test_geglu and
+test_rope have those of the kernels.
 """
 
 import dataclasses
