@@ -113,8 +113,9 @@ def milestones(config: Any) -> list[int]:
 
 def state_bytes(parameters: int, in_a_pass: int) -> int:
     """What a device holds whatever its rows: its share of parameters and moments, what a pass has
-    of whole parameters and gradients, and a chunk of logits with its gradient."""
-    return FP32 * (STATE_COPIES * parameters + in_a_pass + 2 * LOGITS_ON_ACCELERATORS)
+    of whole parameters and gradients, and a chunk of logits with its gradient, rounded to bf16."""
+    logits = (FP32 + FP32 // 2) * LOGITS_ON_ACCELERATORS
+    return FP32 * (STATE_COPIES * parameters + in_a_pass) + logits
 
 
 def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, remat: bool) -> int:
@@ -128,8 +129,8 @@ def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, rema
     kept = FP32 * d + attention
     if not remat:
         kept += FP32 * d + wide * (5 * d + 3 * f)
-    # fp32 of the input, of q, k, v and of both halves of the MLP, or their gradients.
-    work = FP32 * (5 * d + 2 * f)
+    # The stream's gradient; what GeGLU takes and gives, and the gradients of both.
+    work = FP32 * d + wide * 6 * f
     return row_length * (model.num_hidden_layers * kept + work)
 
 

@@ -100,8 +100,10 @@ def test_no_registers_spill(gpu, size, tmp_path):
             spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", report)]
             assert spilled and not any(spilled), report
             reports.append((name[1], int(re.search(r"Used (\d+) registers", report)[1])))
-    assert sorted(name for name, _ in reports) == [
-        *("attention_dkv", "attention_dq", "attention_forward", "attention_forward"),
+    names = [name for name, _ in reports]
+    assert names.count("attention_forward") == 2
+    assert {*names} == {
+        *("attention_forward", "attention_dq", "attention_dkv"),
         *("geglu_gradient", "norm_gradient", "rotary_gradient"),
-    ]
+    }
     print(f"\n{gpu} {size} registers a thread, no spills: {sorted(reports)}")
