@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -36,6 +37,14 @@ RECIPE = [
     ("A100-40", "base", 12, True),
     ("A100-40", "large", 7, True),
 ]
+
+
+@pytest.fixture(autouse=True)
+def never_from_the_cache():
+    """Programs for devices that are not there can be kept, but not read again."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
 
 
 @pytest.mark.parametrize("gpu, size, rows, remat", RECIPE)
