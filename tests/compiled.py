@@ -22,13 +22,7 @@ from bcmb_jax.train import train_step
 
 
 def compile_step(
-    mesh: Mesh,
-    config: ModelConfig,
-    rows: int,
-    length: int,
-    *,
-    remat: bool = False,
-    options: dict[str, str] | None = None,
+    mesh: Mesh, config: ModelConfig, rows: int, length: int, *, remat: bool = False
 ) -> tuple[jax.stages.Compiled, dict[str, jax.ShapeDtypeStruct]]:
     """The step in bf16 over `rows` rows of `length` a device, and the shapes of its parameters."""
     with jax.set_mesh(mesh):
@@ -53,8 +47,7 @@ def compile_step(
             donate_argnums=0,
         )
         state = abstract_state(shapes, optimizer, mesh)
-        lowered = step.lower(state, Batch(each, each, each, row_ids), 1e-4)
-        return lowered.compile(options), shapes
+        return step.lower(state, Batch(each, each, each, row_ids), 1e-4).compile(), shapes
 
 
 def collectives(text: str, kind: str) -> list[str]:

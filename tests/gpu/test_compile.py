@@ -6,7 +6,6 @@ a driver. It says nothing of speed, nor of numbers: test_attention, test_norm, t
 test_rope have those of the kernels.
 """
 
-import dataclasses
 import importlib.util
 import re
 import shutil
@@ -16,9 +15,15 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from bcmb_jax.attention import attention
 from bcmb_jax.forecast import USABLE, activation_bytes, state_bytes
 from bcmb_jax.model.config import BASE, LARGE
+from bcmb_jax.model.geglu import geglu
+from bcmb_jax.model.norm import with_kernel
+from bcmb_jax.model.rope import attention_operands
 from tests.compiled import collectives, compile_step
 from tests.gpu.targets import GPUS, make_mesh
 
@@ -94,10 +99,33 @@ def test_sharded_parameters_are_gathered_and_activations_are_not(data, fsdp, ten
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("gpu", ["H100", "A100"])
 def test_no_registers_spill(gpu, size, tmp_path):
-    # One global and one local layer, each with a forward kernel of its own.
-    config = dataclasses.replace(SIZES[size], num_hidden_layers=2)
-    options = {"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"}
-    compile_step(make_mesh(gpu, 1, 1, 1), config, 1, LENGTH, options=options)
+    config, mesh = SIZES[size], make_mesh(gpu, 1, 1, 1)
+    here = NamedSharding(mesh, P())
+    heads = (config.num_attention_heads, config.head_size)
+
+    def empty(*shape, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct((1, LENGTH, *shape), dtype, sharding=here)
+
+    def loss(qkv, inner, x, weight, segment_ids, *rope):
+        q, k, v = attention_operands(qkv, rope, qkv.dtype)
+        for window in (None, 64):  # each has a forward kernel of its own
+            q = attention(q, k, v, segment_ids=segment_ids, window=window)
+        gated = geglu(inner, inner.dtype)
+        normed = with_kernel(x, weight, config.norm_eps, inner.dtype)
+        return sum((y.astype(jnp.float32) ** 2).sum() for y in (q, gated, *normed))
+
+    angles = empty(1, config.head_size // 2, dtype=jnp.float32)
+    arguments = [
+        empty(3, *heads),
+        empty(2, config.intermediate_size),
+        empty(config.hidden_size, dtype=jnp.float32),
+        jax.ShapeDtypeStruct((config.hidden_size,), jnp.float32, sharding=here),
+        empty(dtype=jnp.int32),
+        *(angles, angles),
+    ]
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(*arguments)
+        lowered.compile({"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"})
     reports = []
     for path in tmp_path.glob("*.ptx"):
         ptx = path.read_text()
