@@ -94,7 +94,7 @@ def assert_close(found, expected, dtype):
 @pytest.mark.parametrize(
     "dtype, implementation", [(dtype, name) for dtype in TOLERANCE for name in HERE[dtype]]
 )
-@pytest.mark.parametrize("window", [None, 1, 64, 200])
+@pytest.mark.parametrize("window", [None, 1, 64, 100, 200])
 @pytest.mark.parametrize("length, head_size", [(96, 32), (600, 64)])
 def test_equals_the_reference(dtype, implementation, window, length, head_size):
     segment_ids = packed_segments(3, length)

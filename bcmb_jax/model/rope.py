@@ -76,23 +76,21 @@ with_kernel.defvjp(lambda qkv, rope: (with_kernel(qkv, rope), rope), _bwd)
 
 def _gradient(dq, dk, dv, cos, sin) -> jax.Array:
     batch, length, heads, size = dq.shape
-    width, half = heads * size, size // 2
-    arrays = [x.reshape(-1, width) for x in (dq, dk, dv)] + [
-        x.reshape(-1, half) for x in (cos, sin)
-    ]
+    arrays = [x.reshape(batch * length, -1) for x in (dq, dk, dv, cos, sin)]
     arrays = [fill_up(x, 0, TOKENS) for x in arrays]
     programs = len(arrays[0]) // TOKENS
 
     def tokens(columns: int) -> pl.BlockSpec:
         return pl.BlockSpec((TOKENS, columns), lambda i: (i, 0))
 
+    width = 3 * heads * size
     joined = triton_call(
         functools.partial(_gradient_kernel, size=size),
         "rotary_gradient",
         grid=(programs,),
-        in_specs=[tokens(width)] * 3 + [tokens(half)] * 2,
-        out_specs=tokens(3 * width),
-        out_shape=jax.ShapeDtypeStruct((programs * TOKENS, 3 * width), dq.dtype),
+        in_specs=[tokens(x.shape[1]) for x in arrays],
+        out_specs=tokens(width),
+        out_shape=jax.ShapeDtypeStruct((programs * TOKENS, width), dq.dtype),
     )(*arrays)
     return joined[: batch * length].reshape(batch, length, 3, heads, size)
 

@@ -47,9 +47,10 @@ RECIPE = [
 @pytest.fixture(autouse=True)
 def never_from_the_cache():
     """Programs for devices that are not there can be kept, but not read again."""
+    before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     yield
-    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_enable_compilation_cache", before)
 
 
 @pytest.mark.parametrize("gpu, size, rows, remat", RECIPE)
@@ -137,10 +138,8 @@ def test_no_registers_spill(gpu, size, tmp_path):
             spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", report)]
             assert spilled and not any(spilled), report
             reports.append((name[1], int(re.search(r"Used (\d+) registers", report)[1])))
-    names = [name for name, _ in reports]
-    assert names.count("attention_forward") == 2
-    assert {*names} == {
-        *("attention_forward", "attention_dq", "attention_dkv"),
+    assert sorted(name for name, _ in reports) == [
+        *("attention_dkv", "attention_dq", "attention_forward", "attention_forward"),
         *("geglu_gradient", "norm_gradient", "rotary_gradient"),
-    }
+    ]
     print(f"\n{gpu} {size} registers a thread, no spills: {sorted(reports)}")
