@@ -19,6 +19,7 @@ from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.tasks import TASKS
+from bcmb_jax.precision import compute_dtype
 from conversion.writers import write_huggingface
 from scripts import evaluate
 from tests.task_data import clinical_sentences
@@ -131,7 +132,7 @@ def test_speed_of_our_encoder(reads_512, tmp_path, protocol, capsys):
     speed = ["--task", "speed", "--model", str(reads_512), "--documents", "6", "--iterations", "2"]
     evaluate.main([*speed, "--protocol", protocol, "--output", str(tmp_path / "out")])
     found = results_of(tmp_path / "out")
-    assert (found["protocol"], found["precision"]) == (protocol, "float32")
+    assert (found["protocol"], found["precision"]) == (protocol, compute_dtype("").name)
     layouts = [(line["set"], line["padded"]) for line in found["results"]]
     packed = [("short variable", False)] if protocol == "honest" else []
     assert layouts == [("short fixed", True), ("short variable", True), *packed]
