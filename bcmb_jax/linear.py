@@ -164,5 +164,19 @@ def row_major_transpose(x: jax.Array) -> jax.Array:
     return lax.optimization_barrier(pairs).reshape(*batch, n, m)
 
 
+def bits(x: jax.Array) -> jax.Array:
+    """bf16 as uint16, on a CPU, and anything else as it is.
+
+    XLA for CPUs has no bf16 slices, updates, joins or transposes: it converts whole arrays to fp32
+    and back around each, an array that a loop updates on every turn.
+    """
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 and _on_cpu() else x
+
+
+def from_bits(x: jax.Array) -> jax.Array:
+    """The inverse of `bits`."""
+    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+
+
 def _last(x: jax.Array, axes: int) -> tuple[int, ...]:
     return tuple(range(x.ndim - axes, x.ndim))

@@ -14,7 +14,7 @@ from jax import lax
 
 from bcmb_jax.attention.heads import for_each_head
 from bcmb_jax.attention.mask import LEAST, MASKED, fill_up, visible
-from bcmb_jax.linear import product, row_major_transpose
+from bcmb_jax.linear import bits, from_bits, product, row_major_transpose
 
 BLOCK = 64
 TOKENS = 8192  # of a joined row
@@ -120,8 +120,8 @@ def _key_numbers(blocks: int, block: int) -> jax.Array:
 
 def _with_neighbours(x: jax.Array, block: int) -> jax.Array:
     """`[L, D]` → `[blocks, 3·block, D]`: each block with the one before and the one after it."""
-    padded = jnp.pad(x, ((block, block), (0, 0))).reshape(-1, block, x.shape[1])
-    return jnp.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1)
+    padded = jnp.pad(bits(x), ((block, block), (0, 0))).reshape(-1, block, x.shape[1])
+    return from_bits(jnp.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1))
 
 
 def _overlap_add(x: jax.Array) -> jax.Array:
