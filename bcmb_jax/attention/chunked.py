@@ -20,7 +20,7 @@ from jax import lax
 from bcmb_jax.attention.heads import for_each_head
 from bcmb_jax.attention.mask import LEAST, MASKED, visible, whole_keys
 from bcmb_jax.device import target
-from bcmb_jax.linear import accumulator, product, row_major_transpose
+from bcmb_jax.linear import accumulator, bits, from_bits, product, row_major_transpose
 
 TILE = 512  # of queries and of keys: on a CPU smaller ones wait more, larger ones leave the cache
 EDGE, WHOLE = 256, 1024  # of keys, where rows are longer than `WHOLE`
@@ -71,19 +71,19 @@ class Chunked:
                         scores = _mask(scores, sight, keys, queries_axis=0)
                     new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
                     shrink = jnp.exp(top - new_top)
-                    weights = jnp.exp(scores - new_top)
-                    total = total * shrink + weights.sum(-1, keepdims=True)
-                    out = out * shrink + product(weights.astype(q.dtype), keys.of(v), (1,), (0,))
+                    weights = jnp.exp(scores - new_top).astype(q.dtype)
+                    total = total * shrink + weights.astype(total.dtype).sum(-1, keepdims=True)
+                    out = out * shrink + product(weights, keys.of(v), (1,), (0,))
                     return new_top, total, out
 
                 zeros = jnp.zeros((len(q), 1), accumulator(q.dtype))
                 carry = zeros + LEAST, zeros, jnp.zeros(q.shape, zeros.dtype)
                 top, total, out = self._over_keys(meet, sight, carry)
                 total = jnp.maximum(total, 1e-37)
-                return (out / total).astype(q.dtype), (top + jnp.log(total))[:, 0]
+                return bits((out / total).astype(q.dtype)), (top + jnp.log(total))[:, 0]
 
             out, lse = lax.map(queries, (self._tiles(q), sight))
-            return out.reshape(q.shape), lse.reshape(-1)
+            return from_bits(out.reshape(q.shape)), lse.reshape(-1)
 
         return head
 
@@ -113,12 +113,12 @@ class Chunked:
                 zeros = jnp.zeros(q.shape[::-1], dk_dv[0].dtype)
                 dq, dk, dv = self._over_keys(meet, sight, (zeros, *dk_dv))
                 # The barrier: see `banded`.
-                return (dk, dv), lax.optimization_barrier(dq).T.astype(dtype)
+                return (dk, dv), bits(lax.optimization_barrier(dq).T.astype(dtype))
 
             zeros = jnp.zeros(k.shape, accumulator(dtype))
             per_query = (*(self._tiles(x) for x in (q, dout, lse, delta)), sight)
             (dk, dv), dq = lax.scan(queries, (zeros, zeros), per_query)
-            return dq.reshape(q.shape), dk.astype(dtype), dv.astype(dtype)
+            return from_bits(dq.reshape(q.shape)), dk.astype(dtype), dv.astype(dtype)
 
         return head
 
@@ -169,7 +169,7 @@ class _Keys(NamedTuple):
     size: int
 
     def of(self, x: jax.Array, axis: int = 0) -> jax.Array:
-        return lax.dynamic_slice_in_dim(x, self.first, self.size, axis)
+        return from_bits(lax.dynamic_slice_in_dim(bits(x), self.first, self.size, axis))
 
     def add(self, total: jax.Array, x: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice_in_dim(total, self.of(total) + x, self.first, 0)

@@ -56,13 +56,36 @@ def _at_once(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row:
 
 
 def _in_turn(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row: Arrays) -> Arrays:
-    """Head-major and as `bits`, so that every turn reads and writes whole pieces of memory."""
+    """What the loops slice and write, they carry as `bits`."""
+    batch, _, heads, _ = per_head[0].shape
+    sliced = *map(bits, per_head), *per_query
 
-    def one_row(row: tuple[Arrays, Arrays]) -> Arrays:
-        arrays, rows = row
-        kernel = row_kernel(*rows)
-        return lax.map(lambda head: tuple(map(bits, kernel(*map(from_bits, head)))), arrays)
+    def one_row(row: jax.Array, results: Arrays) -> Arrays:
+        kernel = row_kernel(*(lax.dynamic_index_in_dim(x, row, keepdims=False) for x in per_row))
 
-    arrays = *(x.swapaxes(1, 2) for x in map(bits, per_head)), *per_query
-    results = map(from_bits, lax.map(one_row, (arrays, per_row)))
-    return tuple(x.swapaxes(1, 2) if x.ndim == 4 else x for x in results)
+        def one_head(head: jax.Array, results: Arrays) -> Arrays:
+            of_head = kernel(*(from_bits(_take(x, row, head)) for x in sliced))
+            return tuple(
+                _put(result, row, head, bits(x)) for result, x in zip(results, of_head, strict=True)
+            )
+
+        return lax.fori_loop(0, heads, one_head, results)
+
+    shapes = jax.eval_shape(
+        lambda *arrays: _at_once(row_kernel, *arrays), per_head, per_query, per_row
+    )
+    results = tuple(bits(jnp.zeros(x.shape, x.dtype)) for x in shapes)
+    return tuple(map(from_bits, lax.fori_loop(0, batch, one_row, results)))
+
+
+def _take(x: jax.Array, row: jax.Array, head: jax.Array) -> jax.Array:
+    """A head's `[L, D]` of `[B, L, H, D]`, or its `[L]` of `[B, H, L]`."""
+    x = lax.dynamic_index_in_dim(x, row, keepdims=False)
+    return lax.dynamic_index_in_dim(x, head, axis=x.ndim - 2, keepdims=False)
+
+
+def _put(result: jax.Array, row: jax.Array, head: jax.Array, x: jax.Array) -> jax.Array:
+    """The inverse of `_take`: `result` with `x` written there."""
+    where = (row, 0, head, 0) if result.ndim == 4 else (row, head, 0)
+    x = x[None, :, None] if result.ndim == 4 else x[None, None]
+    return lax.dynamic_update_slice(result, x, where)
