@@ -38,8 +38,13 @@ class Banded:
         return rows.part(out), rows.part(lse.swapaxes(1, 2)).swapaxes(1, 2)
 
     def backward(self, q, k, v, start, end, dout, lse, delta):
-        heads, queries = (q, k, v, dout), (lse, delta)
-        return for_each_head(self._backward_row, heads, queries, (start, end), self.block)
+        rows = _Joined(q.shape, self.block)
+        heads, intervals = map(rows.join, (q, k, v, dout)), rows.join_intervals(start, end)
+        queries = (rows.join(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (lse, delta))
+        gradients = for_each_head(
+            self._backward_row, tuple(heads), tuple(queries), intervals, self.block
+        )
+        return tuple(map(rows.part, gradients))
 
     def _forward_row(self, start, end):
         block = self.block
