@@ -4,7 +4,7 @@
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's <malloc.h>
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -14,7 +14,6 @@ def keep_freed_memory() -> None:
     Every step allocates the same large temporaries. Mapped afresh each time, their page faults cost
     a small model a quarter of its speed on a CPU.
     """
-    _mallopt(M_ARENA_MAX, 1)
     _mallopt(M_MMAP_MAX, 0)
     _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
