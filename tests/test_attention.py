@@ -133,6 +133,25 @@ def test_the_bits_of_a_long_document_do_not_depend_on_its_neighbours(window):
         assert (x[:, :700] != y[:, :700]).any()
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere bf16 stays as it is")
+@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize("length", [128, 2048])
+def test_no_loop_on_a_cpu_converts_what_it_writes_a_piece_of(window, length):
+    """XLA has no update of a bf16 array there: it would convert all of it, twice, at every turn."""
+    batch, heads, size = 2, 3, 16
+    x = jax.ShapeDtypeStruct((batch, length, heads, size), jnp.bfloat16)
+    segment_ids = jnp.ones((batch, length), jnp.int32)
+
+    def gradients(q, k, v):
+        run = functools.partial(attention, segment_ids=segment_ids, window=window)
+        return jax.vjp(run, q, k, v)[1](q)
+
+    program = jax.jit(gradients).lower(x, x, x).compile().as_text()
+    whole = f"(?:{batch},{length}|1,{batch * length}),{heads},{size}"
+    updates = re.findall(rf"= (\w+)\[{whole}\]\S* dynamic-update-slice\(", program)
+    assert set(updates) == {"u16"} and len(updates) >= 4
+
+
 def test_intervals_are_segment_and_window():
     segment_ids = np.array([[1, 1, 1, 2, 2, 0]])
     start, end = key_intervals(segment_ids, 1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.linear import linear, row_major_transpose, scaled
+from bcmb_jax.linear import bits, from_bits, linear, row_major_transpose, scaled
 
 # Relative to the largest element: fp32 sums of a few hundred products, and bf16's 8 bits.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -54,6 +54,17 @@ def test_bf16_products_accumulate_in_fp32(out_dtype):
 def test_row_major_transpose_is_a_transpose():
     x = jnp.arange(2 * 6 * 5.0).reshape(2, 6, 5)
     np.testing.assert_array_equal(row_major_transpose(x), jnp.swapaxes(x, 1, 2))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere bf16 stays as it is")
+def test_bits_are_those_of_bf16_and_no_other_dtype():
+    every = np.arange(2**16, dtype=np.uint16)
+    found = bits(jnp.asarray(every).view(jnp.bfloat16))
+    assert found.dtype == jnp.uint16
+    np.testing.assert_array_equal(found, every)
+    assert from_bits(found).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(bits(from_bits(found)), every)
+    assert bits(jnp.ones(3)).dtype == from_bits(jnp.ones(3)).dtype == jnp.float32
 
 
 def test_scaled_has_the_gradients_of_a_product():
