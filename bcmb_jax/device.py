@@ -30,6 +30,11 @@ def target() -> Target:
     return Target(platform, device.device_kind)
 
 
+def on_cpu() -> bool:
+    """Whether that is a CPU."""
+    return target().platform == "cpu"
+
+
 @functools.cache
 def cpu_multiplies_bf16() -> bool:
     """Whether this machine's CPU has instructions for it (AVX-512 BF16)."""

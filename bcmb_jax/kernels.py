@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from bcmb_jax.device import Target, target
+from bcmb_jax.device import Target, on_cpu, target
 
 BEFORE_AMPERE = re.compile(
     r"[PV]100|P4\b|T\d+G?\b|K80|M40|M60|P40|MX(?!570)|TITAN|GTX|RTX 20[678]0|Quadro"
@@ -54,7 +54,7 @@ def triton_call(
         out_specs=out_specs,
         out_shape=out_shape,
         compiler_params=plt.CompilerParams(num_warps=4, num_stages=num_stages),
-        interpret=target().platform == "cpu",
+        interpret=on_cpu(),
         name=name,
     )
 

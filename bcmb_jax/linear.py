@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.device import cpu_multiplies_bf16, target
+from bcmb_jax.cpu_layout import row_major_transpose
+from bcmb_jax.device import cpu_multiplies_bf16, on_cpu
 
 
 def linear(
@@ -42,7 +43,9 @@ def linear(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _linear(x: jax.Array, weight: jax.Array, axes: int, out_dtype: jnp.dtype) -> jax.Array:
     weight = weight.astype(x.dtype)
-    if _on_cpu():
+    if on_cpu():
+        # Plain matrices are up to twice as fast there as several axes, which XLA copies transposed;
+        # elsewhere the axes let `tensor` sharding split heads.
         out = product(_matrix(x, axes), _matrix(weight, axes), (1,), (1,), out_dtype=out_dtype)
         return out.reshape(x.shape[:-axes] + weight.shape[:-axes])
     return product(x, weight, _last(x, axes), _last(weight, axes), out_dtype=out_dtype)
@@ -56,7 +59,7 @@ def _linear_bwd(axes: int, _, residuals: tuple, g: jax.Array) -> tuple[jax.Array
     x, weight = residuals
     g, w = g.astype(x.dtype), weight.astype(x.dtype)
     outputs = weight.ndim - axes
-    if _on_cpu():
+    if on_cpu():
         dx = product(_matrix(g, outputs), _matrix(w, axes), (1,), (0,), out_dtype=x.dtype)
         dx = dx.reshape(x.shape)
     else:
@@ -73,7 +76,7 @@ def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
     """`[*outputs, *inputs]` fp32: the product of `g` `[..., *outputs]` and `x` `[..., *inputs]`
     contracted over the leading axes."""
     leading = tuple(range(x.ndim - axes))
-    if not _on_cpu():
+    if not on_cpu():
         return product(g, x, leading, leading)
     outputs = g.shape[len(leading) :]
     g2, x2 = _matrix(g, len(outputs)), _matrix(x, axes)
@@ -82,12 +85,6 @@ def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
     else:
         dw = product(g2, x2, (0,), (0,))
     return dw.reshape(outputs + x.shape[len(leading) :])
-
-
-def _on_cpu() -> bool:
-    """There, plain matrices are up to twice as fast as several axes, which XLA copies transposed;
-    elsewhere the axes let `tensor` sharding split heads."""
-    return target().platform == "cpu"
 
 
 def _matrix(x: jax.Array, axes: int) -> jax.Array:
@@ -108,7 +105,7 @@ def product(
     each device are rounded before they are added up."""
     summed = accumulator(a.dtype)
     out_dtype = out_dtype or summed
-    if a.dtype == jnp.bfloat16 and _on_cpu() and not cpu_multiplies_bf16():
+    if a.dtype == jnp.bfloat16 and on_cpu() and not cpu_multiplies_bf16():
         # The same numbers, since products of two bf16 are exact in fp32, in two thirds of the time.
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     out = lax.dot_general(
@@ -117,7 +114,7 @@ def product(
         ((contract_a, contract_b), (batch, batch)),
         precision=None if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
         # A GPU's libraries round their fp32 sums as they write; XLA for CPUs would sum in bf16.
-        preferred_element_type=summed if _on_cpu() else out_dtype,
+        preferred_element_type=summed if on_cpu() else out_dtype,
     )
     return out.astype(out_dtype)
 
@@ -132,9 +129,17 @@ def column_sums(x: jax.Array) -> jax.Array:
     """`[..., n]` fp32 summed over all but the last axis: on a CPU as a product, since a column
     reduction of XLA's is a hundred times slower there."""
     leading = tuple(range(x.ndim - 1))
-    if not _on_cpu():
+    if not on_cpu():
         return x.sum(leading)
     return product(jnp.ones(x.shape[:-1], x.dtype), x, leading, leading)
+
+
+def row_sums(x: jax.Array) -> jax.Array:
+    """`[..., n]` summed over its last axis: on a CPU as a product, since XLA's sum of products of
+    two fp32 arrays is thirty times slower there in a batch of one row."""
+    if not on_cpu():
+        return x.sum(-1)
+    return product(x, jnp.ones(x.shape[-1:], x.dtype), (x.ndim - 1,), (0,))
 
 
 @jax.custom_vjp
@@ -150,32 +155,6 @@ def _scaled_bwd(residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 scaled.defvjp(lambda x, weight: (scaled(x, weight), (x, weight)), _scaled_bwd)
-
-
-def row_major_transpose(x: jax.Array) -> jax.Array:
-    """`x` `[..., m, n]` with its last two axes swapped and materialised row-major (`m` even).
-
-    XLA's CPU backend gives a plain transpose a permuted layout, which its bf16 kernel does not
-    take: the product is then upcast and runs at half the speed. A reshape resets the layout; the
-    barrier keeps the compiler from folding it away.
-    """
-    *batch, m, n = x.shape
-    pairs = jnp.swapaxes(x, -1, -2).reshape(*batch, n, m // 2, 2)
-    return lax.optimization_barrier(pairs).reshape(*batch, n, m)
-
-
-def bits(x: jax.Array) -> jax.Array:
-    """bf16 as uint16, on a CPU, and anything else as it is.
-
-    XLA for CPUs has no bf16 slices, updates, joins or transposes: it converts whole arrays to fp32
-    and back around each, an array that a loop updates on every turn.
-    """
-    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 and _on_cpu() else x
-
-
-def from_bits(x: jax.Array) -> jax.Array:
-    """The inverse of `bits`."""
-    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
 def _last(x: jax.Array, axes: int) -> tuple[int, ...]:

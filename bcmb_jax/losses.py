@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.device import target
+from bcmb_jax.device import on_cpu
 from bcmb_jax.linear import column_sums, linear, product, weight_gradient
 
 LOGITS_ON_CPU = 2**26
@@ -61,7 +61,7 @@ def chunks_of_places(shape: tuple[int, ...], vocab_size: int) -> int:
     rows, places, _ = shape
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
-    at_once = LOGITS_ON_CPU if target().platform == "cpu" else LOGITS_ON_ACCELERATORS
+    at_once = LOGITS_ON_CPU if on_cpu() else LOGITS_ON_ACCELERATORS
     wanted = -(-rows * places * vocab_size // (at_once * devices))
     return next(n for n in range(min(wanted, places), places + 1) if places % n == 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small import packed_segments
 
-from bcmb_jax.attention import IMPLEMENTATIONS, LIBRARIES, attention, choose
+from bcmb_jax.attention import IMPLEMENTATIONS, LIBRARIES, attention, banded, choose
 from bcmb_jax.attention.libraries import documents_for_cudnn
 from bcmb_jax.attention.mask import (
     key_intervals,
@@ -19,7 +19,7 @@ from bcmb_jax.attention.mask import (
     visited_queries,
     whole_keys,
 )
-from bcmb_jax.device import Target, target
+from bcmb_jax.device import Target, on_cpu, target
 
 # Of the largest element: fp32 rounding of sums over at most 2,400 keys; bf16 operands.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
@@ -133,7 +133,17 @@ def test_the_bits_of_a_long_document_do_not_depend_on_its_neighbours(window):
         assert (x[:, :700] != y[:, :700]).any()
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere bf16 stays as it is")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_short_rows_joined_to_several_longer_ones_equal_the_reference(dtype, monkeypatch):
+    # Rows of 100 tokens are filled up to 128: two in each joined row, and an empty sixth.
+    monkeypatch.setattr(banded, "TOKENS", 256)
+    segment_ids, arrays = packed_segments(5, 100), qkv((5, 100, 2, 32), dtype)
+    found = outputs_and_gradients(*arrays, segment_ids, 64, "xla")
+    wide = [x.astype(jnp.float32) for x in arrays]
+    assert_close(found, outputs_and_gradients(*wide, segment_ids, 64, "reference"), dtype)
+
+
+@pytest.mark.skipif(not on_cpu(), reason="elsewhere bf16 stays as it is")
 @pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize("length", [128, 2048])
 def test_no_loop_on_a_cpu_converts_what_it_writes_a_piece_of(window, length):
@@ -147,9 +157,11 @@ def test_no_loop_on_a_cpu_converts_what_it_writes_a_piece_of(window, length):
         return jax.vjp(run, q, k, v)[1](q)
 
     program = jax.jit(gradients).lower(x, x, x).compile().as_text()
-    whole = f"(?:{batch},{length}|1,{batch * length}),{heads},{size}"
-    updates = re.findall(rf"= (\w+)\[{whole}\]\S* dynamic-update-slice\(", program)
-    assert set(updates) == {"u16"} and len(updates) >= 4
+    rows = f"(?:{batch},{length}|1,{batch * length}),{heads},{size}"
+    tiles = f"{length // 512},512,{size}"
+    updates = re.findall(rf"= (\w+)\[(?:{rows}|{tiles})\]\S* dynamic-update-slice\(", program)
+    # The output and three gradients, and in long rows of global layers the tiles of two of them.
+    assert set(updates) == {"u16"} and len(updates) >= (6 if length > 512 and not window else 4)
 
 
 def test_intervals_are_segment_and_window():

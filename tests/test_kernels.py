@@ -71,8 +71,10 @@ def kernels_of(monkeypatch, kind, config=LAYERS, dtype="bfloat16") -> Counter:
     """How many of each the backward pass of two layers would launch on a GPU of this kind."""
     jax.clear_caches()  # layers traced for another device
     device = Target("gpu", kind)
-    for module in (bcmb_jax.attention, bcmb_jax.kernels, modernbert):
+    for module in (bcmb_jax.attention, bcmb_jax.kernels):
         monkeypatch.setattr(module, "target", lambda: device)
+    for module in (bcmb_jax.kernels, modernbert):
+        monkeypatch.setattr(module, "on_cpu", lambda: False)
     segment_ids = packed_segments(1, 96)
 
     def make():

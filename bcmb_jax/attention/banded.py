@@ -14,7 +14,8 @@ from jax import lax
 
 from bcmb_jax.attention.heads import for_each_head
 from bcmb_jax.attention.mask import LEAST, MASKED, fill_up, visible
-from bcmb_jax.linear import bits, from_bits, product, row_major_transpose
+from bcmb_jax.cpu_layout import bits, from_bits, row_major_transpose
+from bcmb_jax.linear import product
 
 BLOCK = 64
 TOKENS = 8192  # of a joined row
@@ -33,16 +34,16 @@ class Banded:
 
     def forward(self, q, k, v, start, end):
         rows = _Joined(q.shape, self.block)
-        heads, intervals = map(rows.join, (q, k, v)), rows.join_intervals(start, end)
-        out, lse = for_each_head(self._forward_row, tuple(heads), (), intervals, self.block)
-        return rows.part(out), rows.part(lse.swapaxes(1, 2)).swapaxes(1, 2)
+        out, lse = for_each_head(
+            self._forward_row, rows.heads(q, k, v), (), rows.intervals(start, end), self.block
+        )
+        return rows.part(out), rows.part_queries(lse)
 
     def backward(self, q, k, v, start, end, dout, lse, delta):
         rows = _Joined(q.shape, self.block)
-        heads, intervals = map(rows.join, (q, k, v, dout)), rows.join_intervals(start, end)
-        queries = (rows.join(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (lse, delta))
+        heads, queries = rows.heads(q, k, v, dout), rows.queries(lse, delta)
         gradients = for_each_head(
-            self._backward_row, tuple(heads), tuple(queries), intervals, self.block
+            self._backward_row, heads, queries, rows.intervals(start, end), self.block
         )
         return tuple(map(rows.part, gradients))
 
@@ -98,23 +99,35 @@ class _Joined:
     def __init__(self, shape: tuple[int, ...], block: int):
         self.batch, self.length = shape[:2]
         self.filled = -(-self.length // block) * block
-        most = max(1, TOKENS // self.filled)
-        self.count = max(n for n in range(1, most + 1) if self.batch % n == 0)
+        rows = -(-self.batch // max(1, TOKENS // self.filled))
+        self.count = -(-self.batch // rows)
 
-    def join(self, x: jax.Array) -> jax.Array:
-        """`[B, L, …]` → `[B / count, count · L, …]`, each row filled up to whole blocks."""
-        x = fill_up(x, 1, self.filled)
-        return x.reshape(-1, self.count * self.filled, *x.shape[2:])
+    def heads(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        """`[B, L, H, D]` → `[rows, count · L, H, D]`, each row filled up to whole blocks, and the
+        last joined row with empty ones."""
+        return tuple(map(self._join, arrays))
 
-    def join_intervals(self, *bounds: jax.Array) -> tuple[jax.Array, ...]:
+    def queries(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        """The same of `[B, H, L]`."""
+        return tuple(self._join(x.swapaxes(1, 2)).swapaxes(1, 2) for x in arrays)
+
+    def intervals(self, *bounds: jax.Array) -> tuple[jax.Array, ...]:
         """The same of `[B, L]` starts and ends, which become positions of the joined rows."""
         first = jnp.arange(self.batch)[:, None] % self.count * self.filled
-        return tuple(self.join(x + first) for x in bounds)
+        return tuple(self._join(x + first) for x in bounds)
 
     def part(self, x: jax.Array) -> jax.Array:
-        """The inverse of `join`."""
-        x = x.reshape(self.batch, self.filled, *x.shape[2:])
-        return lax.slice_in_dim(x, 0, self.length, axis=1)
+        """The inverse of `heads`."""
+        x = x.reshape(-1, self.filled, *x.shape[2:])
+        return x[: self.batch, : self.length]
+
+    def part_queries(self, x: jax.Array) -> jax.Array:
+        """The inverse of `queries`."""
+        return self.part(x.swapaxes(1, 2)).swapaxes(1, 2)
+
+    def _join(self, x: jax.Array) -> jax.Array:
+        x = fill_up(fill_up(x, 1, self.filled), 0, self.count)
+        return x.reshape(-1, self.count * self.filled, *x.shape[2:])
 
 
 def _key_numbers(blocks: int, block: int) -> jax.Array:

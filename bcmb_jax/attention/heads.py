@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from bcmb_jax.attention.mask import fill_up
-from bcmb_jax.device import target
-from bcmb_jax.linear import bits, from_bits
+from bcmb_jax.cpu_layout import bits, from_bits
+from bcmb_jax.device import on_cpu
 
 Arrays = tuple[jax.Array, ...]
 
@@ -32,11 +32,11 @@ def for_each_head(
     Returns:
       Its results as `[B, L, H, D]` or `[B, H, L]`.
 
-    On a CPU one head at a time, which keeps its scores in cache and needs no transposed copies; on
-    other devices all heads in one batch.
+    On a CPU one head at a time, which needs no transposed copies; on other devices all heads in one
+    batch.
     """
     length = per_head[0].shape[1]
-    run = _in_turn if target().platform == "cpu" else _at_once
+    run = _in_turn if on_cpu() else _at_once
     results = run(
         row_kernel,
         tuple(fill_up(x, 1, block) for x in per_head),
@@ -56,17 +56,17 @@ def _at_once(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row:
 
 
 def _in_turn(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row: Arrays) -> Arrays:
-    """What the loops slice and write, they carry as `bits`."""
+    """One head after the other; what the loops slice and write, they carry as `bits`."""
     batch, _, heads, _ = per_head[0].shape
-    sliced = *map(bits, per_head), *per_query
+    sliced = tuple(map(bits, (*per_head, *per_query)))
 
     def one_row(row: jax.Array, results: Arrays) -> Arrays:
         kernel = row_kernel(*(lax.dynamic_index_in_dim(x, row, keepdims=False) for x in per_row))
 
         def one_head(head: jax.Array, results: Arrays) -> Arrays:
-            of_head = kernel(*(from_bits(_take(x, row, head)) for x in sliced))
+            found = kernel(*(from_bits(_take(x, row, head)) for x in sliced))
             return tuple(
-                _put(result, row, head, bits(x)) for result, x in zip(results, of_head, strict=True)
+                _put(result, row, head, bits(x)) for result, x in zip(results, found, strict=True)
             )
 
         return lax.fori_loop(0, heads, one_head, results)

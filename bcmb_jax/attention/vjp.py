@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from bcmb_jax.linear import accumulator
+from bcmb_jax.linear import accumulator, row_sums
 
 OUTPUT = "attention_output"
 """The name under which outputs and log-sum-exps may be saved by a `jax.checkpoint` policy."""
@@ -42,7 +42,7 @@ def _fwd(kernel, q, k, v, start, end):
 def _bwd(kernel, residuals, dout):
     q, k, v, start, end, out, lse = residuals
     wide = accumulator(q.dtype)
-    delta = (out.astype(wide) * dout.astype(wide)).sum(-1).swapaxes(1, 2)
+    delta = row_sums(out.astype(wide) * dout.astype(wide)).swapaxes(1, 2)
     return *kernel.backward(q, k, v, start, end, dout.astype(q.dtype), lse, delta), None, None
 
 

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from bcmb_jax.attention import OUTPUT, QKV, attention
-from bcmb_jax.device import target
+from bcmb_jax.device import on_cpu
 from bcmb_jax.linear import linear
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.dropout import dropout
@@ -164,7 +164,7 @@ def _apart(on: bool = True):
     pass and be replaced by it, which keeps all that it was to save, and the residual stream would
     be summed anew from the outputs of all layers wherever it is read.
     """
-    if target().platform != "cpu":
+    if not on_cpu():
         return contextlib.nullcontext()
     return set_xla_metadata(inlineable="false" if on else "true")
 
@@ -214,7 +214,7 @@ class ModernBert(nnx.Module):
         x = self.embeddings(tokens)
         kept: tuple[str, ...] = (OUTPUT,)
         if not self.remat:
-            kept = KEPT if target().platform == "cpu" else KEPT_ON_ACCELERATORS
+            kept = KEPT if on_cpu() else KEPT_ON_ACCELERATORS
         for index, (kind, layer) in enumerate(zip(config.layer_types, self.layers, strict=True)):
             keys = None
             if dropout_keys is not None:

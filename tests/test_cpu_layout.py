@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bits of bf16 and row-major transposes, as compiled programs move them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bcmb_jax.cpu_layout import bits, from_bits, row_major_transpose
+from bcmb_jax.device import on_cpu
+
+EVERY = np.arange(2**16, dtype=np.uint16)
+"""All values of bf16: zeros of both signs, subnormals and NaNs among them."""
+
+
+def test_bits_come_through_a_program_as_they_were():
+    @jax.jit
+    def moved(x):
+        return from_bits(lax.dynamic_update_slice(jnp.zeros_like(bits(x)), bits(x), (0,)))
+
+    found = moved(jnp.asarray(EVERY).view(jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found.view(jnp.uint16), EVERY)
+
+
+def test_bits_are_of_bf16_on_a_cpu_and_nothing_else():
+    assert bits(jnp.ones(3, jnp.bfloat16)).dtype == (jnp.uint16 if on_cpu() else jnp.bfloat16)
+    assert bits(jnp.ones(3)).dtype == from_bits(jnp.ones(3)).dtype == jnp.float32
+
+
+def test_row_major_transpose_is_a_transpose():
+    x = jnp.arange(2 * 6 * 5.0).reshape(2, 6, 5)
+    np.testing.assert_array_equal(row_major_transpose(x), jnp.swapaxes(x, 1, 2))
