@@ -31,7 +31,7 @@ def target() -> Target:
 
 
 def on_cpu() -> bool:
-    """Whether that is a CPU."""
+    """Whether `target()` is a CPU."""
     return target().platform == "cpu"
 
 

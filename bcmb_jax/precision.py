@@ -3,7 +3,7 @@
 
 import jax.numpy as jnp
 
-from bcmb_jax.device import cpu_multiplies_bf16, target
+from bcmb_jax.device import cpu_multiplies_bf16, on_cpu
 from bcmb_jax.errors import InputError
 
 DTYPES = {"bf16": jnp.dtype(jnp.bfloat16), "fp32": jnp.dtype(jnp.float32)}
@@ -18,7 +18,7 @@ def compute_dtype(precision: str) -> jnp.dtype:
       InputError: another name.
     """
     if not precision:
-        slow = target().platform == "cpu" and not cpu_multiplies_bf16()
+        slow = on_cpu() and not cpu_multiplies_bf16()
         precision = "fp32" if slow else "bf16"
     if precision not in DTYPES:
         raise InputError(f"precision {precision!r} is not 'bf16' or 'fp32' (or empty to choose)")

@@ -3,7 +3,7 @@
 
 import pytest
 
-from bcmb_jax import precision
+from bcmb_jax import device, precision
 from bcmb_jax.device import Target
 
 
@@ -17,7 +17,7 @@ from bcmb_jax.device import Target
     ],
 )
 def test_the_device_chooses(platform, instructions, expected, monkeypatch):
-    monkeypatch.setattr(precision, "target", lambda: Target(platform, platform))
+    monkeypatch.setattr(device, "target", lambda: Target(platform, platform))
     monkeypatch.setattr(precision, "cpu_multiplies_bf16", lambda: instructions)
     assert precision.compute_dtype("").name == expected
     assert precision.compute_dtype("fp32").name == "float32"
