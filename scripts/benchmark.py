@@ -27,7 +27,7 @@ from bcmb_jax.benchmark.documents import first_documents
 from bcmb_jax.benchmark.report import markdown, report, write
 from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.torch_peer import attention_ways_here, choose_ways, ways_here
-from bcmb_jax.device import target
+from bcmb_jax.device import on_cpu, target
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.speed import KINDS
@@ -126,7 +126,7 @@ def _loader(options: argparse.Namespace) -> Results:
 
 def _refuse_unequal(options: argparse.Namespace) -> None:
     devices = jax.local_device_count()
-    if options.compare and devices > 1 and target().platform != "cpu":
+    if options.compare and devices > 1 and not on_cpu():
         raise InputError(
             f"PyTorch's side runs on one of the {devices} devices: show only one "
             "(CUDA_VISIBLE_DEVICES=0), or leave out --compare"

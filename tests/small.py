@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models and packed rows that several tests use."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -21,6 +23,12 @@ CONFIG = ModelConfig(
 
 def masked_lm(config: ModelConfig = CONFIG, **options) -> ModernBertForMaskedLM:
     return ModernBertForMaskedLM(config, rngs=nnx.Rngs(0), **options)
+
+
+def assert_within(tolerance: float, found: jax.Array, expected: jax.Array) -> None:
+    """No element of `found` differs by more than `tolerance` of the largest of `expected`."""
+    error = jnp.abs(found.astype(jnp.float32) - expected).max()
+    assert error <= tolerance * jnp.abs(expected).max()
 
 
 def packed_segments(rows: int, length: int, seed: int = 0) -> np.ndarray:

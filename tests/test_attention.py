@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import packed_segments
+from small import assert_within, packed_segments
 
 from bcmb_jax.attention import IMPLEMENTATIONS, LIBRARIES, attention, banded, choose
 from bcmb_jax.attention.libraries import documents_for_cudnn
@@ -87,8 +87,7 @@ def outputs_and_gradients(q, k, v, g, segment_ids, window, implementation):
 def assert_close(found, expected, dtype):
     for ours, reference in zip(found, expected, strict=True):
         assert ours.dtype == dtype
-        error = jnp.abs(ours.astype(jnp.float32) - reference).max()
-        assert error <= TOLERANCE[dtype] * jnp.abs(reference).max()
+        assert_within(TOLERANCE[dtype], ours, reference)
 
 
 @pytest.mark.parametrize(

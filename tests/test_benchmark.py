@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from task_data import clinical_sentences
 
-from bcmb_jax import machine
+from bcmb_jax import device, machine
 from bcmb_jax.batch import Batch
 from bcmb_jax.benchmark import inference, roofline, training
 from bcmb_jax.benchmark.result import OURS, result
@@ -180,11 +180,10 @@ def test_packed_rows_are_no_more_than_asked_and_the_devices_divide_them(devices,
 
 
 def test_several_gpus_have_as_many_ceilings_and_no_peer_on_one(monkeypatch):
-    monkeypatch.setattr("bcmb_jax.benchmark.result.target", lambda: Target("gpu", "H100"))
+    monkeypatch.setattr(device, "target", lambda: Target("gpu", "H100"))
     times = {OURS: [1.0]}
     line = result("case", 1, times, flops=60.0, ceiling=100.0, devices=2)
     assert (line["share_of_matmul_ceiling"], line["devices"]) == (0.3, 2)
-    monkeypatch.setattr(benchmark, "target", lambda: Target("gpu", "H100"))
     for mode in ("inference", "training"):
         with pytest.raises(InputError, match="one of the 8 devices: show only one"):
             benchmark.main([mode, "--compare", "torch", "--size", "tiny"])

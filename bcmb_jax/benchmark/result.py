@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from bcmb_jax.benchmark.timing import Times
-from bcmb_jax.device import target
+from bcmb_jax.device import on_cpu
 from bcmb_jax.metrics import mfu
 
 OURS = "bcmb_jax"
@@ -59,7 +59,7 @@ def result(
             "peer_seconds_most": max(times[peer]),
         }
     if flops:
-        if target().platform != "cpu":
+        if not on_cpu():
             ceiling *= devices
         line |= {
             "flops_per_second": flops / ours,
