@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where something was measured: the devices, and the versions of what ran on them."""
+"""Where something was measured: the devices, and the versions and code of what ran on them."""
 
 import contextlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def commit(checkout: Path = Path(__file__).parents[1]) -> str | None:
+    """The commit that `checkout` is at, "+" behind it where its code has changed since; None
+    without git, or where the package is installed elsewhere."""
+    if not (checkout / ".git").exists():
+        return None
+    git = ["git", "-C", str(checkout)]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        head = subprocess.check_output(
+            [*git, "rev-parse", "--short=10", "HEAD"], text=True, stderr=subprocess.DEVNULL
+        )
+        code = [*git, "diff", "--quiet", "HEAD", "--", "*.py", "*.toml"]
+        return head.strip() + "+" * bool(subprocess.run(code).returncode)
+    return None
 
 
 def _cpu_model() -> str:

@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -97,6 +98,25 @@ def test_a_module_without_a_distribution_of_its_name_has_no_version(monkeypatch)
     """FlashAttention-4 alone is imported as `flash_attn`, which lost a report at its end."""
     monkeypatch.setattr(machine, "PACKAGES", ("jax", "tests"))
     assert machine.versions().keys() == {"python", "jax"}
+
+
+def test_a_report_names_the_commit_and_whether_the_code_has_changed_since(tmp_path):
+    assert machine.commit(tmp_path) is None
+
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.check_output(command, text=True).strip()
+
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("one")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    head = git("rev-parse", "HEAD")[:10]
+    (tmp_path / "report.json").write_text("{}")
+    assert machine.commit(tmp_path) == head
+    (tmp_path / "code.py").write_text("two")
+    assert machine.commit(tmp_path) == head + "+"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bcmb_jax.machine import device, versions
+from bcmb_jax.machine import commit, device, versions
 
 
 def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
@@ -20,6 +20,7 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
         "date": time.strftime("%Y-%m-%d"),
         "device": device(),
         "versions": versions(),
+        "commit": commit(),
         "results": list(results),
     }
 
@@ -45,7 +46,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         bf16 = "" if machine["multiplies_bf16"] else ", no bf16 instructions"
         where = f"{machine['kind']}, {machine['cores']} cores{bf16}"
     packages = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    about = f"Medians (slowest to fastest call) on {where}; {packages}; {report['date']}."
+    code = f"commit {report['commit']}; " if report["commit"] else ""
+    about = f"Medians (slowest to fastest call) on {where}; {packages}; {code}{report['date']}."
     if any("share_of_matmul_ceiling" in line for line in report["results"]):
         about += " The ceiling: our large matrix products in the same dtype, in the same run."
     return "\n".join([*lines, "", about, "", f"`{report['command']}`", ""])
