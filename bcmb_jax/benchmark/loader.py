@@ -20,6 +20,7 @@ MADE_UP_TOKENS = 30_000_000
 VOCABULARY = 512
 ROWS_PER_STEP = 8
 WARM_UP = 4  # steps: the first ones find nothing read ahead
+STEPS = 10  # whose waiting is measured, each time
 SECONDS_OF_A_STEP = 0.05  # a device's, while which the loader reads ahead
 
 
@@ -55,18 +56,19 @@ def cases(
             for item in itertools.islice(batches, steps):
                 tokens += item.tokens
             speeds.append(time.perf_counter() - start)
-            for _ in range(10):
+            for step in range(1 + STEPS):
                 time.sleep(SECONDS_OF_A_STEP)
                 start = time.perf_counter()
                 next(batches)
-                waiting += time.perf_counter() - start
+                if step:  # before the first, at an epoch's end, the next one had to be planned
+                    waiting += time.perf_counter() - start
             batches.close()
         yield result(
             f"loader {source}, rows of {length}",
             tokens,
             {OURS: speeds},
             rows_per_second=steps * ROWS_PER_STEP / float(np.median(speeds)),
-            share_of_a_step_waiting=waiting / (10 * rounds * SECONDS_OF_A_STEP + waiting),
+            share_of_a_step_waiting=waiting / (STEPS * rounds * SECONDS_OF_A_STEP + waiting),
             seconds_of_a_step=SECONDS_OF_A_STEP,
             filled=epoch.efficiency,
             length=length,
