@@ -74,9 +74,11 @@ class Profiled:
             options = {"xla_gpu_enable_command_buffer": ""} if target().platform == "gpu" else None
             self._program = self._function.lower(*arguments).compile(options)
         self._calls += 1
-        if self._calls != self._traced:
+        if self._calls > self._traced:
             return self._program(*arguments)
-        jax.block_until_ready(arguments)  # else the step before is in the trace
+        if self._calls < self._traced:  # it ends here, or it would still run in the trace
+            return jax.block_until_ready(self._program(*arguments))
+        jax.block_until_ready(arguments)  # their transfer is not in the trace
         results = []
 
         def run() -> None:

@@ -100,23 +100,6 @@ def test_a_module_without_a_distribution_of_its_name_has_no_version(monkeypatch)
     assert machine.versions().keys() == {"python", "jax"}
 
 
-def test_calls_of_an_encoder_do_not_overlap_in_its_profile(monkeypatch, tmp_path):
-    happened = []
-
-    class Hidden:
-        def block_until_ready(self):
-            happened.append("ready")
-
-    def profiled(*_, **__):
-        return lambda *_: happened.append("call") or Hidden()
-
-    setting = Setting("tiny", benchmark.SIZES["tiny"], "fp32", "xla", [], rounds=1, burst=1)
-    encoder = inference.Encoder(setting, [padded(random_documents(np.full(1, 64)), 64)])
-    monkeypatch.setattr(inference, "Profiled", profiled)
-    encoder.profile(tmp_path)
-    assert happened == ["call", "ready"] * 2
-
-
 def test_a_report_names_the_commit_and_whether_the_code_has_changed_since(tmp_path):
     assert machine.commit(tmp_path) is None
 

@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 
+from bcmb_jax import profiling
 from bcmb_jax.profiling import Event, Profiled, record, table
 
 PROGRAM = """
@@ -53,3 +54,37 @@ def test_a_profiled_function_gives_what_it_gave_and_traces_one_call(tmp_path, ca
         assert float(profiled(jnp.full((4, 4), 2.0))[0, 0]) == 16
         assert bool(list(tmp_path.glob("**/*.xplane.pb"))) == (call >= 4)
     assert capsys.readouterr().out.count("tensorboard --logdir") == 1
+
+
+class Program:
+    """Says when it is called, and when what it gave is waited for."""
+
+    def __init__(self):
+        self.happened = []
+
+    def __call__(self):
+        self.happened.append("called")
+        return self
+
+    def block_until_ready(self):
+        self.happened.append("ended")
+
+    def as_text(self):
+        return PROGRAM
+
+
+def test_no_call_runs_into_the_trace_of_a_later_one(tmp_path, monkeypatch):
+    """Nor where, as in encoding, none takes what the one before gave."""
+    program = Program()
+
+    def recorded(_, run, __):
+        program.happened.append("trace")
+        run()
+        return ""
+
+    monkeypatch.setattr(profiling, "record", recorded)
+    profiled = Profiled(None, tmp_path, traced=3, program=program)
+    for _ in range(4):
+        profiled()
+    before = ["called", "ended"] * 2
+    assert program.happened == [*before, "trace", "called", "ended", "called"]

@@ -137,8 +137,8 @@ class Encoder:
         program = self._programs[first[0].shape]
         apply = Profiled(self._apply, directory, traced=2, program=program)
         with jax.set_mesh(self._mesh):
-            for _ in range(2):  # one after the other, since neither waits for what the other gives
-                jax.block_until_ready(apply(self._params, *first))
+            for _ in range(2):
+                apply(self._params, *first)
 
     def temporary_bytes(self) -> int:
         """What the largest program needs beside weights and inputs."""
