@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bcmb_jax.device import on_cpu
-from bcmb_jax.linear import column_sums, linear, product, weight_gradient
+from bcmb_jax.ops.linear import column_sums, linear, product, weight_gradient
 
 LOGITS_ON_CPU = 2**26
 """fp32 logits that exist at a time: 268 MB. With half of it the gradient of base at 4x512 took 6 %

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.settings import multiplier
+from bcmb_jax.training.settings import multiplier
 from conversion.flexbert import flexbert_config, flexbert_name
 from conversion.mapping import Row, decay_groups
 

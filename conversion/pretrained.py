@@ -12,11 +12,11 @@ from flax import nnx
 
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.errors import InputError
-from bcmb_jax.linear import accumulator
 from bcmb_jax.model.heads import MODELS
 from bcmb_jax.model.parameters import merge, split
+from bcmb_jax.ops.linear import accumulator
 from bcmb_jax.precision import compute_dtype
-from bcmb_jax.start import Initial
+from bcmb_jax.training.start import Initial
 from conversion.composer_state import resumable
 from conversion.publish import publish
 from conversion.weights import Weights, read, with_head
@@ -158,7 +158,7 @@ def save_pretrained(
 
 
 def load_initial(path_or_id: str | Path) -> Initial:
-    """What `bcmb_jax.train.train` can start from; with moments if the checkpoint has them.
+    """What `bcmb_jax.training.train.train` can start from; with moments if the checkpoint has them.
 
     Raises:
       InputError: it is no masked LM, or its optimizer was another than ours.

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from bcmb_jax import checkpoint
 from bcmb_jax.data.tokenize import TOKENIZER_FILES, load_tokenizer
 from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import init_parameters
 from bcmb_jax.optimizer import StableAdamWState
+from bcmb_jax.training import checkpoint
 from conversion import composer, huggingface, starts
 from conversion.config_json import default_labels, read_json, write_json
 from conversion.mapping import MASKED_LM, check_complete, check_finite, table

@@ -5,8 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from bcmb_jax import checkpoint
 from bcmb_jax.errors import InputError
+from bcmb_jax.training import checkpoint
 from conversion import composer, composer_state, huggingface
 from conversion.config_json import read_json
 from conversion.json_tree import to_json

@@ -1,35 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count a corpus beside the paper's: python scripts/ledger.py shards/* [--output DIR]
+"""Count a corpus beside the paper's: the command line is in bcmb_jax/commands/ledger.py."""
 
-Prints a table of the prepared sources; --output also writes it as corpus.md, a plot corpus.png and
-a draft of a dataset card, card.md (README.md of a folder on the Hub).
-"""
-
-import argparse
 import sys
-from pathlib import Path
 
-from bcmb_jax.data.ledger import card, make_figure, read_ledger, table
+from bcmb_jax.commands.ledger import main
 from bcmb_jax.errors import run
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folders", nargs="+", type=Path, help="written by prepare_data.py")
-    parser.add_argument("--output", type=Path, metavar="DIR")
-    parser.add_argument("--title", default="Biomedical and clinical text", help="of the card")
-    options = parser.parse_args()
-    entries = read_ledger(options.folders)
-    text = table(entries)
-    print(text)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "corpus.md").write_text(text + "\n")
-        (options.output / "card.md").write_text(card(entries, options.title))
-        make_figure(entries).savefig(options.output / "corpus.png", dpi=150)
-
 
 if __name__ == "__main__":
     sys.exit(run(main, OSError))

@@ -1,100 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train: python scripts/train.py --config configs/NAME.py[:variant] --workdir DIR [--plan]
+"""Train a model: the command line is in bcmb_jax/commands/train.py."""
 
-Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal and saved (requeue),
-2 something to correct, told in one line. `--config.key=value` overrides a key of configs/base.py.
-"""
-
-import difflib
-import functools
-import logging
-import os
 import sys
-from pathlib import Path
 
-import jax
-from absl import flags
-from ml_collections import config_flags
-
-import conversion
-from bcmb_jax.allocator import keep_freed_memory
-from bcmb_jax.data.synthetic import prepare_synthetic
-from bcmb_jax.errors import InputError, run
-from bcmb_jax.forecast import forecast
-from bcmb_jax.train import train
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # configs are a folder beside scripts
-
-from configs import base  # noqa: E402
-
-CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
-PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
-
-
-def main() -> int:
-    parse_flags()
-    keep_freed_memory()
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
-    if config is None:
-        raise InputError("no --config; try --config configs/tiny.py")
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        jax.distributed.initialize()
-    if not config.data.train:
-        if config.init_from:
-            raise InputError("init_from without data.train; name the folders of prepare_data.py")
-        vocab_size = config.model.vocab_size
-        config.data.train = (str(prepare_synthetic(workdir / "synthetic", vocab_size=vocab_size)),)
-    if PLAN.value:
-        print(forecast(config))
-        return 0
-    keep_compiled(workdir / "compiled")
-    initial = functools.partial(conversion.load_initial, config.init_from)
-    return train(config, workdir, initial if config.init_from else None, profile=PROFILE.value)
-
-
-def keep_compiled(directory: Path) -> None:
-    """Keep compiled programs for the next start of the run, unless JAX is told where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(directory.resolve()))
-    # The key of a GPU kernel would else contain the line numbers of its source.
-    jax.config.update("jax_traceback_in_locations_limit", 0)
-
-
-def check_keys(arguments: list[str]) -> None:
-    """Refuse `--config.KEY` that is not in configs/base.py, naming the nearest that is."""
-    known = list(_keys(base.get_config().to_dict()))
-    for argument in arguments:
-        key = argument.partition("=")[0].lstrip("-").removeprefix("config.")
-        if argument.lstrip("-").startswith("config.") and key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise InputError(
-                f"there is no key config.{key}; the nearest is config.{near[0]} (all are in "
-                "configs/base.py)"
-            )
-
-
-def _keys(config: dict, prefix: str = "") -> list[str]:
-    nested = [
-        _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
-        for key, value in config.items()
-    ]
-    return [key for keys in nested for key in keys]
-
-
-def parse_flags() -> None:
-    check_keys(sys.argv[1:])
-    try:
-        flags.FLAGS(sys.argv)
-        if CONFIG.value is not None:
-            CONFIG.value.to_dict()  # a file that is not there fails only now
-    except Exception as error:  # a config file is a program and may raise anything
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"cannot read the config: {reason}") from error
-
+from bcmb_jax.commands.train import main
+from bcmb_jax.errors import run
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
     sys.exit(run(main, FloatingPointError))

@@ -17,8 +17,8 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.sharding import batch_sharding
-from bcmb_jax.start import abstract_state
-from bcmb_jax.train import train_step
+from bcmb_jax.training.start import abstract_state
+from bcmb_jax.training.train import train_step
 
 
 def compile_step(

@@ -17,12 +17,12 @@ from bcmb_jax.benchmark.result import OURS, result
 from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import Peer, choose_ways
+from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import Target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
-from scripts import benchmark
 
 
 def documents_in(batches):

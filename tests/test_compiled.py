@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 
-from bcmb_jax.forecast import rows_that_fit
 from bcmb_jax.model.config import BASE
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import merge, split
+from bcmb_jax.training.forecast import rows_that_fit
 from tests.compiled import collectives, compile_step
 from tests.small import CONFIG
 

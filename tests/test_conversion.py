@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
-from bcmb_jax.checkpoint import latest
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import MODELS, Head
+from bcmb_jax.training.checkpoint import latest
 from conversion import starts
 from conversion.config_json import config_json
 from conversion.convert import convert, in_dtype

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bcmb_jax.cpu_layout import bits, from_bits, row_major_transpose
 from bcmb_jax.device import on_cpu
+from bcmb_jax.ops.cpu import bits, from_bits, row_major_transpose
 
 EVERY = np.arange(2**16, dtype=np.uint16)
 """All values of bf16: zeros of both signs, subnormals and NaNs among them."""

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.model.dropout import dropout, random_bits
+from bcmb_jax.ops.dropout import dropout, random_bits
 
 ROWS, LENGTH, SIZE = 4, 512, 768
 NOISE = 5  # standard deviations: one in two million by chance

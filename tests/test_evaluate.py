@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bcmb_jax.commands import evaluate
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
@@ -21,7 +22,6 @@ from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.precision import compute_dtype
 from conversion.writers import write_huggingface
-from scripts import evaluate
 from tests.task_data import clinical_sentences
 from tests.tiny_weights import TINY, random_weights
 

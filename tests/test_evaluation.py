@@ -10,11 +10,11 @@ from small import CONFIG
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.data.tokenize import load_tokenizer
-from bcmb_jax.evaluation.baselines import Bigram, Unigram
-from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows, mask_document, one_at_a_time
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import make_mesh
+from bcmb_jax.training.unigram import Bigram, Unigram
+from bcmb_jax.training.validation import Evaluator, evaluation_rows, mask_document, one_at_a_time
 
 VOCAB = 512
 

@@ -4,10 +4,10 @@
 import numpy as np
 import pytest
 
+from bcmb_jax.commands.fill_mask import encode_clozes, fill, ranks, read_probes, summary
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
-from scripts.fill_mask import encode_clozes, fill, ranks, read_probes, summary
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from flax import nnx
 from small import CONFIG as FOUR_LAYERS
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import finetune, packing
+from bcmb_jax.evaluation import finetune_jax, packing
 from bcmb_jax.evaluation.encode import IGNORED, Encoded
 from bcmb_jax.evaluation.examples import Dataset, Example
-from bcmb_jax.evaluation.finetune import JaxClassifier
+from bcmb_jax.evaluation.finetune_jax import JaxClassifier
 from bcmb_jax.evaluation.protocol import Settings, fine_tune
 from bcmb_jax.model.heads import Head, ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters
@@ -97,7 +97,7 @@ def test_passes_in_turn_give_the_same_step(params, monkeypatch):
     for at_once in (8192, 128, 64):  # three rows at once, two and one with an empty one, singly
         monkeypatch.setattr(packing, "SHARED_ROW", 64)
         monkeypatch.setattr(packing, "SHARED_BY", 1)
-        monkeypatch.setitem(finetune.TOKENS_AT_ONCE, "cpu", at_once)
+        monkeypatch.setitem(finetune_jax.TOKENS_AT_ONCE, "cpu", at_once)
         model = classifier(params, kind)
         model.reset(0)
         for _ in range(2):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small import assert_within
 
-from bcmb_jax.model.geglu import geglu, with_kernel
+from bcmb_jax.ops.geglu import geglu, with_kernel
 
 # Of the largest element: fp32, with a normal distribution within 3e-7; one rounding to bf16.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}

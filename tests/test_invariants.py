@@ -14,15 +14,15 @@ from jax.sharding import AxisType
 from small import CONFIG, masked_lm, packed_batch
 
 from bcmb_jax.attention.mask import segment_positions
-from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
-from bcmb_jax.model.rope import rope_table
+from bcmb_jax.ops.rope import rope_table
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
-from bcmb_jax.train import to_mesh, train_step
+from bcmb_jax.training.checkpoint import TrainState
+from bcmb_jax.training.train import to_mesh, train_step
 
 
 @pytest.mark.parametrize("config, expected", [(BASE, 149_655_232), (LARGE, 395_881_664)])

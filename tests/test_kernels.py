@@ -12,12 +12,13 @@ from flax import nnx
 from small import packed_segments
 
 import bcmb_jax.attention
-import bcmb_jax.kernels
+import bcmb_jax.ops.triton
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import Target
-from bcmb_jax.model import geglu, modernbert, norm, rope
+from bcmb_jax.model import modernbert
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.parameters import merge, split
+from bcmb_jax.ops import geglu, norm, rope
 from bcmb_jax.sharding import batch_sharding, make_mesh
 
 SIZES = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
@@ -71,9 +72,9 @@ def kernels_of(monkeypatch, kind, config=LAYERS, dtype="bfloat16") -> Counter:
     """How many of each the backward pass of two layers would launch on a GPU of this kind."""
     jax.clear_caches()  # layers traced for another device
     device = Target("gpu", kind)
-    for module in (bcmb_jax.attention, bcmb_jax.kernels):
+    for module in (bcmb_jax.attention, bcmb_jax.ops.triton):
         monkeypatch.setattr(module, "target", lambda: device)
-    for module in (bcmb_jax.kernels, modernbert):
+    for module in (bcmb_jax.ops.triton, modernbert):
         monkeypatch.setattr(module, "on_cpu", lambda: False)
     segment_ids = packed_segments(1, 96)
 

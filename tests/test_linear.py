@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.linear import linear, row_sums, scaled
+from bcmb_jax.ops.linear import linear, row_sums, scaled
 
 # Relative to the largest element: fp32 sums of a few hundred products, and bf16's 8 bits.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}

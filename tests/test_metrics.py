@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from bcmb_jax.attention.mask import key_intervals
-from bcmb_jax.metrics import Display, MetricsWriter, forward_flops_per_token, mean_keys, mfu
 from bcmb_jax.model.config import BASE, LARGE
+from bcmb_jax.training.metrics import (
+    Display,
+    MetricsWriter,
+    forward_flops_per_token,
+    mean_keys,
+    mfu,
+)
 
 
 def steps(path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small import assert_within
 
-from bcmb_jax.model.norm import layer_norm, with_kernel
+from bcmb_jax.ops.norm import layer_norm, with_kernel
 
 EPS = 1e-5
 # Of the largest element: fp32 sums over a token or over all of them; one rounding to bf16.

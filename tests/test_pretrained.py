@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
-from bcmb_jax.checkpoint import Checkpoints, Progress, TrainState
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw
+from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
 from conversion.weights import read
 from conversion.writers import write_huggingface
 from tests.tiny_weights import IDS, TINY, random_weights, same_bits

@@ -4,8 +4,8 @@
 import jax
 import jax.numpy as jnp
 
-from bcmb_jax import profiling
-from bcmb_jax.profiling import Event, Profiled, record, table
+from bcmb_jax.training import profiling
+from bcmb_jax.training.profiling import Event, Profiled, record, table
 
 PROGRAM = """
 ENTRY main {

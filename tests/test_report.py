@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
+from bcmb_jax.commands.report import main
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.report import markdown, write
 from bcmb_jax.evaluation.results import read_results
-from scripts.report import main
 from tests.made_up_results import (
     KINDS,
     everything,

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from bcmb_jax.commands.report import main
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.results import read_results
-from scripts.report import main
 from tests.made_up_results import (
     fine_tuned,
     refused,

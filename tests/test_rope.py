@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small import assert_within
 
-from bcmb_jax.model.rope import attention_operands, rope_table, rotate, with_kernel
+from bcmb_jax.ops.rope import attention_operands, rope_table, rotate, with_kernel
 
 # Of the largest element: fp32; one rounding to bf16.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}

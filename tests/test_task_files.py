@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import tokenizers
 
+from bcmb_jax.evaluation.dataset_statistics import statistics
 from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen
-from bcmb_jax.evaluation.statistics import statistics
 from bcmb_jax.evaluation.tasks import TASKS
 
 # Folder, labels, and examples by split as Table 6, the originals or their data sheets have them.

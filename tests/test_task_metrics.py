@@ -8,7 +8,7 @@ import sklearn.metrics as sklearn
 from seqeval.scheme import IOB2
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.metrics import (
+from bcmb_jax.evaluation.scores import (
     METRIC,
     by_class,
     classes,

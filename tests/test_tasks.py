@@ -3,8 +3,8 @@
 
 import pytest
 
+from bcmb_jax.evaluation.dataset_statistics import markdown, statistics
 from bcmb_jax.evaluation.examples import Dataset, Example
-from bcmb_jax.evaluation.statistics import markdown, statistics
 from bcmb_jax.evaluation.tasks import TASKS
 from tests.task_readers import refused
 

@@ -6,8 +6,8 @@ import pytest
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example
-from bcmb_jax.evaluation.metrics import METRIC, scores
-from bcmb_jax.evaluation.text_baselines import _log_probabilities, _shape, _viterbi, fit_predict
+from bcmb_jax.evaluation.finetune_text import _log_probabilities, _shape, _viterbi, fit_predict
+from bcmb_jax.evaluation.scores import METRIC, scores
 
 SIZES = {"train": 120, "validation": 40, "test": 60}
 FILLER = "the patient was seen and then sent home with her daughter on monday".split()

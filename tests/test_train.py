@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from bcmb_jax import checkpoint
 from bcmb_jax.data.loader import Loader
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
-from bcmb_jax.forecast import forecast
-from bcmb_jax.start import Initial
-from bcmb_jax.train import DONE, PREEMPTED, train
+from bcmb_jax.training import checkpoint
+from bcmb_jax.training.forecast import forecast
+from bcmb_jax.training.start import Initial
+from bcmb_jax.training.train import DONE, PREEMPTED, train
 from configs import base, phase1, phase2, tiny
 
 TIMINGS = {"tokens_per_second", "seconds_waiting_for_data", "mfu"}

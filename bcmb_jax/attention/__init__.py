@@ -22,8 +22,8 @@ from bcmb_jax.attention.vjp import OUTPUT as OUTPUT
 from bcmb_jax.attention.vjp import attend
 from bcmb_jax.device import BATCH_AXES, Target, target
 from bcmb_jax.errors import InputError
-from bcmb_jax.kernels import on_each_device, runs_triton
-from bcmb_jax.linear import accumulator
+from bcmb_jax.ops.linear import accumulator
+from bcmb_jax.ops.triton import on_each_device, runs_triton
 
 QKV = "qkv"
 """The name of the operands, as the kernels take them, for `jax.checkpoint` policies; that of what

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.attention.heads import for_each_head
-from bcmb_jax.attention.mask import LEAST, MASKED, fill_up, visible
-from bcmb_jax.cpu_layout import bits, from_bits, row_major_transpose
-from bcmb_jax.linear import product
+from bcmb_jax.attention.mask import LEAST, MASKED, visible
+from bcmb_jax.attention.one_head import for_each_head
+from bcmb_jax.ops.cpu import bits, from_bits, row_major_transpose
+from bcmb_jax.ops.linear import product
+from bcmb_jax.ops.triton import fill_up
 
 BLOCK = 64
 TOKENS = 8192  # of a joined row

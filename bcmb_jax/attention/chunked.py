@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.attention.heads import for_each_head
 from bcmb_jax.attention.mask import LEAST, MASKED, visible, whole_keys
-from bcmb_jax.cpu_layout import bits, from_bits, row_major_transpose
+from bcmb_jax.attention.one_head import for_each_head
 from bcmb_jax.device import on_cpu
-from bcmb_jax.linear import accumulator, product
+from bcmb_jax.ops.cpu import bits, from_bits, row_major_transpose
+from bcmb_jax.ops.linear import accumulator, product
 
 TILE = 512  # of queries and of keys: on a CPU smaller ones wait more, larger ones leave the cache
 EDGE, WHOLE = 256, 1024  # of keys, where rows are longer than `WHOLE`

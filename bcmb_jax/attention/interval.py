@@ -24,14 +24,13 @@ from jax.experimental import pallas as pl
 from bcmb_jax.attention.mask import (
     LEAST,
     MASKED,
-    fill_up,
     visible,
     visited_keys,
     visited_queries,
     whole_keys,
 )
 from bcmb_jax.errors import InputError
-from bcmb_jax.kernels import triton_call
+from bcmb_jax.ops.triton import fill_up, triton_call
 
 LOG2E = math.log2(math.e)
 

@@ -56,13 +56,6 @@ def visible(start: jax.Array, end: jax.Array, keys: jax.Array) -> jax.Array:
     return (keys >= start) & (keys < end)
 
 
-def fill_up(x: jax.Array, axis: int, block: int) -> jax.Array:
-    """`x` with zeros appended along `axis`, up to a multiple of `block`; an interval of zeros is
-    empty."""
-    missing = -x.shape[axis] % block
-    return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
-
-
 def visited_keys(
     start: jax.Array, end: jax.Array, queries: int, keys: int
 ) -> tuple[jax.Array, jax.Array]:

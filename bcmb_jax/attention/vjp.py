@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from bcmb_jax.linear import accumulator, row_sums
+from bcmb_jax.ops.linear import accumulator, row_sums
 
 OUTPUT = "attention_output"
 """The name under which outputs and log-sum-exps may be saved by a `jax.checkpoint` policy."""

@@ -18,11 +18,11 @@ from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Kind
-from bcmb_jax.evaluation.finetune import HEADS, TOKENS_AT_ONCE, JaxClassifier
+from bcmb_jax.evaluation.finetune_jax import HEADS, TOKENS_AT_ONCE, JaxClassifier
 from bcmb_jax.evaluation.packing import pack
 from bcmb_jax.evaluation.protocol import Settings
-from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.heads import Head
+from bcmb_jax.training.metrics import forward_flops_per_token
 
 
 def first_examples(

@@ -8,7 +8,7 @@ import jax
 
 from bcmb_jax.benchmark.timing import Times
 from bcmb_jax.device import on_cpu
-from bcmb_jax.metrics import mfu
+from bcmb_jax.training.metrics import mfu
 
 OURS = "bcmb_jax"
 

@@ -6,7 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from bcmb_jax.linear import linear
+from bcmb_jax.ops.linear import linear
 
 SHAPES = ((2048, 768, 2304), (4096, 1152, 768), (2048, 2048, 2048))  # rows, inputs, outputs
 ON_ACCELERATORS = ((16_384, 4096, 4096), (8192, 8192, 8192))

@@ -12,7 +12,7 @@ import numpy as np
 
 from bcmb_jax.evaluation.encode import Encoded
 from bcmb_jax.evaluation.examples import Dataset
-from bcmb_jax.evaluation.metrics import METRIC, scores
+from bcmb_jax.evaluation.scores import METRIC, scores
 
 Predicted = list[tuple[int, ...]]
 

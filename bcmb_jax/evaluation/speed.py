@@ -20,7 +20,7 @@ from flax import nnx
 from bcmb_jax.batch import Batch
 from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import torch_baseline
+from bcmb_jax.evaluation import finetune_torch
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import Parameters, merge, split
@@ -185,18 +185,18 @@ class TorchEncoder:
     packs = compiles = False
 
     def __init__(self, path_or_id: str):
-        self.longest = torch_baseline.max_length(path_or_id)
-        self._model = torch_baseline.load(path_or_id, "speed").to(torch_baseline.device()).eval()
+        self.longest = finetune_torch.max_length(path_or_id)
+        self._model = finetune_torch.load(path_or_id, "speed").to(finetune_torch.device()).eval()
         self.vocab_size = self._model.config.vocab_size
 
     def __call__(self, batch: Batch) -> None:
-        torch = torch_baseline.import_torch()
+        torch = finetune_torch.import_torch()
         pad = self._model.config.pad_token_id or 0
         ids = np.where(batch.segment_ids > 0, batch.tokens, pad)
         arrays = {"input_ids": ids, "attention_mask": batch.segment_ids}
         with torch.no_grad():
-            torch_baseline.forward(self._model, arrays)
+            finetune_torch.forward(self._model, arrays)
 
     def wait(self) -> None:
-        if torch_baseline.device() == "cuda":
-            torch_baseline.import_torch().cuda.synchronize()
+        if finetune_torch.device() == "cuda":
+            finetune_torch.import_torch().cuda.synchronize()

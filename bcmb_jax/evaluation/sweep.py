@@ -14,8 +14,8 @@ import numpy as np
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset
-from bcmb_jax.evaluation.metrics import METRIC, by_class, confusion, interval
 from bcmb_jax.evaluation.protocol import Run, score
+from bcmb_jax.evaluation.scores import METRIC, by_class, confusion, interval
 
 
 def sweep(

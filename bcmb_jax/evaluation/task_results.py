@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bcmb_jax.data.plan import SPECIAL_TOKENS
-from bcmb_jax.evaluation import text_baselines
+from bcmb_jax.evaluation import finetune_text
+from bcmb_jax.evaluation.dataset_statistics import SplitStatistics, markdown, statistics
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune
-from bcmb_jax.evaluation.statistics import SplitStatistics, markdown, statistics
 from bcmb_jax.evaluation.sweep import sweep
-from bcmb_jax.metrics import Display
+from bcmb_jax.training.metrics import Display
 
 
 def of_model(
@@ -83,12 +83,12 @@ def of_words(
 ) -> dict[str, Any]:
     """The same of words alone, without a model."""
     display = Display()
-    counts = statistics(dataset, text_baselines.count_words, special_tokens=0)
+    counts = statistics(dataset, finetune_text.count_words, special_tokens=0)
     display.say(markdown(dataset, counts, special_tokens=0))
 
     def one(seed: int, learning_rate: float) -> Run:
         start = time.perf_counter()
-        predicted = text_baselines.fit_predict(dataset, seed)
+        predicted = finetune_text.fit_predict(dataset, seed)
         return Run(seed, learning_rate, [], 0, predicted, time.perf_counter() - start)
 
     results = sweep(output, dataset, facts, one, seeds=seeds, learning_rates=[0.0], say=display.say)

@@ -10,11 +10,11 @@ from flax import nnx
 from jax import lax
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.linear import accumulator, linear
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.geglu import gelu
 from bcmb_jax.model.modernbert import INIT_STD, Linear, ModernBert, truncated_normal
-from bcmb_jax.model.norm import LayerNorm
+from bcmb_jax.ops.geglu import gelu
+from bcmb_jax.ops.linear import accumulator, linear
+from bcmb_jax.ops.norm import LayerNorm
 
 POOLINGS = ("cls", "mean")
 

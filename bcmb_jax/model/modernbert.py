@@ -17,12 +17,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from bcmb_jax.attention import OUTPUT, QKV, attention
 from bcmb_jax.device import on_cpu
-from bcmb_jax.linear import linear
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.dropout import dropout
-from bcmb_jax.model.geglu import geglu
-from bcmb_jax.model.norm import LayerNorm
-from bcmb_jax.model.rope import attention_operands, rope_table
+from bcmb_jax.ops.dropout import dropout
+from bcmb_jax.ops.geglu import geglu
+from bcmb_jax.ops.linear import linear
+from bcmb_jax.ops.norm import LayerNorm
+from bcmb_jax.ops.rope import attention_operands, rope_table
 
 INIT_STD = 0.02
 

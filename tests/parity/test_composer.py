@@ -14,11 +14,11 @@ import pytest
 import conversion
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.batch import Batch
-from bcmb_jax.checkpoint import Checkpoints, Progress, TrainState
 from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.train import train_step
+from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
+from bcmb_jax.training.train import train_step
 from configs import tiny
 from conversion import torch_files
 from conversion.config_json import config_json

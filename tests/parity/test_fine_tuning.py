@@ -11,11 +11,11 @@ from flax import nnx
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 
+from bcmb_jax.evaluation import load  # noqa: E402
 from bcmb_jax.evaluation.protocol import Settings, fine_tune, score  # noqa: E402
 from bcmb_jax.evaluation.tasks import TASKS  # noqa: E402
 from bcmb_jax.model.heads import MODELS, Head  # noqa: E402
 from bcmb_jax.model.parameters import init_parameters  # noqa: E402
-from conversion import fine_tuning  # noqa: E402
 from conversion.weights import Weights  # noqa: E402
 from conversion.writers import write_huggingface  # noqa: E402
 from tests.parity.models import NARROW  # noqa: E402
@@ -57,8 +57,8 @@ def sides(request, tmp_path_factory):
     folder.mkdir()
     write_huggingface(weights, folder)
     settings = Settings(epochs=4)
-    ours = fine_tuning.ours(str(folder), dataset, settings, precision="fp32")
-    theirs = fine_tuning.theirs(str(folder), dataset, settings)
+    ours = load.ours(str(folder), dataset, settings, precision="fp32")
+    theirs = load.theirs(str(folder), dataset, settings)
     assert ours.width == theirs.width and ours.tokenizer.max_length == 256
     encoded, again = (
         {split: side.tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import conversion
+from bcmb_jax.commands.fill_mask import encode_clozes
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
@@ -16,7 +17,6 @@ from conversion.config_json import ARCHITECTURES, config_json
 from conversion.convert import convert, main
 from conversion.verify import compare_with_transformers
 from conversion.weights import read
-from scripts.fill_mask import encode_clozes
 from tests.parity.models import NARROW, random_rows, torch, torch_logits, torch_model, transformers
 from tests.parity.test_forward import LOGIT_TOLERANCE
 from tests.tiny_weights import edit_config

@@ -12,12 +12,12 @@ from bcmb_jax.benchmark import roofline, torch_peer
 from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.torch_peer import TorchPeer, fastest_peer, make_model
 from bcmb_jax.benchmark.training import MASK_RATE, labels
+from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import padded
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from conversion.mapping import table
-from scripts import benchmark
 from tests.small import CONFIG
 from tests.task_data import clinical_sentences
 

@@ -11,11 +11,11 @@ import pytest
 
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.batch import Batch
-from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.parameters import merge
 from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.train import train_step
+from bcmb_jax.training.checkpoint import TrainState
+from bcmb_jax.training.train import train_step
 from conversion.mapping import table
 from tests.parity.models import (
     NARROW,

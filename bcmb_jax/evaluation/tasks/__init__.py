@@ -14,7 +14,6 @@ from bcmb_jax.evaluation.tasks import (
     chemprot_scibert,
     conll,
     cos,
-    csv,
     deid,
     hoc_document,
     hoc_sentence,
@@ -22,6 +21,7 @@ from bcmb_jax.evaluation.tasks import (
     phenotype,
     pubmedqa,
     social_history,
+    tables,
 )
 
 TASKS: dict[str, Task] = {
@@ -39,6 +39,6 @@ TASKS: dict[str, Task] = {
         pubmedqa,
         chemprot_scibert,
         conll,
-        csv,
+        tables,
     )
 }

@@ -43,6 +43,13 @@ def pieces(size: int, widest: int) -> tuple[int, int]:
     return piece, size // piece
 
 
+def fill_up(x: jax.Array, axis: int, block: int) -> jax.Array:
+    """`x` with zeros appended along `axis`, up to a multiple of `block`; an interval of zeros is
+    empty."""
+    missing = -x.shape[axis] % block
+    return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
+
+
 def triton_call(
     kernel: Callable, name: str, *, grid, in_specs, out_specs, out_shape: Any, num_stages: int = 1
 ) -> Callable:

@@ -13,13 +13,13 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from bcmb_jax.checkpoint import TrainState
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.parameters import Parameters, init_parameters
 from bcmb_jax.optimizer import StableAdamWState
 from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
+from bcmb_jax.training.checkpoint import TrainState
 
 KEPT_KEYS = (
     "seed",

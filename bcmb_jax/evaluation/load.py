@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import torch_baseline
+from bcmb_jax.evaluation import finetune_torch
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
-from bcmb_jax.evaluation.finetune import HEADS, JaxClassifier
+from bcmb_jax.evaluation.finetune_jax import HEADS, JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Settings
 from bcmb_jax.evaluation.sweep import fingerprint_of_weights
 from bcmb_jax.model.heads import Head
@@ -112,9 +112,9 @@ def theirs(
     max_length: int | None = None,
 ) -> Tunable:
     """Any encoder of transformers, in PyTorch; as `ours`."""
-    positions = torch_baseline.max_length(path_or_id)
-    weights, config = torch_baseline.read_encoder(path_or_id)
-    classifier = torch_baseline.TorchClassifier(
+    positions = finetune_torch.max_length(path_or_id)
+    weights, config = finetune_torch.read_encoder(path_or_id)
+    classifier = finetune_torch.TorchClassifier(
         path_or_id,
         kind=dataset.kind,
         labels=dataset.labels,

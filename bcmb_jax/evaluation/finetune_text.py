@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example
-from bcmb_jax.evaluation.metrics import METRIC, scores
+from bcmb_jax.evaluation.scores import METRIC, scores
 
 INVERSE_PENALTIES = (1.0, 10.0, 100.0)
 PENALTIES = (1e-6, 1e-5, 1e-4)

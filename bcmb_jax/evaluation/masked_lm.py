@@ -14,12 +14,12 @@ from flax import nnx
 from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.baselines import Bigram, Unigram
-from bcmb_jax.evaluation.mlm import Evaluator, Scores, evaluation_rows, one_at_a_time
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, split
 from bcmb_jax.sharding import make_mesh
+from bcmb_jax.training.unigram import Bigram, Unigram
+from bcmb_jax.training.validation import Evaluator, Scores, evaluation_rows, one_at_a_time
 
 
 def score_sources(

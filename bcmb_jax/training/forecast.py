@@ -16,8 +16,8 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.precision import compute_dtype
-from bcmb_jax.settings import check_keys, count_microbatches, multiplier
 from bcmb_jax.sharding import batch_shards, gathered_shardings, make_mesh, parameter_shardings
+from bcmb_jax.training.settings import check_keys, count_microbatches, multiplier
 
 CARDS = (40, 80, 141)  # GB: A100-40, A100-80 or H100, H200
 FP32 = 4

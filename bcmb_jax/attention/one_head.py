@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.attention.mask import fill_up
-from bcmb_jax.cpu_layout import bits, from_bits
 from bcmb_jax.device import on_cpu
+from bcmb_jax.ops.cpu import bits, from_bits
+from bcmb_jax.ops.triton import fill_up
 
 Arrays = tuple[jax.Array, ...]
 

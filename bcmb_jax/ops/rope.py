@@ -15,9 +15,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 
-from bcmb_jax.attention.mask import fill_up
 from bcmb_jax.device import BATCH_AXES
-from bcmb_jax.kernels import gradient_is_a_kernel, on_each_device, triton_call
+from bcmb_jax.ops.triton import fill_up, gradient_is_a_kernel, on_each_device, triton_call
 
 TOKENS = 16
 """Of a program of the kernel."""

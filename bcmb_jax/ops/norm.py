@@ -15,10 +15,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 
-from bcmb_jax.attention.mask import fill_up
 from bcmb_jax.device import BATCH_AXES
-from bcmb_jax.kernels import gradient_is_a_kernel, on_each_device, pieces, triton_call
-from bcmb_jax.linear import scaled
+from bcmb_jax.ops.linear import scaled
+from bcmb_jax.ops.triton import fill_up, gradient_is_a_kernel, on_each_device, pieces, triton_call
 
 TOKENS, AT_ONCE = 64, 4
 """Of a program of the kernel, and how many of them it holds, one a warp."""

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bcmb_jax.cpu_layout import row_major_transpose
 from bcmb_jax.device import cpu_multiplies_bf16, on_cpu
+from bcmb_jax.ops.cpu import row_major_transpose
 
 
 def linear(

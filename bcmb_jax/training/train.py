@@ -18,24 +18,22 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.checkpoint import Checkpoints, Progress, TrainState
 from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.loader import Loader, StepBatch
-from bcmb_jax.evaluation.baselines import Unigram
-from bcmb_jax.evaluation.mlm import Evaluator, evaluation_rows
 from bcmb_jax.losses import Sums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
-from bcmb_jax.metrics import forward_flops_per_token
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.precision import compute_dtype
-from bcmb_jax.profiling import Profiled
-from bcmb_jax.reporting import Reporter
-from bcmb_jax.settings import check_keys, count_microbatches, masking_rule, multiplier
 from bcmb_jax.sharding import batch_sharding, make_mesh, whole_over_fsdp
-from bcmb_jax.start import (
+from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
+from bcmb_jax.training.metrics import forward_flops_per_token
+from bcmb_jax.training.profiling import Profiled
+from bcmb_jax.training.reporting import Reporter
+from bcmb_jax.training.settings import check_keys, count_microbatches, masking_rule, multiplier
+from bcmb_jax.training.start import (
     Initial,
     StopSignal,
     abstract_state,
@@ -45,6 +43,8 @@ from bcmb_jax.start import (
     place_initial,
     run_facts,
 )
+from bcmb_jax.training.unigram import Unigram
+from bcmb_jax.training.validation import Evaluator, evaluation_rows
 
 DONE, PREEMPTED = 0, 75
 """Exit statuses: the run is complete; it was told to stop, has saved, and wants to be requeued."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bcmb_jax.data.shards import Shards
-from bcmb_jax.evaluation.mlm import Scores
 from bcmb_jax.masking import MaskedBatch
+from bcmb_jax.training.validation import Scores
 
 DOCUMENTS_AT_ONCE = 2000
 MOST_TOKENS = 20_000_000  # of each source: shards are shuffled, so the first are a sample

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bcmb_jax.checkpoint import Progress
 from bcmb_jax.data.loader import StepBatch
-from bcmb_jax.evaluation.mlm import Scores
-from bcmb_jax.metrics import Display, MetricsWriter, mfu
+from bcmb_jax.training.checkpoint import Progress
+from bcmb_jax.training.metrics import Display, MetricsWriter, mfu
+from bcmb_jax.training.validation import Scores
 
 
 class _Pending(NamedTuple):

@@ -25,10 +25,10 @@ from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
 from bcmb_jax.data.rows import fill_rows, padded
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
-from bcmb_jax.linear import linear
 from bcmb_jax.losses import chunks_of_places, cut_places
 from bcmb_jax.masking import MaskedBatch
 from bcmb_jax.model.parameters import Parameters, merge
+from bcmb_jax.ops.linear import linear
 from bcmb_jax.sharding import batch_sharding, batch_shards
 
 MASK_RATE = 0.15

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score a model, ours or any encoder of transformers, in one way:
+
+  python scripts/evaluate.py --task bc5cdr --data DIR --model DIR_OR_ID --output DIR
+  python scripts/evaluate.py --task mlm --data SHARDS... --model DIR_OR_ID --output DIR
+  python scripts/evaluate.py --task speed --model DIR_OR_ID [--backend torch] --output DIR
+
+A task (--list-tasks) fine-tunes the model on its training split once for each seed and learning
+rate, chooses the epoch on validation and scores the test split. Runs that OUTPUT/runs holds are not
+repeated: after an interruption the same command goes on. --backend text is TF-IDF and a linear
+classifier, without a model. `mlm` scores masked tokens of prepared shards, `speed` the paper's six
+distributions of length. Writes OUTPUT/results.json; scripts/report.py makes tables of many.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import conversion
+from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.device import target
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation import finetune_torch, masked_lm, speed, task_results
+from bcmb_jax.evaluation.examples import Dataset, Task
+from bcmb_jax.evaluation.load import Tunable, ours, theirs
+from bcmb_jax.evaluation.protocol import Settings
+from bcmb_jax.evaluation.results import TEXT
+from bcmb_jax.evaluation.sweep import fingerprint, write_json
+from bcmb_jax.evaluation.tasks import TASKS
+from bcmb_jax.machine import device, versions
+from bcmb_jax.training.metrics import Display
+
+OTHERS = {
+    "mlm": "masked tokens of prepared shards, by source, beside unigram and bigram baselines",
+    "speed": "the paper's speed table (Table 3), as published or honest",
+}
+BACKENDS = ("jax", "torch", "text")
+LARGE = 1024  # the width from which a model has Table 5's learning rates of the large one
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    if options.list_tasks:
+        names = {task.name: f"{task.about} [{task.files}]" for task in TASKS.values()} | OTHERS
+        print("\n".join(f"{name:16} {about}" for name, about in names.items()))
+        return
+    if options.backend != "jax":
+        jax.config.update("jax_platforms", "cpu")  # the GPU's memory is for PyTorch
+    evaluate: Callable[[argparse.Namespace], dict] = {
+        "mlm": evaluate_mlm,
+        "speed": evaluate_speed,
+    }.get(options.task, evaluate_task)
+    results = {
+        "task": options.task,
+        "model": model_name(options),
+        "backend": options.backend,
+        **evaluate(options),
+        "device": device() | (finetune_torch.gpu() if options.backend == "torch" else {}),
+        "versions": versions(),
+        "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    write_json(options.output / "results.json", results)
+    print(f"written: {options.output / 'results.json'}")
+
+
+def model_name(options: argparse.Namespace) -> str:
+    if options.backend == "text":
+        return TEXT
+    return "random weights" if options.random_weights else str(options.model)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--task", choices=[*TASKS, *OTHERS], metavar="NAME", help="one of --list-tasks")
+    add("--list-tasks", action="store_true")
+    add("--data", nargs="+", type=Path, help="the task's folder; mlm: folders of prepare_data.py")
+    add("--model", help="a run, a checkpoint, a Hugging Face folder or id")
+    add("--backend", choices=BACKENDS, default="jax")
+    add("--tokenizer", help="folder or id (default: the model's; mlm: the one beside the shards)")
+    add("--output", type=Path)
+    of_task = parser.add_argument_group("fine-tuning")
+    add = of_task.add_argument
+    add("--seeds", type=numbers(int), default=[42, 43, 44, 45, 46], help="default: 42,43,44,45,46")
+    add(
+        "--learning-rate",
+        type=numbers(float),
+        help="several, with commas: the best on validation (default: the paper's Table 5)",
+    )
+    add("--epochs", type=int, default=Settings.epochs)
+    add("--batch-size", type=int, default=Settings.batch_size)
+    add("--max-length", type=int, help="tokens (default: all that the model reads)")
+    add("--precision", choices=("bf16", "fp32"), default="", help="default: the device's choice")
+    add("--random-weights", action="store_true", help="the model's sizes alone, drawn by each seed")
+    add(
+        "--keep-models",
+        action="store_true",
+        help="OUTPUT/models/<rate>-<seed>, for transformers too, of each run from now on",
+    )
+    add("--corrected", action="store_true", help="mend what the paper's reader of the task does")
+    for task in TASKS.values():
+        for name, text in task.options.items():
+            add(f"--{name.replace('_', '-')}", help=f"{task.name}: {text}")
+    of_mlm = parser.add_argument_group("mlm")
+    of_mlm.add_argument("--row-length", type=int, default=1024)
+    of_mlm.add_argument("--max-tokens", type=int, default=1_000_000, help="of each source")
+    of_mlm.add_argument(
+        "--pseudo-perplexity", type=int, default=0, metavar="TOKENS", help="of each source, too"
+    )
+    of_speed = parser.add_argument_group("speed")
+    of_speed.add_argument("--protocol", choices=speed.PROTOCOLS, default="honest")
+    of_speed.add_argument("--documents", type=int, default=speed.DOCUMENTS, help="of each set")
+    of_speed.add_argument("--iterations", type=int, default=10)
+    of_speed.add_argument("--longest", type=int, default=8192, help="leave out longer sets")
+    of_speed.add_argument("--positions", type=int, help="tokens and padding of a batch")
+    options = parser.parse_args(arguments)
+    if not options.list_tasks:
+        needed = {"task", "output", "data", "model"}
+        needed -= {"data"} if options.task == "speed" else set()
+        needed -= {"model"} if options.backend == "text" else set()
+        if missing := sorted(f"--{name}" for name in needed if not getattr(options, name)):
+            parser.error(f"missing {', '.join(missing)}")
+        if options.backend != "jax" and options.task == "mlm":
+            parser.error("mlm scores our models: convert another one first (conversion.convert)")
+        if options.random_weights and (options.backend != "jax" or options.task in OTHERS):
+            parser.error("--random-weights is for fine-tuning our models (--backend jax)")
+        if options.keep_models and (options.backend != "jax" or options.task in OTHERS):
+            parser.error("--keep-models is for fine-tuning our models (--backend jax)")
+        if options.precision and options.backend != "jax":
+            parser.error("--precision is of our models: PyTorch runs in fp32, as the paper did")
+        if min(options.epochs, options.batch_size, options.documents, options.iterations) < 1:
+            parser.error("--epochs, --batch-size, --documents and --iterations begin at 1")
+        if options.backend == "text" and options.task == "speed":
+            parser.error("--backend text encodes nothing: there is no speed of it")
+    return options
+
+
+def numbers(kind: type) -> Callable[[str], list]:
+    def read_list(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    return read_list
+
+
+def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
+    """All seeds and learning rates of a task."""
+    task = TASKS[options.task]
+    if len(options.data) > 1:
+        raise InputError(f"--task {task.name} reads one folder, not {len(options.data)}")
+    dataset = read_task(task, options)
+    facts: dict[str, Any] = {"task": task.name, "data": fingerprint(dataset)}
+    if options.backend == "text":
+        results = task_results.of_words(dataset, options.output, facts, seeds=options.seeds)
+    else:
+        settings = Settings(options.epochs, options.batch_size)
+        model = load(options, dataset, settings)
+        size = "large" if model.width >= LARGE else "base"
+        results = task_results.of_model(
+            model.classifier,
+            model.tokenizer,
+            dataset,
+            settings,
+            options.output,
+            facts
+            | model.facts
+            | {
+                "tokenizer": model.tokenizer.fingerprint,
+                "max_length": model.tokenizer.max_length,
+                **settings.__dict__,
+            },
+            seeds=options.seeds,
+            learning_rates=options.learning_rate or [task.learning_rates[size]],
+            keep=model.save if options.keep_models else None,
+        )
+    print(f"{task.name} {task_results.summary(results)}")
+    return results
+
+
+def read_task(task: Task, options: argparse.Namespace) -> Dataset:
+    arguments = {name: getattr(options, name) for name in task.options if getattr(options, name)}
+    if options.corrected:
+        if not task.quirks:
+            raise InputError(f"--corrected: there is nothing to mend in the reader of {task.name}")
+        arguments["corrected"] = True
+    return task.read(options.data[0], **arguments)
+
+
+def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> Tunable:
+    """The model to fine-tune, on the backend asked for."""
+    given = {"tokenizer": options.tokenizer, "max_length": options.max_length}
+    if options.backend == "torch":
+        return theirs(options.model, dataset, settings, **given)
+    return ours(
+        options.model,
+        dataset,
+        settings,
+        **given,
+        precision=options.precision,
+        random_weights=options.random_weights,
+    )
+
+
+def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
+    model = conversion.from_pretrained(options.model, precision=options.precision)
+    results = masked_lm.score_sources(
+        options.data,
+        load_tokenizer(options.tokenizer or str(options.data[0] / "tokenizer")),
+        model.config,
+        model.params,
+        model.dtype,
+        row_length=options.row_length,
+        max_tokens=options.max_tokens,
+        pseudo_perplexity_tokens=options.pseudo_perplexity,
+    )
+    print("\n".join(masked_lm.table(results)))
+    return results
+
+
+def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
+    encoder: speed.Encoder
+    if options.backend == "jax":
+        model = conversion.from_pretrained(options.model, "encoder", precision=options.precision)
+        encoder = speed.JaxEncoder(model.config, model.params, model.dtype)
+        platform, precision = target().platform, model.dtype.name
+    else:
+        encoder, precision = speed.TorchEncoder(options.model), "float32"
+        platform = finetune_torch.gpu().get("platform", "cpu")
+    display, lines = Display(), []
+    for left_out in (s for s in speed.SETS if encoder.longest < s.longest <= options.longest):
+        display.say(f"{left_out.name} left out: the model reads {encoder.longest:,} tokens")
+    for line in speed.measure(
+        encoder,
+        options.protocol,
+        sets=[s for s in speed.SETS if s.longest <= options.longest],
+        documents=options.documents,
+        iterations=options.iterations,
+        positions_at_once=options.positions or speed.POSITIONS_AT_ONCE[platform],
+        progress=display.progress,
+    ):
+        layout = "padded" if line["padded"] else "packed"
+        display.say(
+            f"{line['set']:16} {layout}: {line['nominal_tokens_per_second'] / 1e3:8.2f} kTok/s "
+            f"nominal, {line['tokens_per_second'] / 1e3:8.2f} true"
+        )
+        lines.append(line)
+    return {"protocol": options.protocol, "precision": precision, "results": lines}

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fill masks: python scripts/fill_mask.py --model DIR_OR_ID [--text "... [MASK] ..."] [--top 5]
+
+Without --text, a few sentences for a model of the demo's synthetic notes. --probes FILE scores a
+model on lines of a text with one mask, a tab and the word that belongs there: how often it comes
+first and among the first --top, and the mean of one over its rank.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import tokenizers
+
+import conversion
+from bcmb_jax.data.synthetic import DEMO_CLOZES
+from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
+from bcmb_jax.errors import InputError, reason
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder, workdir or hub id")
+    parser.add_argument("--text", action="append", help="may be given several times")
+    parser.add_argument("--probes", type=Path, metavar="FILE", help="texts and their answers")
+    parser.add_argument("--top", type=int, default=5, help="predictions for each mask")
+    options = parser.parse_args()
+    model = conversion.from_pretrained(options.model)
+    if model.tokenizer_directory is None:
+        raise InputError(f"{options.model} has no tokenizer.json; put its tokenizer's files there")
+    tokenizer = load_tokenizer(str(model.tokenizer_directory))
+    if options.probes:
+        probes, answers = read_probes(options.probes, tokenizer)
+        rows = encode_clozes(model.tokenizer_directory, tokenizer, probes)
+        print(summary(ranks(model, tokenizer, rows, answers), options.top))
+        return
+    texts = options.text or DEMO_CLOZES
+    rows = encode_clozes(model.tokenizer_directory, tokenizer, texts)
+    for text, predictions in zip(texts, fill(model, tokenizer, rows, options.top), strict=True):
+        print(f"\n{text}")
+        for place in predictions:
+            print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in place))
+
+
+def encode_clozes(directory: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+    """Token ids of each text with `[CLS]` and `[SEP]`, as transformers gives them.
+
+    Raises:
+      InputError: a text without a mask.
+    """
+    # Our tokenizer reads "[MASK]" as text, since notes are never to contain special tokens.
+    backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    backend.no_truncation()
+    cls, sep = tokenizer.special.cls, tokenizer.special.sep
+    rows = [[cls, *backend.encode(text, add_special_tokens=False).ids, sep] for text in texts]
+    for number, row in enumerate(rows, 1):
+        if tokenizer.special.mask not in row:
+            mask = tokenizer.token(tokenizer.special.mask)
+            raise InputError(f"text {number} of {len(rows)} has no {mask}; write one in it")
+    return [np.array(row, np.int32) for row in rows]
+
+
+def read_probes(file: Path, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]]]:
+    """The texts, and the ids that are right for each: the word after a space, and without.
+
+    Raises:
+      InputError: there is no such file, or a line is not a text with one mask, a tab and a word
+        that is one token.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {reason(error)}") from error
+    mask = tokenizer.token(tokenizer.special.mask)
+    texts, answers = [], []
+    for number, line in enumerate(lines, 1):
+        text, _, word = line.rpartition("\t")
+        if text.count(mask) != 1 or not word.strip():
+            raise InputError(f"{file}:{number} is not a text with one {mask}, a tab and a word")
+        forms = tokenizer.encode_batch([f" {word.strip()}", word.strip()])
+        whole = [int(ids[0]) for ids in forms if len(ids) == 1]
+        if not whole:
+            raise InputError(f"{file}:{number}: the word is {len(forms[0])} tokens, and must be 1")
+        texts.append(text)
+        answers.append(whole)
+    if not texts:
+        raise InputError(f"{file} holds no probe")
+    return texts, answers
+
+
+def ranks(
+    model: conversion.PretrainedModel,
+    tokenizer: Tokenizer,
+    rows: list[np.ndarray],
+    answers: list[list[int]],
+) -> np.ndarray:
+    """`[probes]`: how many entries of the vocabulary come before the best right one, and 1."""
+    logits = np.asarray(at_masks(model, tokenizer, rows)[1])
+    best = [of_row[ids].max() for of_row, ids in zip(logits, answers, strict=True)]
+    return np.sum(logits > np.array(best)[:, None], axis=1) + 1
+
+
+def summary(found: np.ndarray, top: int) -> str:
+    return (
+        f"{len(found):,} probes: right {np.mean(found == 1):.1%}, among the first {top} "
+        f"{np.mean(found <= top):.1%}, mean reciprocal rank {np.mean(1 / found):.3f}"
+    )
+
+
+def at_masks(
+    model: conversion.PretrainedModel, tokenizer: Tokenizer, rows: list[np.ndarray]
+) -> tuple[np.ndarray, jax.Array]:
+    """Of every mask, row by row: the row it is in, and its logits `[masks, vocab_size]`."""
+    length = max(map(len, rows))
+    tokens = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
+    real = np.stack([np.arange(length) < len(row) for row in rows])
+    row_of, place_of = np.nonzero((tokens == tokenizer.special.mask) & real)
+    return row_of, model(tokens, real)[row_of, place_of]
+
+
+def fill(
+    model: conversion.PretrainedModel, tokenizer: Tokenizer, rows: list[np.ndarray], top: int
+) -> list[list[list[tuple[str, float]]]]:
+    """For each row, for each mask in it, the `top` most probable `(word, probability)`."""
+    row_of, logits = at_masks(model, tokenizer, rows)
+    probabilities, best = jax.lax.top_k(jax.nn.softmax(logits), top)
+    filled: list[list[list[tuple[str, float]]]] = [[] for _ in rows]
+    for row, ids, ps in zip(row_of, np.asarray(best), np.asarray(probabilities), strict=True):
+        words = [tokenizer.decode([token]) for token in ids]
+        words = [word.strip() or repr(word) for word in words]  # a line end as '\n'
+        filled[row].append(list(zip(words, ps.tolist(), strict=True)))
+    return filled

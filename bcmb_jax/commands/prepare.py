@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns text into token shards: `python scripts/prepare_data.py --source csv --input notes.csv …`.
+
+Writes OUTPUT/train, OUTPUT/validation, OUTPUT/tokenizer and OUTPUT/report.json. Many sources at
+once: `--source all --input mimic-iii=DIR pubmed=DIR …` writes OUTPUT/mimic-iii, OUTPUT/pubmed, …
+and, run again, only those that are missing.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
+from bcmb_jax.data.ingest import FORMATS, SOURCES, read
+from bcmb_jax.data.ingest.files import list_files
+from bcmb_jax.data.ingest.groups import ALONE
+from bcmb_jax.data.ingest.record import BROKEN_UNICODE
+from bcmb_jax.data.prepare import prepare
+from bcmb_jax.data.progress import ProgressLine
+from bcmb_jax.data.shards import open_shards
+from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
+from bcmb_jax.errors import InputError
+
+ALL = "all"
+
+
+def main() -> None:
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.list_sources:
+        _list_sources()
+        return
+    for name in ("source", "input", "tokenizer", "output"):
+        if not getattr(arguments, name):
+            parser.error(f"--{name} is needed")
+    if arguments.workers is not None:
+        if arguments.workers < 1:
+            raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
+        os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
+    if arguments.source == ALL:
+        _prepare_all(arguments)
+    else:
+        _prepare(
+            arguments,
+            arguments.source,
+            arguments.input,
+            arguments.output,
+            load_tokenizer(arguments.tokenizer),
+            _cleaning(arguments),
+        )
+
+
+def _list_sources() -> None:
+    for name, format in FORMATS.items():
+        print(f"{name:8} {format.about} ({' '.join(format.suffixes)})")
+    for name, source in SOURCES.items():
+        text = f", text in {source.text_column}" if source.text_column else ""
+        paper = "no row of Table 1"
+        if source.paper:
+            paper = f"{source.paper.samples:,} samples, {source.paper.tokens:,} M tokens"
+        print(
+            f"\n{name}: {source.title} ({source.kind}), {source.url}\n"
+            f"  files    {' '.join(source.files)} (also .gz){text}\n"
+            f"  group    {source.group}\n"
+            f"  licence  {source.licence}\n"
+            f"  paper    {paper}\n"
+            f"  about    {source.about}"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Turn text into token shards.")
+    parser.add_argument("--list-sources", action="store_true", help="print the sources and stop")
+    parser.add_argument("--source", help="what the input is; see --list-sources; or all")
+    parser.add_argument(
+        "--input", nargs="+", metavar="PATH", help="files, or folders of them; of all: NAME=PATH"
+    )
+    parser.add_argument("--tokenizer", help="a folder with tokenizer.json, or a hub id")
+    parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
+    parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
+    parser.add_argument("--group-column", help="patient or article, never in both splits")
+    parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
+    parser.add_argument("--seed", type=int, default=0, help="of split, order and surrogates")
+    parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
+    parser.add_argument("--license", help="kept in the index (default: the source's own)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    clean = parser.add_argument_group("cleaning", "off unless asked for; report.json counts it")
+    clean.add_argument("--unwrap-lines", action="store_true", help="join hard-wrapped paragraphs")
+    clean.add_argument(
+        "--placeholders",
+        choices=PLACEHOLDERS,
+        default="keep",
+        help="MIMIC's [**...**] and ___: as they are (default), or realistic surrogates",
+    )
+    clean.add_argument(
+        "--min-characters",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out texts with fewer, white space not counted",
+    )
+    clean.add_argument("--exact-duplicates", action="store_true", help="leave out repeated texts")
+    clean.add_argument(
+        "--near-duplicates",
+        nargs="?",
+        type=float,
+        const=0.8,
+        metavar="J",
+        help="also leave out texts this similar to an earlier one (Jaccard, 0.8 if not given); "
+        "needs bcmb-jax[dedup]",
+    )
+    clean.add_argument(
+        "--not-in",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="earlier outputs, made with one of the two above, whose texts count as earlier ones, "
+        "as those of the sources before it do with --source all",
+    )
+    return parser
+
+
+def _prepare_all(arguments: argparse.Namespace) -> None:
+    """Each `NAME=PATH` of the input to its own folder; what is there already is kept."""
+    paths: dict[str, list[str]] = {}
+    for pair in arguments.input:
+        name, equals, path = pair.partition("=")
+        if not equals or name not in SOURCES:
+            raise InputError(
+                f"--source {ALL} takes NAME=PATH, not {pair!r}; names are {', '.join(SOURCES)}"
+            )
+        paths.setdefault(name, []).append(path)
+    if arguments.text_column or arguments.group_column:
+        raise InputError(f"--source {ALL}: each source has its own text and group column")
+    for name, inputs in paths.items():
+        list_files(inputs, SOURCES[name].files)  # all are there before the first is begun
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    earlier: list[Path] = []
+    for name, inputs in paths.items():
+        output = arguments.output / name
+        cleaning = _cleaning(arguments, earlier)
+        if output.exists() and not arguments.overwrite:
+            _check_same(
+                output, {**_asked(arguments, name, inputs), **cleaning.options()}, tokenizer
+            )
+            print(f"{output}: kept as it is; --overwrite makes it anew")
+        else:
+            try:
+                _prepare(arguments, name, inputs, output, tokenizer, cleaning)
+            except InputError as error:
+                kept = "what is done is kept, and the command, run again, goes on with the rest"
+                raise InputError(f"{name}: {error} ({kept})") from error
+        earlier.append(output)
+
+
+def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> None:
+    try:
+        found = json.loads((output / "report.json").read_text(encoding="utf-8"))["options"]
+        made_with = open_shards(output / "train").tokenizer_fingerprint
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{output} is no finished output of this command: move it away, or choose another "
+            "--output"
+        ) from error
+    differ = [f"{k} was {found.get(k)!r}, now {v!r}" for k, v in asked.items() if found.get(k) != v]
+    if made_with != tokenizer.fingerprint:
+        differ.append("its tokenizer was another")
+    if differ:
+        raise InputError(
+            f"{output} was prepared otherwise ({'; '.join(differ)}): ask for the same, choose "
+            "another --output, or add --overwrite, which makes all sources anew"
+        )
+
+
+def _cleaning(arguments: argparse.Namespace, earlier: Sequence[Path] = ()) -> Cleaning:
+    """What was asked for; duplicates are looked for in the command's `earlier` sources too."""
+    cleaning = Cleaning(
+        unwrap_lines=arguments.unwrap_lines,
+        placeholders=arguments.placeholders,
+        min_characters=arguments.min_characters,
+        exact_duplicates=arguments.exact_duplicates,
+        near_duplicates=arguments.near_duplicates,
+        against=arguments.not_in,
+        seed=arguments.seed,
+    )
+    if not cleaning.looks_for_duplicates:
+        return cleaning
+    return replace(cleaning, against=[*cleaning.against, *earlier])
+
+
+def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[str, Any]:
+    """As a report has it among its options, beside what is cleaned."""
+    return {
+        "source": name,
+        "input": [Path(path).name for path in inputs],
+        "text_column": arguments.text_column,
+        "group_column": arguments.group_column,
+        "validation_fraction": arguments.validation_fraction,
+        "seed": arguments.seed,
+    }
+
+
+def _prepare(
+    arguments: argparse.Namespace,
+    name: str,
+    inputs: list[str],
+    output: Path,
+    tokenizer: Tokenizer,
+    cleaning: Cleaning,
+) -> None:
+    output = output.resolve()
+    source = SOURCES.get(name)
+    license = arguments.license
+    if license is None:
+        license = source.licence if source else ""
+    line = ProgressLine(lambda: records.fraction)
+    records = read(inputs, name, arguments.text_column, arguments.group_column, line)
+    try:
+        report = prepare(
+            records,
+            tokenizer,
+            output,
+            source=output.name,
+            validation_fraction=arguments.validation_fraction,
+            seed=arguments.seed,
+            cleaning=cleaning,
+            options=_asked(arguments, name, inputs),
+            license=license,
+            overwrite=arguments.overwrite,
+            progress=line,
+        )
+    finally:
+        line.close()
+    print(f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens")
+    for split, counts in report["splits"].items():
+        none = (
+            "" if counts["documents"] else " (another --validation-fraction or --seed gives some)"
+        )
+        print(f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens{none}")
+    grouped = arguments.group_column or (source and source.group != ALONE)
+    if grouped and report["documents_without_group"]:
+        print(f"  {report['documents_without_group']:,} documents have no group: each its own")
+    for change, count in report["cleaned"].items():
+        print(f"  {change}: {count:,}")
+    for reason, count in report["skipped"].items():
+        hint = " (convert such files: iconv -f cp1252 -t utf-8)" if reason == BROKEN_UNICODE else ""
+        print(f"  left out, {reason}: {count:,}{hint}")
+    print(f"  files and lines left out: {output / 'report.json'}")
