@@ -49,6 +49,7 @@ TORCH_ROOMS = (
     "bcmb_jax/benchmark",
     "bcmb_jax/evaluation/finetune_torch.py",
     "tests/parity",
+    "tests/fixtures/torch_models.py",
 )
 
 

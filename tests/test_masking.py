@@ -4,10 +4,10 @@
 import jax
 import numpy as np
 import pytest
-from small import packed_batch
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.masking import MaskingRule, mask_tokens, places_per_row
+from tests.fixtures.tiny_batches import packed_batch
 
 RULE = MaskingRule(
     rate=0.3, mask_token=4, special_tokens=(0, 1, 2, 3, 4), random_tokens=np.arange(5, 128)

@@ -4,7 +4,7 @@
 `jax.random` runs the twenty rounds of Threefry for each element, forward and again backward: on a
 GPU more work than all else that is done to it between products. A mask needs no more than that no
 element's fate says anything of another's, for which two rounds of a plain hash will do
-(`tests/test_dropout.py`); the words they start from are `jax.random`'s.
+(`tests/ops/test_dropout.py`); the words they start from are `jax.random`'s.
 """
 
 import jax

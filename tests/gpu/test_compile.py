@@ -24,7 +24,7 @@ from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.norm import with_kernel
 from bcmb_jax.ops.rope import attention_operands
 from bcmb_jax.training.forecast import USABLE, activation_bytes, state_bytes
-from tests.compiled import collectives, compile_step
+from tests.fixtures.compiled import collectives, compile_step
 from tests.gpu.targets import GPUS, make_mesh
 
 pytestmark = pytest.mark.skipif(

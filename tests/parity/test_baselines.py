@@ -14,7 +14,7 @@ from bcmb_jax.errors import InputError  # noqa: E402
 from bcmb_jax.evaluation import finetune_torch  # noqa: E402
 from bcmb_jax.evaluation.sweep import fingerprint_of_weights  # noqa: E402
 from scripts import evaluate  # noqa: E402
-from tests.task_data import clinical_sentences  # noqa: E402
+from tests.fixtures.task_data import clinical_sentences  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -25,10 +25,10 @@ from conversion.config_json import config_json
 from conversion.convert import convert
 from conversion.flexbert import flexbert_name
 from conversion.weights import read
-from tests.parity.models import our_graph, random_rows, torch, transformers
+from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
+from tests.fixtures.torch_models import our_graph, random_rows, torch, transformers
 from tests.parity.test_forward import LOGIT_TOLERANCE
 from tests.parity.test_training import LOSS_TOLERANCE, torch_loss, torch_step
-from tests.tiny_weights import IDS, TINY, random_weights, same_bits
 
 pytestmark = pytest.mark.torch
 

@@ -18,8 +18,8 @@ from bcmb_jax.model.heads import MODELS, Head  # noqa: E402
 from bcmb_jax.model.parameters import init_parameters  # noqa: E402
 from conversion.weights import Weights  # noqa: E402
 from conversion.writers import write_huggingface  # noqa: E402
-from tests.parity.models import NARROW  # noqa: E402
-from tests.task_data import clinical_sentences  # noqa: E402
+from tests.fixtures.task_data import clinical_sentences  # noqa: E402
+from tests.fixtures.torch_models import NARROW  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -17,9 +17,16 @@ from conversion.config_json import ARCHITECTURES, config_json
 from conversion.convert import convert, main
 from conversion.verify import compare_with_transformers
 from conversion.weights import read
-from tests.parity.models import NARROW, random_rows, torch, torch_logits, torch_model, transformers
+from tests.fixtures.tiny_weights import edit_config
+from tests.fixtures.torch_models import (
+    NARROW,
+    random_rows,
+    torch,
+    torch_logits,
+    torch_model,
+    transformers,
+)
 from tests.parity.test_forward import LOGIT_TOLERANCE
-from tests.tiny_weights import edit_config
 
 pytestmark = pytest.mark.torch
 ROWS = random_rows([90], [31], length=96)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.parity.models import (
+from tests.fixtures.torch_models import (
     NARROW,
     our_logits,
     our_parameters,

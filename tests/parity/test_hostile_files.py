@@ -18,8 +18,8 @@ from conversion import torch_files
 from conversion.convert import convert
 from conversion.mapping import table, to_stored
 from conversion.writers import write_composer, write_huggingface
-from tests.parity.models import torch
-from tests.tiny_weights import TINY, edit_config, random_weights
+from tests.fixtures.tiny_weights import TINY, edit_config, random_weights
+from tests.fixtures.torch_models import torch
 
 pytestmark = pytest.mark.torch
 

@@ -12,8 +12,8 @@ import pytest
 from bcmb_jax.model.heads import MODELS, Head
 from conversion.convert import convert
 from conversion.writers import write_huggingface
-from tests.parity.models import random_rows
-from tests.tiny_weights import TINY, random_weights
+from tests.fixtures.tiny_weights import TINY, random_weights
+from tests.fixtures.torch_models import random_rows
 
 pytestmark = pytest.mark.torch
 
@@ -39,7 +39,7 @@ def exports(tmp_path_factory, tiny_tokenizer) -> tuple[Path, dict[str, np.ndarra
 
 
 def outputs(folder: Path, environment: dict[str, str]) -> dict[str, np.ndarray]:
-    script = Path(__file__).with_name("load_elsewhere.py")
+    script = Path(__file__).parents[1] / "fixtures" / "load_elsewhere.py"
     command = [sys.executable, str(script), str(folder)]
     subprocess.run(command, env=os.environ | environment, check=True)
     return dict(np.load(folder / "outputs.npz"))

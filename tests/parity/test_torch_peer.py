@@ -18,8 +18,8 @@ from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from conversion.mapping import table
-from tests.small import CONFIG
-from tests.task_data import clinical_sentences
+from tests.fixtures.task_data import clinical_sentences
+from tests.fixtures.tiny_batches import CONFIG
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 pytestmark = pytest.mark.torch

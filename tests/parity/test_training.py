@@ -17,7 +17,7 @@ from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.train import train_step
 from conversion.mapping import table
-from tests.parity.models import (
+from tests.fixtures.torch_models import (
     NARROW,
     our_graph,
     our_parameters,

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands as a user runs them: what is wrong is told in one line, and nothing is left behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config.train_rows_per_stp=4"], "nearest is config.train_rows_per_step"),
+        (["--config.max_tokens=abc"], "--config.max_tokens=abc: invalid literal for int()"),
+        (["--config.data.train=/nowhere"], "/nowhere/train do not exist"),
+        (["--config", "nowhere.py"], "nowhere.py"),
+    ],
+)
+def test_train_refuses_in_one_line(arguments, message, tmp_path):
+    workdir = tmp_path / "run"
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--workdir", workdir]
+    config = [] if "--config" in arguments else ["--config", ROOT / "configs" / "tiny.py"]
+    run = subprocess.run([*command, *config, *arguments], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert message in run.stderr
+    assert not workdir.exists()

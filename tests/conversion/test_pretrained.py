@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models to call: weights from folders and runs, the heads, and what a call refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import conversion
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.heads import Head
+from bcmb_jax.optimizer import stable_adamw
+from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
+from conversion.weights import read
+from conversion.writers import write_huggingface
+from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
+
+
+def test_half_precision_and_shards_are_read(folder) -> None:
+    stored = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    halves: tuple[dict, dict] = ({}, {})
+    for number, (name, x) in enumerate(stored.items()):
+        kind = (ml_dtypes.bfloat16, np.float16, np.float32)[number % 3]
+        halves[number % 2][name] = stored[name] = x.astype(kind)
+    names = {}
+    for number, half in enumerate(halves):
+        file = f"model-0000{number + 1}-of-00002.safetensors"
+        save_file(half, folder / file)
+        names |= dict.fromkeys(half, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    params = read(folder).params
+    assert all(x.dtype == np.float32 for x in params.values())
+    wanted = {name: x.astype(np.float32) for name, x in stored.items()}
+    assert same_bits(params, {name: wanted[name] for name in params})
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match="has no model-00002-of-00002.safetensors"):
+        read(folder)
+
+
+def test_a_tied_decoder_may_be_written_out_but_not_differ(folder) -> None:
+    stored = load_file(folder / "model.safetensors")
+    before = read(folder).params
+    stored["decoder.weight"] = stored["model.embeddings.tok_embeddings.weight"].copy()
+    save_file(stored, folder / "model.safetensors")
+    assert same_bits(read(folder).params, before)
+    stored["decoder.weight"][0, 0] += 1
+    save_file(stored, folder / "model.safetensors")
+    with pytest.raises(InputError, match="tied"):
+        read(folder)
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_encoders_alone(folder, prefix) -> None:
+    whole = conversion.from_pretrained(folder, "encoder", precision="fp32")
+    stored = load_file(folder / "model.safetensors")
+    encoder = {
+        prefix + name.removeprefix("model."): x
+        for name, x in stored.items()
+        if name.startswith("model.")
+    }
+    save_file(encoder, folder / "model.safetensors")
+    alone = conversion.from_pretrained(folder, "encoder", precision="fp32")
+    tokens = np.arange(20).reshape(2, 10)
+    assert alone(tokens).shape == (2, 10, 16)
+    np.testing.assert_array_equal(alone(tokens), whole(tokens))
+    with pytest.raises(InputError, match="has no masked-LM head"):
+        conversion.from_pretrained(folder)
+
+
+def test_damaged_and_missing_models_are_one_line(folder, tmp_path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    (tmp_path / "empty").mkdir()
+    for path in (folder, tmp_path / "empty", tmp_path / "nowhere", "some/model"):
+        with pytest.raises(InputError) as error:
+            conversion.from_pretrained(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_run_starts_from_its_own_checkpoints_with_moments(tmp_path, tiny_tokenizer) -> None:
+    weights = random_weights()
+    state = TrainState(weights.params, stable_adamw(max_lr=0.5).init(weights.params))
+    moments = jax.tree.map(lambda x: x + 1, state.opt_state)
+    run = tmp_path / "run"
+    checkpoints = Checkpoints(run / "checkpoints", 2)
+    facts = {"config": {"model": TINY.as_dict()}, "tokenizer": {"special": IDS}}
+    for step in (3, 12):
+        params = {name: jnp.asarray(x * step) for name, x in weights.params.items()}
+        checkpoints.save(TrainState(params, moments), Progress(step=step), facts)
+    checkpoints.close()
+    (run / "config.json").write_text("{}")
+    write_huggingface(weights._replace(tokenizer=tiny_tokenizer), make(run / "tokenizer"))
+
+    initial = conversion.load_initial(run)
+    assert same_bits(initial.params, {n: x * np.float32(12) for n, x in weights.params.items()})
+    assert initial.opt_state._fields == moments._fields
+    assert initial.opt_state.step == 1 and initial.opt_state.max_lr == 1.5
+    assert same_bits(initial.opt_state.exp_avg, moments.exp_avg)
+    model = conversion.from_pretrained(run / "checkpoints" / "3")
+    assert model.config == TINY and model.tokenizer_directory == (run / "tokenizer").resolve()
+    assert same_bits(model.params, {n: x * np.float32(3) for n, x in weights.params.items()})
+
+
+def make(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def test_calls_fill_in_segments_and_positions(folder) -> None:
+    model = conversion.from_pretrained(folder, precision="fp32")
+    tokens = np.random.default_rng(1).integers(0, 300, (1, 12))
+    packed = np.array([[1] * 5 + [2] * 6 + [0]])
+    logits = model(tokens, packed)
+    assert logits.shape == (1, 12, 300) and logits.dtype == jnp.float32
+    # The same kernels on other lengths: their sums may be ordered otherwise.
+    np.testing.assert_allclose(logits[:, 5:11], model(tokens[:, 5:11]), atol=1e-5)
+    restarted = np.array([[*range(5), *range(6), 0]])
+    np.testing.assert_array_equal(logits, model(tokens, packed, restarted))
+    assert np.abs(logits - model(tokens, packed, restarted + np.arange(12))).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "segment_ids", "message"),
+    [
+        (np.array([[1, 300]]), None, "from 1 to 300"),
+        (np.array([[-1, 3]]), None, "from -1 to 3"),
+        (np.array([1, 2]), None, "one shape"),
+        (np.array([[1, 2]]), np.array([[1]]), "one shape"),
+    ],
+)
+def test_calls_refuse_what_does_not_fit(folder, tokens, segment_ids, message) -> None:
+    with pytest.raises(InputError, match=message):
+        conversion.from_pretrained(folder)(tokens, segment_ids)
+
+
+def test_new_classifiers_keep_encoder_and_head(folder, caplog) -> None:
+    tokens = np.random.default_rng(1).integers(0, 300, (2, 12))
+    segments = np.array([[1] * 5 + [2] * 6 + [0], [1] * 12])
+    for kind, shape in (
+        ("token_classification", (2, 12, 4)),
+        ("sequence_classification", (2, 2, 4)),
+    ):
+        model = conversion.from_pretrained(folder, kind, num_labels=4, precision="fp32")
+        out = model(tokens, segments, **({"num_segments": 2} if "seq" in kind else {}))
+        assert out.shape == shape and out.dtype == jnp.float32
+        assert "new, not trained yet: classifier.bias, classifier.weight" in caplog.text
+        before = read(folder).params
+        assert all(
+            same_bits({n: x}, {n: before[n]}) for n, x in model.params.items() if n[0] != "c"
+        )
+        std = float(jnp.std(model.params["classifier.weight"]))
+        assert 0.1 < std < 0.3  # 0.88 of hidden_size ** -0.5
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_each_document_of_a_row_is_pooled_alone(pooling) -> None:
+    head = Head("sequence_classification", ("no", "yes"), pooling)
+    model = conversion.PretrainedModel(random_weights(head=head), jnp.dtype("float32"))
+    tokens = np.random.default_rng(2).integers(0, 300, (1, 12))
+    packed = model(tokens, np.array([[1] * 5 + [2] * 6 + [0]]), num_segments=3)
+    np.testing.assert_allclose(packed[:, 0], model(tokens[:, :5])[:, 0], atol=1e-5)
+    np.testing.assert_allclose(packed[:, 1], model(tokens[:, 5:11])[:, 0], atol=1e-5)
+    assert np.abs(packed[0, 0] - packed[0, 1]).max() > 1e-2 and np.isfinite(packed).all()
+    other = random_weights(
+        head=dataclasses.replace(head, pooling={"cls": "mean"}.get(pooling, "cls"))
+    )
+    assert (
+        np.abs(
+            conversion.PretrainedModel(other, jnp.dtype("float32"))(tokens) - model(tokens)
+        ).max()
+        > 1e-3
+    )
+
+
+def test_heads_that_cannot_be_had(folder) -> None:
+    for head, labels, message in (
+        ("question_answering", 2, "'question_answering' is not one of masked_lm, encoder"),
+        ("token_classification", None, "give num_labels for a new one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            conversion.from_pretrained(folder, head, num_labels=labels)
+    classifier = conversion.from_pretrained(folder, "token_classification", num_labels=3)
+    conversion.save_pretrained(classifier, folder.parent / "ner")
+    with pytest.raises(InputError, match="has 3 labels, not 5"):
+        conversion.from_pretrained(folder.parent / "ner", "token_classification", num_labels=5)
+    with pytest.raises(InputError, match="no masked-LM head"):
+        conversion.load_initial(folder.parent / "ner")

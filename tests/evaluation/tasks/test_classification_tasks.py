@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of texts with labels on made-up files: what they read, reproduce, count and refuse."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bcmb_jax.evaluation.examples import SPLITS
+from bcmb_jax.evaluation.splits import permuted
+from bcmb_jax.evaluation.tasks import phenotype
+from tests.fixtures.task_readers import everything, read, refused
+
+HEADER = "index\tsentence\tlabel\n"
+SIX = ["CPR:3", "CPR:4", "CPR:5", "CPR:6", "CPR:9", "false"]
+CHEMPROT = HEADER + "".join(f"{i}\tsentence {i}\t{label}\n" for i, label in enumerate(SIX))
+
+
+def test_chemprot(write) -> None:
+    quoted = '7\t"a ""quoted"" @GENE$"\tfalse\r\n'
+    folder = write({"train.tsv.gz": CHEMPROT + quoted, "dev.tsv": CHEMPROT, "test.tsv": CHEMPROT})
+    dataset = read("chemprot", folder)
+    assert dataset.labels == tuple(SIX)
+    assert dataset.splits["train"][6] == ("train.tsv.gz, line 8", 'a "quoted" @GENE$', (5,))
+    assert [example.labels for example in dataset.splits["validation"]] == [(i,) for i in range(6)]
+    assert dataset.notes == ()
+
+
+def test_chemprot_says_what_is_rebuilt_and_what_a_split_lacks(write) -> None:
+    few = HEADER + "1\ta sentence\tfalse\n"
+    folder = write({"train.rebuilt.tsv.gz": CHEMPROT, "dev.tsv": CHEMPROT, "test.tsv": few})
+    dataset = read("chemprot", folder)
+    assert dataset.notes == (
+        "train is rebuilt from the raw corpus (train.rebuilt.tsv.gz): not BLUE's rows",
+        "test has no example of CPR:3, CPR:4, CPR:5, CPR:6, CPR:9",
+    )
+    assert dataset.splits["test"][0].labels == (5,)  # and not 0, as numbered by itself
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ("index\ttext\tlabel\n", "test.tsv, line 1: no column 'sentence' among index, text, label"),
+        (HEADER + "1\ta\tCPR:7\n", "test.tsv, line 2: unknown label 'CPR:7', none of CPR:3, "),
+        (HEADER + "1\ta\t\n", "test.tsv, line 2: unknown label ''"),
+        (HEADER + "1\ta\n", "test.tsv, line 2: broken: wrong number of columns"),
+        (HEADER + "1\t \tfalse\n", "test.tsv, line 2: empty: mend the row or take it out"),
+        (HEADER, "test.tsv holds no row"),
+        (CHEMPROT.encode() + b"9\t\xff\tfalse\n", "test.tsv, line 8: bytes that are not UTF-8"),
+        (HEADER + '1\t"a\tfalse\n2\tb\tfalse\n', "a quote opened in the record at line 2 is still"),
+    ],
+    ids=["column", "label", "no label", "columns", "empty", "no rows", "bytes", "quote"],
+)
+def test_chemprot_names_bad_rows(write, test: str | bytes, message: str) -> None:
+    folder = write({"train.tsv": CHEMPROT, "dev.tsv": CHEMPROT, "test.tsv": test})
+    assert message in refused("chemprot", folder)
+
+
+def test_two_files_of_a_split_are_not_chosen_from(write) -> None:
+    folder = write({"train.tsv": CHEMPROT, "train.rebuilt.tsv.gz": CHEMPROT})
+    assert "holds train.tsv, train.rebuilt.tsv.gz: keep the one" in refused("chemprot", folder)
+
+
+def test_a_header_that_is_a_text_is_not_shown(write) -> None:
+    text = "a note about somebody " * 10
+    folder = write({"train.tsv": text, "dev.tsv": text, "test.tsv": text})
+    message = refused("chemprot", folder)
+    assert "<220 characters>" in message and "somebody" not in message
+
+
+def test_scibert_chemprot(write) -> None:
+    lines = json.dumps({"text": "<< a >> [[ b ]]", "label": "AGONIST"}) + "\n"
+    folder = write({"train.txt": lines, "dev.txt.gz": lines, "test.txt": lines})
+    dataset = read("chemprot_scibert", folder)
+    assert len(dataset.labels) == 13
+    assert dataset.splits["test"] == [("test.txt, line 1", "<< a >> [[ b ]]", (1,))]
+    write({"test.txt": lines + "{\n"})
+    assert "test.txt, line 2: broken: not a JSON object" in refused("chemprot_scibert", folder)
+    write({"test.txt": '{"sentence": "a"}\n'})
+    message = "test.txt, line 1: no column 'text' among sentence: expected text, label"
+    assert message in refused("chemprot_scibert", folder)
+
+
+def test_hoc_document(write) -> None:
+    rows = "pmid\ttext\tlabels\n1\tp &lt; 0.01\tinducing angiogenesis;cellular energetics\n2\tb\t\n"
+    folder = write({"train.tsv": rows, "dev.tsv": rows, "test.tsv": rows})
+    dataset = read("hoc_document", folder)
+    assert [example.labels for example in dataset.splits["train"]] == [(2, 6), ()]
+    assert dataset.notes == ("3 abstracts with HTML entities (&lt;), left as they are",)
+    write({"test.tsv": rows + "3\tc\tgrowth\n"})
+    assert "test.tsv, line 4: unknown label 'growth'" in refused("hoc_document", folder)
+    write({"test.tsv": rows + "3\tc\tresisting cell death\n"})
+    notes = read("hoc_document", folder).notes
+    assert (
+        notes[1] == "training has no example of resisting cell death, which validation or test have"
+    )
+
+
+def flags(*held: int) -> str:
+    return ",".join(f"{i}_{int(i in held)}" for i in range(10))
+
+
+def test_hoc_sentence(write) -> None:
+    rows = (
+        f'labels\tsentence\tindex\n{flags(0, 9)}\t" Reactive " or not\t1_s0\n{flags()}\tb\t1_s1\n'
+    )
+    folder = write({"train.tsv": rows, "dev.tsv": rows, "test.tsv": rows})
+    assert read("hoc_sentence", folder).splits["test"] == [
+        ("test.tsv, line 2", '" Reactive " or not', (0, 9)),
+        ("test.tsv, line 3", "b", ()),
+    ]
+    for row, message in [
+        (f"{flags()[4:]}\ta\t2_s0", "test.tsv, line 4: labels '1_0,2_0"),
+        (f"{flags()}\t \t2_s0", "test.tsv, line 4: the sentence is empty"),
+        (f"{flags()}\ta", "test.tsv, line 4: 2 columns, where the header has 3"),
+    ]:
+        write({"test.tsv": rows + row + "\n"})
+        assert message in refused("hoc_sentence", folder)
+    write({"test.tsv": rows.encode() + b"\xff\n"})
+    assert "test.tsv, line 4: bytes that are not UTF-8" in refused("hoc_sentence", folder)
+
+
+def pubmedqa(**changed: Any) -> dict[str, str | bytes]:
+    record = {"QUESTION": "Does it?", "CONTEXTS": ["It may.", "It did."], "final_decision": "yes"}
+    records = {str(i): record for i in range(20)} | {"7": record | changed}
+    truth = {str(i): "yes" for i in range(5)}
+    return {"ori_pqal.json.gz": json.dumps(records), "test_ground_truth.json": json.dumps(truth)}
+
+
+def test_pubmedqa(write) -> None:
+    dataset = read("pubmedqa", write(pubmedqa()))
+    assert dataset.labels == ("yes", "no", "maybe")
+    assert [len(dataset.splits[split]) for split in SPLITS] == [13, 2, 5]
+    where = "ori_pqal.json.gz, record 0"
+    assert dataset.splits["test"][0] == (where, "Does it?\nIt may.\nIt did.", (0,))
+
+
+def test_pubmedqa_names_bad_records(write) -> None:
+    answer = refused("pubmedqa", write(pubmedqa(final_decision="perhaps")))
+    assert "record 7: unknown label 'perhaps', none of yes, no, maybe" in answer
+    assert "record 7: the question or its" in refused("pubmedqa", write(pubmedqa(QUESTION=" ")))
+    assert "record 7: expected the keys" in refused("pubmedqa", write(pubmedqa(CONTEXTS=None)))
+    folder = write({**pubmedqa(), "test_ground_truth.json": '{"99": "yes"}'})
+    assert "has 1 ids that ori_pqal.json.gz lacks, such as 99" in refused("pubmedqa", folder)
+    write({"test_ground_truth.json": '{"1": "no"}'})
+    assert "1 is 'no', but not in ori_pqal.json.gz" in refused("pubmedqa", folder)
+    write({"test_ground_truth.json": '{\n"1": }'})
+    assert "test_ground_truth.json, line 2: not JSON" in refused("pubmedqa", folder)
+
+
+def test_csv_with_a_label_each(write) -> None:
+    rows = "id,text,label\n1,a,x\n2,b,y\n"
+    folder = write(
+        {"train.csv": rows, "validation.csv.gz": rows, "test.tsv": "text\tlabel\nc\ty\n"}
+    )
+    dataset = read("csv", folder)
+    assert (dataset.kind, dataset.labels) == ("single_label", ("x", "y"))
+    assert dataset.splits["test"] == [("test.tsv, line 2", "c", (1,))]
+    write({"test.tsv": "text\tlabel\nc\tz\n"})
+    message = "test.tsv, line 2: unknown label 'z', none of x, y: training has no example of it"
+    assert message in refused("csv", folder)
+    write({"test.tsv": "text\tlabel\nc\t\n"})
+    assert "test.tsv, line 2: no label" in refused("csv", folder)
+
+
+def test_csv_with_several_labels(write) -> None:
+    rows = "text,label\na,x; y\nb,\nc,y;y\n"
+    folder = write({"train.csv": rows, "dev.csv": "text,label\na,x\n", "test.csv": rows})
+    dataset = read("csv", folder)
+    assert (dataset.kind, dataset.labels) == ("multi_label", ("x", "y"))
+    assert [example.labels for example in dataset.splits["train"]] == [(0, 1), (), (1,)]
+    assert dataset.splits["validation"][0].labels == (0,)
+
+
+def test_csv_columns_are_named(write) -> None:
+    rows = "title,abstract,class\nt,a,x\nu,b,y\n"
+    folder = write({"train.csv": rows, "dev.csv": rows, "test.csv": rows})
+    assert "say which holds the text with --text-column" in refused("csv", folder)
+    message = refused("csv", folder, text_column="title")
+    assert "title, abstract, class: say which holds the labels with --label-column" in message
+    message = refused("csv", folder, text_column="title", label_column="kind")
+    assert "train.csv, line 1: no column 'kind' among title, abstract, class" in message
+    dataset = read("csv", folder, text_column="title,abstract", label_column="class")
+    assert dataset.splits["train"][0].text == "t\n\na"
+
+
+def test_csv_of_one_file_is_split(write) -> None:
+    rows = "text,label\n" + "".join(f"text {i},{'xy'[i % 2]}\n" for i in range(20))
+    folder = write({"all.csv": rows})
+    dataset = read("csv", folder)
+    assert [len(dataset.splits[split]) for split in SPLITS] == [14, 3, 3]
+    assert dataset.notes == ("all.csv is split 70/15/15 (seed 42)",)
+    assert read("csv", folder / "all.csv") == dataset
+    (folder / "all.csv").rename(folder / "train.csv")
+    assert "holds no dev or devel" in refused("csv", folder)
+    write({"train.csv": "text,label\na,x\nb,x\n"})
+    assert "has the one label x" in refused("csv", folder / "train.csv")
+
+
+# Phenotype
+
+COLUMNS = ["HADM_ID", "ROW_ID", *phenotype.LABELS, "NONE"]
+
+
+def annotation(row: int, *held: str) -> str:
+    return f"9,{row}," + ",".join(str(int(name in held)) for name in COLUMNS[2:]) + "\n"
+
+
+def phenotypes(*annotations: str, notes: str = "") -> dict[str, str | bytes]:
+    rows = [annotation(i, "NONE") for i in range(20)]
+    texts = "".join(f'{i},"note ""{i}""\nand more"\n' for i in range(20))
+    return {
+        "ACTdb102003.csv": ",".join(COLUMNS) + "\n" + "".join([*rows, *annotations]),
+        "NOTEEVENTS.csv.gz": "ROW_ID,TEXT\n" + texts + notes,
+    }
+
+
+def test_phenotype(write) -> None:
+    both = annotation(20, "OBESITY", "NONE")
+    files = phenotypes(annotation(21, "UNSURE", "DEMENTIA"), both, notes="20,a\n21,b\n22,c\n")
+    dataset = read("phenotype", write(files))
+    assert len(dataset.labels) == 14 and dataset.labels[-1] == "UNSURE"
+    assert [len(dataset.splits[split]) for split in SPLITS] == [14, 2, 5]
+    examples = everything(dataset)
+    assert ("NOTEEVENTS.csv.gz, ROW_ID 21", "b", (6, 13)) in examples
+    assert ("NOTEEVENTS.csv.gz, ROW_ID 3", 'note "3"\nand more', ()) in examples
+    left_out = "1 annotations with both NONE and a phenotype, left out"
+    assert dataset.notes[0] == left_out
+    assert not any(example.where.endswith(" 20") for example in examples)
+
+
+def test_phenotype_is_split_in_the_order_of_the_annotations(write) -> None:
+    files = phenotypes(annotation(30, "NONE"), annotation(25, "NONE"), notes="25,a\n30,b\n")
+    dataset = read("phenotype", write(files))
+    rest, test = permuted([*range(20), 30, 25], 0.2)
+    train, validation = permuted(rest, 0.125)
+    for split, rows in zip(SPLITS, (train, validation, test), strict=True):
+        assert [int(e.where.split("ROW_ID ")[1]) for e in dataset.splits[split]] == rows
+
+
+def test_phenotype_counts_notes_that_are_not_there(write) -> None:
+    dataset = read("phenotype", write(phenotypes(annotation(50), notes="51,\n")))
+    assert dataset.notes == (
+        "1 rows of NOTEEVENTS.csv.gz left out (empty)",
+        "1 annotations of notes that NOTEEVENTS.csv.gz lacks, left out",
+    )
+    folder = write({"NOTEEVENTS.csv.gz": "ROW_ID,TEXT\n99,a\n"})
+    assert "has none of the 21 annotated notes" in refused("phenotype", folder)
+
+
+def test_phenotype_names_bad_rows(write) -> None:
+    odd = annotation(50).replace(",0\n", ",2\n")
+    message = refused("phenotype", write(phenotypes(odd)))
+    assert "ACTdb102003.csv, line 22: NONE is '2', not 0 or 1" in message
+    message = refused("phenotype", write(phenotypes(annotation(50).replace("50", "a"))))
+    assert "ACTdb102003.csv, line 22: ROW_ID is 'a', not a number" in message
+    message = refused("phenotype", write(phenotypes(notes="3,again\n")))
+    assert "NOTEEVENTS.csv.gz, line 42: ROW_ID 3 a second time" in message
+    folder = write({"ACTdb102003.csv": "ROW_ID,OBESITY\n"})
+    message = "ACTdb102003.csv, line 1: no column 'ADVANCED.CANCER' among ROW_ID, OBESITY"
+    assert message in refused("phenotype", folder)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What attention takes of a layer's product, and its gradient as a kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bcmb_jax.ops.rope import attention_operands, rope_table, rotate, with_kernel
+from tests.fixtures.tiny_batches import assert_within
+
+# Of the largest element: fp32; one rounding to bf16.
+TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
+
+
+def made_up(batch, length, heads, size, dtype):
+    random = np.random.default_rng(0)
+    qkv = jnp.asarray(random.normal(size=(batch, length, 3, heads, size)), dtype)
+    positions = jnp.tile(jnp.arange(length), (batch, 1))
+    return qkv, rope_table(positions, 10_000.0, size), random
+
+
+def test_scores_depend_on_the_distance_alone_and_values_stay():
+    qkv, rope, _ = made_up(1, 40, 2, 16, "float32")
+    qkv = jnp.broadcast_to(qkv[:, :1], qkv.shape)  # the same token everywhere
+    q, k, v = attention_operands(qkv, rope, jnp.dtype("float32"))
+    np.testing.assert_array_equal(v, qkv[:, :, 2])
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision="highest")
+    at_zero = (qkv[0, 0, 0] * qkv[0, 0, 1]).sum(-1) / 4
+    np.testing.assert_allclose(jnp.diagonal(scores, axis1=2, axis2=3)[0, :, 7], at_zero, rtol=1e-5)
+    for distance in (1, 9):
+        along = jnp.diagonal(scores, offset=distance, axis1=2, axis2=3)
+        np.testing.assert_allclose(along, jnp.broadcast_to(along[..., :1], along.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(2, 16, 3, 64), (3, 7, 1, 32)])
+def test_the_kernel_has_the_gradient(dtype, shape):
+    """Also of rows that fill no program."""
+    qkv, rope, random = made_up(*shape, dtype)
+    g = tuple(jnp.asarray(random.normal(size=shape), dtype) for _ in range(3))
+
+    def written_out(qkv):  # not `attention_operands`, which on a GPU has the kernel
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        return rotate(q, *rope) * shape[-1] ** -0.5, rotate(k, *rope), v
+
+    out, pull = jax.vjp(lambda x: with_kernel(x, rope), qkv)
+    expected_out, expected_pull = jax.vjp(written_out, qkv.astype(jnp.float32))
+    expected = expected_pull(tuple(x.astype(jnp.float32) for x in g))
+    for found, wanted in zip((*out, *jax.jit(pull)(g)), (*expected_out, *expected), strict=True):
+        assert found.dtype == dtype
+        assert_within(TOLERANCE[dtype], found, wanted)
