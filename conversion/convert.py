@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcmb_jax.allocator import give_back_freed_memory
+from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
-from bcmb_jax.training.metrics import Display
+from bcmb_jax.terminal import Display
 from conversion.mapping import check_finite
 from conversion.publish import check_free_space, publish, refuse_to_lose
 from conversion.verify import (

@@ -11,11 +11,11 @@ import numpy as np
 from flax import nnx
 
 from bcmb_jax.attention.mask import segment_positions
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import MODELS
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.ops.linear import accumulator
-from bcmb_jax.precision import compute_dtype
 from bcmb_jax.training.start import Initial
 from conversion.composer_state import resumable
 from conversion.publish import publish

@@ -98,9 +98,9 @@ def _compare_meta(source: Weights, written: Weights) -> None:
         for key in ("progress", "data")
         if not _agree(source.meta.get(key, {}), written.meta.get(key, {}))
     ]
-    if "composer" in source.meta and written.folder is None:
-        if _text(source.meta["composer"]) != _text(written.meta.get("composer")):
-            changed.append("composer")
+    to_composer = "composer" in source.meta and written.folder is None
+    if to_composer and _text(source.meta["composer"]) != _text(written.meta.get("composer")):
+        changed.append("composer")
     if changed:
         raise InputError(f"verification failed: {changed[0]} of {source.origin} has changed")
 

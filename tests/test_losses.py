@@ -42,7 +42,8 @@ def test_loss_accuracy_and_gradients(problem):
     loss, correct = dense(*arrays, targets, weights)
     for found in (sums, plain):  # with and without differentiation
         np.testing.assert_allclose(found.loss, loss, rtol=1e-6)
-        assert found.correct == correct > 5 and found.weight == weights.sum()
+        assert found.correct == correct > 5
+        assert found.weight == weights.sum()
     expected = jax.grad(lambda *a: 3.0 * dense(*a, targets, weights)[0], argnums=(0, 1, 2))(*arrays)
     for ours_, theirs in zip(grads, expected, strict=True):
         np.testing.assert_allclose(ours_, theirs, rtol=1e-6, atol=2e-6)

@@ -67,7 +67,8 @@ def test_a_row_depends_on_its_number_alone(masked):
 
 
 def test_places_never_overflow():
-    assert places_per_row(8192, 0.3) == 2624 and places_per_row(16, 0.3) == 16
+    assert places_per_row(8192, 0.3) == 2624
+    assert places_per_row(16, 0.3) == 16
     full = Batch(
         np.full((1, 32), 9, np.int32), np.ones((1, 32), np.int32), np.arange(32)[None], np.zeros(1)
     )

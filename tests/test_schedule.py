@@ -21,7 +21,9 @@ def test_constant_with_warmup():
     ]
 
 
-@pytest.mark.parametrize("end, decay", [(PHASE2, PHASE2), (PHASE2, LARGE_DECAY), (PHASE1, PHASE1)])
+@pytest.mark.parametrize(
+    ("end", "decay"), [(PHASE2, PHASE2), (PHASE2, LARGE_DECAY), (PHASE1, PHASE1)]
+)
 def test_one_minus_sqrt(end, decay):
     def at(t):
         return one_minus_sqrt(t, max_tokens=end, decay_tokens=decay)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bcmb_jax.machine import commit, device, versions
+from bcmb_jax.device import commit, describe_device
+from bcmb_jax.files import REPORTED_PACKAGES, versions
 
 
 def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
@@ -18,8 +19,8 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
     return {
         "command": " ".join((*variables, "python", *command)),
         "date": time.strftime("%Y-%m-%d"),
-        "device": device(),
-        "versions": versions(),
+        "device": describe_device(),
+        "versions": versions(*REPORTED_PACKAGES),
         "commit": commit(),
         "results": list(results),
     }

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from bcmb_jax.device import DTYPES
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.precision import DTYPES
 
 
 class Setting(NamedTuple):

@@ -20,20 +20,18 @@ from typing import Any
 
 import jax
 
-from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.attention import IMPLEMENTATIONS, choose
 from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, training
 from bcmb_jax.benchmark.documents import first_documents
 from bcmb_jax.benchmark.report import markdown, report, write
 from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.torch_peer import attention_ways_here, choose_ways, ways_here
-from bcmb_jax.device import on_cpu, target
+from bcmb_jax.device import DTYPES, compute_dtype, keep_freed_memory, on_cpu, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.speed import KINDS
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.model.config import BASE, LARGE
-from bcmb_jax.precision import DTYPES, compute_dtype
 
 SIZES = {
     "base": BASE,

@@ -23,7 +23,7 @@ import jax
 
 import conversion
 from bcmb_jax.data.tokenize import load_tokenizer
-from bcmb_jax.device import target
+from bcmb_jax.device import describe_device, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation import finetune_torch, masked_lm, speed, task_results
 from bcmb_jax.evaluation.examples import Dataset, Task
@@ -32,8 +32,8 @@ from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.results import TEXT
 from bcmb_jax.evaluation.sweep import fingerprint, write_json
 from bcmb_jax.evaluation.tasks import TASKS
-from bcmb_jax.machine import device, versions
-from bcmb_jax.training.metrics import Display
+from bcmb_jax.files import REPORTED_PACKAGES, versions
+from bcmb_jax.terminal import Display
 
 OTHERS = {
     "mlm": "masked tokens of prepared shards, by source, beside unigram and bigram baselines",
@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
         "model": model_name(options),
         "backend": options.backend,
         **evaluate(options),
-        "device": device() | (finetune_torch.gpu() if options.backend == "torch" else {}),
-        "versions": versions(),
+        "device": describe_device() | (finetune_torch.gpu() if options.backend == "torch" else {}),
+        "versions": versions(*REPORTED_PACKAGES),
         "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
         "date": time.strftime("%Y-%m-%d"),
     }

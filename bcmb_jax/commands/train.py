@@ -17,15 +17,15 @@ from absl import flags
 from ml_collections import config_flags
 
 import conversion
-from bcmb_jax.allocator import keep_freed_memory
 from bcmb_jax.data.synthetic import prepare_synthetic
+from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
 from bcmb_jax.training.forecast import forecast
 from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs are a folder of the checkout
 
-from configs import base  # noqa: E402
+from configs import base
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)

@@ -153,7 +153,7 @@ class ShardWriter:
         self._partial = self.directory.with_name(f".{self.directory.name}.partial")
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir(parents=True)
-        self._spool = tempfile.TemporaryFile(dir=self.directory.parent)
+        self._spool = tempfile.TemporaryFile(dir=self.directory.parent)  # noqa: SIM115 - closed by `__exit__`
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation import finetune_torch
 from bcmb_jax.evaluation.encode import TaskTokenizer
@@ -13,7 +14,6 @@ from bcmb_jax.evaluation.finetune_jax import HEADS, JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Settings
 from bcmb_jax.evaluation.sweep import fingerprint_of_weights
 from bcmb_jax.model.heads import Head
-from bcmb_jax.precision import compute_dtype
 from conversion.publish import publish
 from conversion.weights import Weights, read
 from conversion.writers import write_huggingface

@@ -13,7 +13,7 @@ from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune
 from bcmb_jax.evaluation.sweep import sweep
-from bcmb_jax.training.metrics import Display
+from bcmb_jax.terminal import Display
 
 
 def of_model(

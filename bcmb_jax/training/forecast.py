@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bcmb_jax.data.corpus import open_corpus
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.losses import LOGITS_ON_ACCELERATORS
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
-from bcmb_jax.precision import compute_dtype
 from bcmb_jax.sharding import batch_shards, gathered_shardings, make_mesh, parameter_shardings
 from bcmb_jax.training.settings import check_keys, count_microbatches, multiplier
 

@@ -3,11 +3,9 @@
 
 import json
 import os
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -51,34 +49,6 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [x for x in path.read_text().splitlines(keepends=True) if x.endswith("\n")]
-
-
-class Display:
-    """A line that rewrites itself on a terminal; plain lines, seldom, in a batch log."""
-
-    def __init__(self, *, silent: bool = False, stream: TextIO | None = None):
-        self._stream = stream or sys.stderr
-        self._silent, self._live = silent, self._stream.isatty()
-        self._seconds, self._last = (0.2 if self._live else 15.0), 0.0
-
-    def progress(self, done: float, text: str) -> None:
-        """`done` in 0..1. Shown at most every so often."""
-        now = time.monotonic()
-        if self._silent or now - self._last < self._seconds:
-            return
-        self._last = now
-        done = min(done, 1.0)
-        bar = "█" * round(20 * done)
-        line = f"{bar:░<20} {done:6.1%}  {text}" if self._live else f"{done:6.1%}  {text}"
-        self._stream.write(f"\r\x1b[K{line}" if self._live else line + "\n")
-        self._stream.flush()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        if self._silent:
-            return
-        self._stream.write(f"\r\x1b[K{text}\n" if self._live else text + "\n")
-        self._stream.flush()
 
 
 def forward_flops_per_token(config: ModelConfig, lengths: np.ndarray, predicted: float) -> float:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 
 from bcmb_jax.data.loader import StepBatch
+from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import Progress
-from bcmb_jax.training.metrics import Display, MetricsWriter, mfu
+from bcmb_jax.training.metrics import MetricsWriter, mfu
 from bcmb_jax.training.validation import Scores
 
 

@@ -20,13 +20,13 @@ from jax.sharding import Mesh
 from bcmb_jax.batch import Batch
 from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.loader import Loader, StepBatch
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.losses import Sums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.precision import compute_dtype
 from bcmb_jax.sharding import batch_sharding, make_mesh, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
 from bcmb_jax.training.metrics import forward_flops_per_token

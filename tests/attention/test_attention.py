@@ -67,7 +67,8 @@ def test_cudnn_is_told_where_documents_lie():
         if length > 0
     ]
     assert joined == [(0, 12), (12, 20), (32, 8), (40, 16), (56, 8)]
-    assert ((offsets[:, :-1] < 0) == (lengths < 0)).all() and (offsets[:, -1] == -1).all()
+    assert ((offsets[:, :-1] < 0) == (lengths < 0)).all()
+    assert (offsets[:, -1] == -1).all()
 
 
 def qkv(shape, dtype, seed=0):
@@ -91,10 +92,10 @@ def assert_close(found, expected, dtype):
 
 
 @pytest.mark.parametrize(
-    "dtype, implementation", [(dtype, name) for dtype in TOLERANCE for name in HERE[dtype]]
+    ("dtype", "implementation"), [(dtype, name) for dtype in TOLERANCE for name in HERE[dtype]]
 )
 @pytest.mark.parametrize("window", [None, 1, 64, 100, 200])
-@pytest.mark.parametrize("length, head_size", [(96, 32), (600, 64)])
+@pytest.mark.parametrize(("length", "head_size"), [(96, 32), (600, 64)])
 def test_equals_the_reference(dtype, implementation, window, length, head_size):
     segment_ids = packed_segments(3, length)
     arrays = qkv((3, length, 2, head_size), dtype)
@@ -160,19 +161,22 @@ def test_no_loop_on_a_cpu_converts_what_it_writes_a_piece_of(window, length):
     tiles = f"{length // 512},512,{size}"
     updates = re.findall(rf"= (\w+)\[(?:{rows}|{tiles})\]\S* dynamic-update-slice\(", program)
     # The output and three gradients, and in long rows of global layers the tiles of two of them.
-    assert set(updates) == {"u16"} and len(updates) >= (6 if length > 512 and not window else 4)
+    assert set(updates) == {"u16"}
+    assert len(updates) >= (6 if length > 512 and not window else 4)
 
 
 def test_intervals_are_segment_and_window():
     segment_ids = np.array([[1, 1, 1, 2, 2, 0]])
     start, end = key_intervals(segment_ids, 1)
-    assert start.tolist() == [[0, 0, 1, 3, 3, 0]] and end.tolist() == [[2, 3, 3, 5, 5, 0]]
+    assert start.tolist() == [[0, 0, 1, 3, 3, 0]]
+    assert end.tolist() == [[2, 3, 3, 5, 5, 0]]
     start, end = key_intervals(segment_ids, None)
-    assert start.tolist() == [[0, 0, 0, 3, 3, 0]] and end.tolist() == [[3, 3, 3, 5, 5, 0]]
+    assert start.tolist() == [[0, 0, 0, 3, 3, 0]]
+    assert end.tolist() == [[3, 3, 3, 5, 5, 0]]
     assert segment_positions(segment_ids).tolist() == [[0, 1, 2, 0, 1, 0]]
 
 
-@pytest.mark.parametrize("implementation, dtype", [("reference", "float32"), *EITHER.items()])
+@pytest.mark.parametrize(("implementation", "dtype"), [("reference", "float32"), *EITHER.items()])
 def test_distance_64_attends_and_65_does_not(implementation, dtype):
     q, k, v, _ = qkv((1, 200, 1, 32), dtype)
     ones = np.ones((1, 200), np.int32)
@@ -185,7 +189,7 @@ def test_distance_64_attends_and_65_does_not(implementation, dtype):
     assert reached.nonzero()[0].tolist() == list(range(36, 165))
 
 
-@pytest.mark.parametrize("implementation, dtype", [("reference", "float32"), *EITHER.items()])
+@pytest.mark.parametrize(("implementation", "dtype"), [("reference", "float32"), *EITHER.items()])
 @pytest.mark.parametrize("window", [None, 64])
 def test_padding_gives_zero_and_no_nan(implementation, dtype, window):
     arrays = qkv((2, 100, 2, 32), dtype)
@@ -205,7 +209,7 @@ def test_large_scores_do_not_overflow(implementation, window):
 
 @pytest.mark.parametrize("other", [slice(1024, None), slice(0, 1024)])
 @pytest.mark.parametrize(
-    "implementation, window", [("xla", None), ("interval", None), ("interval", 64)]
+    ("implementation", "window"), [("xla", None), ("interval", None), ("interval", 64)]
 )
 def test_what_no_block_sees_is_never_read(implementation, window, other):
     # NaN in another document would spread through any product that met it, masked or not.
@@ -242,7 +246,7 @@ def test_visited_blocks_are_those_with_something_to_see_and_whole_ones_those_all
     assert blocks(block).all((2, 4)).any() == (window != 1)
 
 
-@pytest.mark.parametrize("window, visited", [(None, 512), (64, 320)])
+@pytest.mark.parametrize(("window", "visited"), [(None, 512), (64, 320)])
 def test_how_many_of_16384_blocks_documents_of_256_tokens_visit(window, visited):
     segment_ids = np.repeat(np.arange(32) + 1, 256)[None]
     start, end = key_intervals(jnp.asarray(segment_ids), window)
@@ -278,8 +282,8 @@ def test_a_name_is_never_replaced():
     if target().platform == "cpu":
         with pytest.raises(ValueError, match="'dew' runs on NVIDIA GPUs only, not cpu"):
             attention(q, k, v, segment_ids=np.ones((1, 8)), window=None, implementation="dew")
+    odd = jnp.zeros((1, 8, 1, 24))
     with pytest.raises(ValueError, match="16, 32, 64 and 128, not 24; implementation='xla'"):
-        odd = jnp.zeros((1, 8, 1, 24))
         attention(
             odd, odd, odd, segment_ids=np.ones((1, 8)), window=None, implementation="interval"
         )

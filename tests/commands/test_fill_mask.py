@@ -59,7 +59,9 @@ def test_probes_are_ranked_by_the_best_form_of_their_word(tokenizer, tmp_path) -
     file.write_text("the [MASK] lung\tx\n[MASK] is\ty\n")
     texts, answers = read_probes(file, tokenizer)
     x, y = (int(tokenizer.encode_batch([letter])[0][0]) for letter in "xy")
-    assert texts == ["the [MASK] lung", "[MASK] is"] and (x in answers[0], y in answers[1])
+    assert texts == ["the [MASK] lung", "[MASK] is"]
+    assert x in answers[0]
+    assert y in answers[1]
 
     def model(tokens, segment_ids):
         logits = np.full((*tokens.shape, 280), -50.0, np.float32)

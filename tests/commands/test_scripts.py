@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["--config.train_rows_per_stp=4"], "nearest is config.train_rows_per_step"),
         (["--config.max_tokens=abc"], "--config.max_tokens=abc: invalid literal for int()"),
@@ -25,6 +25,7 @@ def test_train_refuses_in_one_line(arguments, message, tmp_path):
     config = [] if "--config" in arguments else ["--config", ROOT / "configs" / "tiny.py"]
     run = subprocess.run([*command, *config, *arguments], capture_output=True, text=True)
     assert run.returncode == 2
-    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.count("\n") == 1
     assert message in run.stderr
     assert not workdir.exists()

@@ -52,7 +52,8 @@ def test_configs_that_do_not_exist_here_are_refused(folder, changes, message) ->
     edit_config(folder, **changes)
     with pytest.raises(InputError, match=message) as error:
         conversion.from_pretrained(folder)
-    assert "config.json" in str(error.value) and "\n" not in str(error.value)
+    assert "config.json" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_exported_config_is_for_fine_tuning_too(folder) -> None:
@@ -102,4 +103,5 @@ def test_any_value_may_stand_in_a_config(folder, changes, message) -> None:
         return
     with pytest.raises(InputError, match=message) as error:
         read(folder)
-    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)

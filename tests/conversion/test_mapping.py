@@ -47,7 +47,8 @@ def test_views_keep_the_order_of_bytes() -> None:
     }
     ours = to_ours(stored, rows, "here")
     qkv = ours["model.layers.1.attn.Wqkv.weight"]
-    assert qkv.shape == (3, 2, 8, 16) and qkv[1, 0, 0, 0] == 16 * 16  # keys after queries
+    assert qkv.shape == (3, 2, 8, 16)
+    assert qkv[1, 0, 0, 0] == 16 * 16
     assert same_bits(to_stored(ours, rows), stored)
 
 
@@ -68,7 +69,7 @@ def test_errors_list_both_sides() -> None:
 def test_integers_are_refused() -> None:
     stored = to_stored(random_weights().params, table(TINY))
     stored["decoder.bias"] = stored["decoder.bias"].astype(np.int8)
-    with pytest.raises(InputError, match="decoder.bias int8"):
+    with pytest.raises(InputError, match=r"decoder.bias int8"):
         to_ours(stored, table(TINY), "x")
 
 

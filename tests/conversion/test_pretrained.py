@@ -40,7 +40,7 @@ def test_half_precision_and_shards_are_read(folder) -> None:
     wanted = {name: x.astype(np.float32) for name, x in stored.items()}
     assert same_bits(params, {name: wanted[name] for name in params})
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(InputError, match="has no model-00002-of-00002.safetensors"):
+    with pytest.raises(InputError, match=r"has no model-00002-of-00002.safetensors"):
         read(folder)
 
 
@@ -101,10 +101,12 @@ def test_a_run_starts_from_its_own_checkpoints_with_moments(tmp_path, tiny_token
     initial = conversion.load_initial(run)
     assert same_bits(initial.params, {n: x * np.float32(12) for n, x in weights.params.items()})
     assert initial.opt_state._fields == moments._fields
-    assert initial.opt_state.step == 1 and initial.opt_state.max_lr == 1.5
+    assert initial.opt_state.step == 1
+    assert initial.opt_state.max_lr == 1.5
     assert same_bits(initial.opt_state.exp_avg, moments.exp_avg)
     model = conversion.from_pretrained(run / "checkpoints" / "3")
-    assert model.config == TINY and model.tokenizer_directory == (run / "tokenizer").resolve()
+    assert model.config == TINY
+    assert model.tokenizer_directory == (run / "tokenizer").resolve()
     assert same_bits(model.params, {n: x * np.float32(3) for n, x in weights.params.items()})
 
 
@@ -118,7 +120,8 @@ def test_calls_fill_in_segments_and_positions(folder) -> None:
     tokens = np.random.default_rng(1).integers(0, 300, (1, 12))
     packed = np.array([[1] * 5 + [2] * 6 + [0]])
     logits = model(tokens, packed)
-    assert logits.shape == (1, 12, 300) and logits.dtype == jnp.float32
+    assert logits.shape == (1, 12, 300)
+    assert logits.dtype == jnp.float32
     # The same kernels on other lengths: their sums may be ordered otherwise.
     np.testing.assert_allclose(logits[:, 5:11], model(tokens[:, 5:11]), atol=1e-5)
     restarted = np.array([[*range(5), *range(6), 0]])
@@ -149,7 +152,8 @@ def test_new_classifiers_keep_encoder_and_head(folder, caplog) -> None:
     ):
         model = conversion.from_pretrained(folder, kind, num_labels=4, precision="fp32")
         out = model(tokens, segments, **({"num_segments": 2} if "seq" in kind else {}))
-        assert out.shape == shape and out.dtype == jnp.float32
+        assert out.shape == shape
+        assert out.dtype == jnp.float32
         assert "new, not trained yet: classifier.bias, classifier.weight" in caplog.text
         before = read(folder).params
         assert all(
@@ -167,7 +171,8 @@ def test_each_document_of_a_row_is_pooled_alone(pooling) -> None:
     packed = model(tokens, np.array([[1] * 5 + [2] * 6 + [0]]), num_segments=3)
     np.testing.assert_allclose(packed[:, 0], model(tokens[:, :5])[:, 0], atol=1e-5)
     np.testing.assert_allclose(packed[:, 1], model(tokens[:, 5:11])[:, 0], atol=1e-5)
-    assert np.abs(packed[0, 0] - packed[0, 1]).max() > 1e-2 and np.isfinite(packed).all()
+    assert np.abs(packed[0, 0] - packed[0, 1]).max() > 1e-2
+    assert np.isfinite(packed).all()
     other = random_weights(
         head=dataclasses.replace(head, pooling={"cls": "mean"}.get(pooling, "cls"))
     )

@@ -23,7 +23,7 @@ def test_saving_is_all_or_nothing(folder, tmp_path, tiny_tokenizer) -> None:
         conversion.save_pretrained(model, target)
     conversion.save_pretrained(model, target, tiny_tokenizer, overwrite=True)
     (target / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="notes.txt"):
+    with pytest.raises(InputError, match=r"notes.txt"):
         conversion.save_pretrained(model, target, overwrite=True)
     assert (target / "notes.txt").read_text() == "mine"
     train_tokenizer(["too many"], 301, tmp_path / "large")

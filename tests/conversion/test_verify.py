@@ -20,7 +20,7 @@ def test_verification_sees_a_flipped_bit_and_another_config(folder) -> None:
     data = bytearray(file.read_bytes())
     data[-4] ^= 1  # the lowest bit of the last number
     file.write_bytes(data)
-    with pytest.raises(InputError, match="1 of 23 tensors changed, the worst model.layers.2"):
+    with pytest.raises(InputError, match=r"1 of 23 tensors changed, the worst model.layers.2"):
         compare(weights, read(folder))
     data[-4] ^= 1
     file.write_bytes(data)
@@ -43,7 +43,8 @@ def test_verification_sees_other_logits(wrong) -> None:
     right = our_outputs(weights, inputs, double)
     theirs = our_outputs(weights, inputs, single)
     found = judge(theirs, right, theirs, right)
-    assert found.error == 0 and 0 < found.their_error < 1e-5
+    assert found.error == 0
+    assert 0 < found.their_error < 1e-5
     with pytest.raises(InputError, match="logits on padded input are off by"):
         judge(theirs, our_outputs(other, inputs, double), theirs, right)
     nan = {kind: x * np.nan for kind, x in right.items()}

@@ -137,7 +137,7 @@ def full(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 
     if what == "spool":
         # A write to this device is refused when it reaches it, and again when it is closed.
-        monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: open("/dev/full", "w+b"))
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: open("/dev/full", "w+b"))  # noqa: SIM115
     elif what == "lengths.npy":
         monkeypatch.setattr("numpy.save", refuse)
     elif what == "rename":
@@ -206,6 +206,7 @@ def test_a_really_full_disk(tmp_path: Path, kilobytes: int) -> None:
     if done.returncode in (1, 77) and not (tmp_path / "before").exists():
         pytest.skip(f"no file system of its own: {done.stderr}")
     assert (tmp_path / "status").read_text() == "2\n", done.stderr
-    assert done.stderr.startswith("error: disk full: the 0.") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: disk full: the 0.")
+    assert done.stderr.count("\n") == 1
     assert "./out/report.json" in (tmp_path / "before").read_text()
     assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()

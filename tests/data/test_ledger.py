@@ -78,7 +78,8 @@ def test_one_command_prepares_all_and_then_only_what_is_missing(raw, tiny_tokeni
         (output / "respiratory-interviews" / folder).rename(tmp_path / folder)
     (output / "respiratory-interviews").rmdir()
     again = prepare_all(raw, tiny_tokenizer, output)
-    assert again.returncode == 0 and "pubmed: kept as it is" in again.stdout
+    assert again.returncode == 0
+    assert "pubmed: kept as it is" in again.stdout
     assert (output / "pubmed/train/tokens.bin").read_bytes() == before
     tokens = "train/tokens.bin"
     assert (output / "respiratory-interviews" / tokens).read_bytes() == (
@@ -96,7 +97,8 @@ def test_what_was_prepared_otherwise_is_not_kept_as_if_it_were_the_same(
     assert "pubmed was prepared otherwise (seed was 0, now 7)" in again.stderr
     (tmp_path / "empty" / "pubmed").mkdir(parents=True)
     again = prepare_all(raw, tiny_tokenizer, tmp_path / "empty")
-    assert again.returncode == 2 and "pubmed is no finished output" in again.stderr
+    assert again.returncode == 2
+    assert "pubmed is no finished output" in again.stderr
 
 
 def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokenizer, tmp_path):
@@ -113,12 +115,14 @@ def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokeni
     done = script(*command)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "shards/mtsamples/report.json").read_text())
-    assert report["skipped"] == {"repeats an earlier text": 1} and report["documents"] == 1
+    assert report["skipped"] == {"repeats an earlier text": 1}
+    assert report["documents"] == 1
     assert report["options"]["not_in"] == ["respiratory-interviews"]
     # Where all is kept, what they are compared by is not even read.
     (tmp_path / "shards/respiratory-interviews/fingerprints.npz").write_bytes(b"?")
     done = script(*command)
-    assert done.returncode == 0 and done.stdout.count("kept as it is") == 2
+    assert done.returncode == 0
+    assert done.stdout.count("kept as it is") == 2
 
 
 def test_a_source_that_fails_is_named_and_what_was_done_is_kept(raw, tiny_tokenizer, tmp_path):
@@ -133,7 +137,7 @@ def test_a_source_that_fails_is_named_and_what_was_done_is_kept(raw, tiny_tokeni
 
 
 @pytest.mark.parametrize(
-    "pairs, message",
+    ("pairs", "message"),
     [
         (["raw"], "takes NAME=PATH, not 'raw'"),
         (["pubmd=raw"], "takes NAME=PATH, not 'pubmd=raw'; names are aci-bench"),
@@ -143,7 +147,8 @@ def test_a_source_that_fails_is_named_and_what_was_done_is_kept(raw, tiny_tokeni
 def test_a_bad_pair_is_refused_before_anything_is_prepared(pairs, message, tmp_path):
     arguments = ["--source", "all", "--input", *pairs, "--tokenizer", "t"]
     done = script("prepare_data.py", *arguments, "--output", tmp_path / "out")
-    assert done.returncode == 2 and message in done.stderr
+    assert done.returncode == 2
+    assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -168,16 +173,21 @@ def test_the_table_adds_up_and_stands_beside_the_papers(raw, tiny_tokenizer, tmp
     paper = SOURCES["respiratory-interviews"].paper
     interviews = rows["Simulated Resp. Interviews"]
     assert interviews[:2] == [paper.country, paper.clinical_source]
-    assert interviews[2:4] == ["20", "272"] and interviews[5] == "0.6 M"
+    assert interviews[2:4] == ["20", "272"]
+    assert interviews[5] == "0.6 M"
     tokens = f"{entries[1].tokens / 0.6e6 - 1:+.1%} tokens"
     assert interviews[6:] == [f"-252 samples, {tokens}", "1"]  # the empty one was left out
-    assert rows["mine"][3] == "" and rows["mine"][2] == "25"
+    assert rows["mine"][3] == ""
+    assert rows["mine"][2] == "25"
     share = entries[0].tokens / BIOMEDICAL_TOKENS
     assert rows["**biomedical, 1**"][6] == f"{share:.3%} of the tokens"
     twice = cells(table([entries[1], entries[1]]))["**clinical, 2**"]
-    assert twice[2] == "40" and twice[3] == "272" and twice[5] == "0.6 M"  # the paper's once
+    assert twice[2] == "40"
+    assert twice[3] == "272"
+    assert twice[5] == "0.6 M"
     text = card(entries, "A corpus")
-    assert SOURCES["pubmed"].licence in text and "mine: TO BE STATED" in text
+    assert SOURCES["pubmed"].licence in text
+    assert "mine: TO BE STATED" in text
     left, _ = make_figure(entries).axes
     sources = [SOURCES["respiratory-interviews"].title, "PubMed"]  # by kind, most tokens on top
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["mine", *sources]
@@ -212,8 +222,10 @@ def test_the_script_writes_table_card_and_plot(raw, tiny_tokenizer, tmp_path):
     assert written == {"corpus.md", "corpus.png", "card.md"}
     assert (tmp_path / "corpus/corpus.md").read_text() == done.stdout
     failed = script("ledger.py", *folders, "--output", raw / "notes.csv")
-    assert failed.returncode == 2 and failed.stderr.startswith("error: ")
-    assert len(failed.stderr.splitlines()) == 1 and "notes.csv" in failed.stderr
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert len(failed.stderr.splitlines()) == 1
+    assert "notes.csv" in failed.stderr
 
 
 def test_what_is_no_source_or_of_another_tokenizer_is_refused(raw, tiny_tokenizer, tmp_path):
@@ -224,5 +236,5 @@ def test_what_is_no_source_or_of_another_tokenizer_is_refused(raw, tiny_tokenize
         records = read([raw / "notes.csv"], "csv")
         loaded = load_tokenizer(str(tokenizer))
         prepare(records, loaded, tmp_path / name, source=name, validation_fraction=0)
-    with pytest.raises(InputError, match="two was made with another tokenizer than .*one"):
+    with pytest.raises(InputError, match=r"two was made with another tokenizer than .*one"):
         read_ledger([tmp_path / "one", tmp_path / "two"])

@@ -96,14 +96,16 @@ def test_every_document_comes_out_of_the_shards_once_an_epoch(tmp_path):
             end = 0
             for segment, (source, document, start, length) in enumerate(plan.pieces(row), 1):
                 begin, end = end, end + length + 2
-                assert tokens[begin] == SPECIAL.cls and tokens[end - 1] == SPECIAL.sep
+                assert tokens[begin] == SPECIAL.cls
+                assert tokens[end - 1] == SPECIAL.sep
                 assert set(segment_ids[begin:end]) == {segment}
                 assert positions[begin:end].tolist() == list(range(length + 2))
                 part = rebuilt[source][document][start : start + length]
                 assert set(part) == {-1}, "read twice"
                 part[:] = tokens[begin + 1 : end - 1]
             assert set(tokens[end:]) <= {SPECIAL.pad}
-            assert not segment_ids[end:].any() and not positions[end:].any()
+            assert not segment_ids[end:].any()
+            assert not positions[end:].any()
         for source, documents in zip(shards, rebuilt, strict=True):
             for document, tokens in enumerate(documents):
                 expected = source.read(document, 0, int(source.lengths[document]))
@@ -128,7 +130,8 @@ def test_what_a_step_says_of_itself():
         rows = min(rest, plan.rows)
         expected += plan.count_tokens(0, rows)
         position, rest = position + rows, rest - rows
-    assert rest == 0 and total.tolist() == expected.tolist()
+    assert rest == 0
+    assert total.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("processes", [2, 7])
@@ -175,7 +178,8 @@ def test_a_step_may_span_several_epochs():
     for row in step.batch.tokens:
         assert sorted(row[row >= 5]) == sorted(np.concatenate(one.documents))
     (step,) = take(make_loader([one], weights=[0.25], rows_per_step=3), 1)  # empty epochs
-    assert step.next_position.row_id == 3 and step.tokens in (32 + 52 + 32, 52 + 32 + 52)
+    assert step.next_position.row_id == 3
+    assert step.tokens in (32 + 52 + 32, 52 + 32 + 52)
 
 
 def test_row_ids_go_on_from_the_given_one():
@@ -198,7 +202,8 @@ def test_the_next_epoch_is_planned_in_the_background():
         if 1 in planned:
             break
         time.sleep(0.01)
-    assert planned.keys() == {0, 1} and planned[1].startswith("loader")
+    assert planned.keys() == {0, 1}
+    assert planned[1].startswith("loader")
     iterator.close()
 
 
@@ -223,8 +228,7 @@ def test_an_error_in_a_thread_is_raised_by_next():
 
     iterator = make_loader([Broken("broken", [30] * 20)], rows_per_step=1).batches()
     with pytest.raises(OSError, match="the disk is gone"):
-        for _ in range(20):
-            next(iterator)
+        list(itertools.islice(iterator, 20))
     assert not loader_threads()
 
 
@@ -240,7 +244,7 @@ def test_wrong_input_is_refused():
     for others in (sources()[::-1], sources()[:1]):
         with pytest.raises(ValueError, match="other lengths"):
             Loader(others, plan, special=SPECIAL, rows_per_step=8)
-    with pytest.raises(InputError, match="different names.*: notes, notes"):
+    with pytest.raises(InputError, match=r"different names.*: notes, notes"):
         make_loader([Documents("notes", [5]), Documents("notes", [6])])
 
 

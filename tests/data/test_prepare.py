@@ -173,7 +173,7 @@ def test_a_finished_output_is_replaced_only_if_asked_and_only_at_the_end(tmp_pat
     output = tmp_path / "out"
     run(output)
     before = contents(output)
-    with pytest.raises(InputError, match="exists already: .* add --overwrite"):
+    with pytest.raises(InputError, match=r"exists already: .* add --overwrite"):
         run(output)
 
     def interrupted() -> Iterator[Document | Skipped]:
@@ -192,7 +192,7 @@ def test_a_finished_output_is_replaced_only_if_asked_and_only_at_the_end(tmp_pat
 def test_overwrite_spares_folders_that_are_not_ours(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("x")
-    with pytest.raises(InputError, match="was not written by prepare_data.py"):
+    with pytest.raises(InputError, match=r"was not written by prepare_data.py"):
         run(tmp_path / "home", overwrite=True)
     assert (tmp_path / "home/thesis.txt").exists()
 
@@ -227,7 +227,8 @@ def test_the_script_works_from_anywhere_and_keeps_texts_to_itself(tmp_path: Path
         (wrong, "notes.jsonl.gz has the columns text, mrn, file, not 'body'"),
     ]:
         assert failed.returncode == 2
-        assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+        assert failed.stderr.startswith("error: ")
+        assert failed.stderr.count("\n") == 1
         assert message in failed.stderr
     written = b"".join(contents(tmp_path / "D").values()).decode("latin-1")
     said = "".join(run.stdout + run.stderr for run in (done, refused, wrong))

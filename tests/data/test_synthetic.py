@@ -84,7 +84,8 @@ def test_kinds_and_lengths_vary(notes: list[Note]) -> None:
     assert len({note.kind for note in notes}) == 8
     assert lengths[0] < 40 < lengths[100] < 100
     assert 250 < lengths[500] < 500
-    assert lengths[-1] > 2500 and lengths[900] < 1200, "a heavy tail, but only a tail"
+    assert lengths[-1] > 2500, "a heavy tail"
+    assert lengths[900] < 1200, "but only a tail"
     assert len({note.text for note in notes}) == len(notes)
 
 
@@ -99,7 +100,8 @@ def test_notes_of_a_patient_agree(notes: list[Note]) -> None:
     for number, text in _by_patient(notes).items():
         patient = draw_patient(SEED, number)
         shared += text.count("MRN") > 1
-        assert patient.mrn in text and f"{patient.first} " in f"{text} {patient.first} "
+        assert patient.mrn in text
+        assert f"{patient.first} " in f"{text} {patient.first} "
         wrong = ("he", "his", "him") if patient.sex == "F" else ("she", "her")
         assert not re.search(rf"\b({'|'.join(wrong)})\b", text, re.IGNORECASE), patient.identifier
         ages = re.findall(r"\b(\d+)(?:-year-old| year old| y/o|yo)", text)
@@ -159,7 +161,9 @@ def test_the_tables_know_every_name_they_use() -> None:
         assert {item.rsplit(" ", 1)[0] for item in split(problem.labs)} <= set(LABS)
         for study in split(problem.imaging):
             modality, finding, impression = study.split(" > ")
-            assert modality in MODALITIES and finding and impression
+            assert modality in MODALITIES
+            assert finding
+            assert impression
         assert bool(problem.procedure) == bool(problem.operation)
     assert set(drugs) == set(DRUGS), "a drug without a row, or a row that nothing uses"
 
@@ -182,7 +186,8 @@ def test_context_tells_far_more_than_single_tokens(
             probability = (count + 4 * probability) / (seen + 4)
             loss[n] -= np.log(probability)
     unigram, _, trigram = loss / (len(test) - 2)
-    assert unigram > 5 and trigram < unigram / 3, (unigram, trigram)
+    assert unigram > 5
+    assert trigram < unigram / 3
 
 
 # The tokenizer
@@ -209,7 +214,9 @@ def test_tokenizer_is_deterministic_and_filled_up(notes: list[Note], tmp_path: P
     tokenizer = load_tokenizer(str(tmp_path / "one"))
     assert tokenizer.vocab_size == 6000
     unused = [i for i in range(6000) if tokenizer.token(i).startswith("[unused")]
-    assert unused and unused[0] == tokenizer.special.mask + 1 and unused[-1] == 5999
+    assert unused
+    assert unused[0] == tokenizer.special.mask + 1
+    assert unused[-1] == 5999
     assert sorted(tmp_path.iterdir()) == [tmp_path / "one", tmp_path / "two"]
 
 
@@ -235,7 +242,8 @@ def test_transformers_reads_the_tokenizer_as_we_do(
     assert (theirs.mask_token_id, theirs.pad_token_id) == (ours.special.mask, ours.special.pad)
     assert (len(theirs), theirs.model_max_length) == (VOCABULARY, 8192)
     pair = theirs("a", "b")["input_ids"]
-    assert pair.count(ours.special.cls) == 1 and pair.count(ours.special.sep) == 2
+    assert pair.count(ours.special.cls) == 1
+    assert pair.count(ours.special.sep) == 2
     absorbed = theirs.convert_ids_to_tokens(theirs(" has [MASK] pain")["input_ids"])
     assert absorbed[-4:] == ["Ġhas", "[MASK]", "Ġpain", "[SEP]"], "the mask takes the space before"
 
@@ -278,7 +286,9 @@ def test_prepared_shards_hold_every_note_and_split_by_patient(tmp_path: Path) ->
         found[split_name] = {tokenizer.decode(document) for document in ids}
     assert found["train"] | found["validation"] == set(patients)
     groups = [{patients[text] for text in texts} for texts in found.values()]
-    assert groups[0] and groups[1] and not groups[0] & groups[1]
+    assert groups[0]
+    assert groups[1]
+    assert not groups[0] & groups[1]
     assert list(tmp_path.iterdir()) == [tmp_path / "made"]
 
 
@@ -290,7 +300,8 @@ def test_what_is_there_is_used_again_and_other_options_replace_it(tmp_path: Path
     assert _stamps(tmp_path) == before, "not even a temporary folder beside it"
     _prepare(folder, seed=2)
     after = _stamps(tmp_path)
-    assert after.keys() == before.keys() and after != before
+    assert after.keys() == before.keys()
+    assert after != before
     marker = json.loads((folder / "synthetic.json").read_text())
     assert marker["seed"] == 2
     (folder / "synthetic.json").write_text(json.dumps({**marker, "code": marker["code"][::-1]}))
@@ -317,7 +328,8 @@ def test_a_killed_run_leaves_nothing_that_is_used(tmp_path: Path) -> None:
         time.sleep(0.01)
     run.send_signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
-    assert left and not folder.exists()
+    assert left
+    assert not folder.exists()
     assert open_shards(_prepare(folder) / "train").lengths.size
     assert left[0].exists(), "it might be another process at work"
     os.utime(left[0], (0, 0))

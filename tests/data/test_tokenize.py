@@ -74,7 +74,7 @@ def test_ids_go_back_to_text(folder: Path) -> None:
     tokenizer = load_tokenizer(str(folder))
     assert tokenizer.decode(np.array([2, 8, 6, 3])) == "[CLS] high blood [SEP]"
     assert tokenizer.token(7) == "pressure"
-    with pytest.raises(ValueError, match="id 9 .* 9"):
+    with pytest.raises(ValueError, match=r"id 9 .* 9"):
         tokenizer.token(9)
 
 
@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_tokenizer_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="not readable"):
         load_tokenizer(str(folder))
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="no tokenizer.json"):
+    with pytest.raises(InputError, match=r"no tokenizer.json"):
         load_tokenizer(str(folder))
     with pytest.raises(InputError, match="does not exist"):
         load_tokenizer(str(folder / "missing"))

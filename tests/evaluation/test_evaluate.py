@@ -15,18 +15,18 @@ import pytest
 
 from bcmb_jax.commands import evaluate
 from bcmb_jax.data.synthetic import train_tokenizer
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.tasks import TASKS
-from bcmb_jax.precision import compute_dtype
 from conversion.writers import write_huggingface
 from tests.fixtures.task_data import clinical_sentences
 from tests.fixtures.tiny_weights import TINY, random_weights
 
 ROOT = Path(__file__).resolve().parents[2]
-GIVEN = "--data d --model m --output o".split()
+GIVEN = ["--data", "d", "--model", "m", "--output", "o"]
 FEW = ("--seeds", "1,2", "--epochs", "1", "--learning-rate", "1e-3,3e-3")
 FIELDS = {"task", "model", "backend", "kind", "metric", "seeds", "per_seed", "median", "mean"}
 FIELDS |= {"spread", "interval", "scores", "by_class", "confusion", "learning_rate", "grid"}
@@ -48,8 +48,10 @@ def test_a_task_from_files_to_results(arguments, tmp_path, capsys):
     evaluate.main([*arguments, *FEW, "--output", str(tmp_path / "out")])
     found = results_of(tmp_path / "out")
     assert found.keys() >= FIELDS
-    assert found["seeds"] == [1, 2] and found["grid"].keys() == {"0.001", "0.003"}
-    assert found["metric"] == "f1" and 0 <= found["median"] <= 1
+    assert found["seeds"] == [1, 2]
+    assert found["grid"].keys() == {"0.001", "0.003"}
+    assert found["metric"] == "f1"
+    assert 0 <= found["median"] <= 1
     assert sorted(p.name for p in (tmp_path / "out" / "runs").iterdir()) == [
         f"{rate}-{seed}.json" for rate in ("0.001", "0.003") for seed in (1, 2)
     ]
@@ -61,7 +63,8 @@ def test_words_alone_need_no_model(tmp_path):
     task = ("--task", "conll", "--data", str(data), "--backend", "text")
     evaluate.main([*task, "--output", str(tmp_path / "out")])
     found = results_of(tmp_path / "out")
-    assert found["backend"] == "text" and len(found["per_seed"]) == 5
+    assert found["backend"] == "text"
+    assert len(found["per_seed"]) == 5
     assert found["median"] > 0.9  # the made-up entities are words
 
 
@@ -77,11 +80,13 @@ def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done = {file: file.stat().st_mtime_ns for file in output.glob("runs/*.json")}
-    assert done and not (output / "results.json").exists()
+    assert done
+    assert not (output / "results.json").exists()
     evaluate.main([*arguments, *FEW, "--output", str(output)])
     assert all(file.stat().st_mtime_ns == then for file, then in done.items())
     cut, whole = results_of(output), results_of(tmp_path / "whole")
-    assert cut["per_seed"] == whole["per_seed"] and cut["grid"] == whole["grid"]
+    assert cut["per_seed"] == whole["per_seed"]
+    assert cut["grid"] == whole["grid"]
 
 
 def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
@@ -171,9 +176,12 @@ def test_tags_are_at_the_first_token_of_each_word(tokenizer, tiny_tokenizer):
     words = ("the", "lung", "of", "extraordinarily", "long", "words", "and", "more", "of", "them")
     dataset = Dataset("tagging", ("B", "I", "O"), {})
     (e,) = tokenizer.encode(dataset, [Example("here", words, (2, 0, 2, 0, 1, 1, 2, 2, 2, 2))])
-    assert e.cut and len(e.tokens) == 10
+    assert e.cut
+    assert len(e.tokens) == 10
     fitting = e.starts[e.starts >= 0]
-    assert list(fitting) == sorted(fitting) and fitting[0] == 1 and len(fitting) < 10
+    assert list(fitting) == sorted(fitting)
+    assert fitting[0] == 1
+    assert len(fitting) < 10
     assert e.targets[fitting].tolist() == [2, 0, 2, 0, 1, 1, 2, 2, 2, 2][: len(fitting)]
     assert (np.delete(e.targets, fitting) == IGNORED).all()
     whole = TaskTokenizer(str(tiny_tokenizer), 100).encode(
@@ -190,12 +198,14 @@ def test_texts_begin_with_a_space_as_words_do(tokenizer):
     tags = Dataset("tagging", ("O",), {})
     (word,) = tokenizer.encode(tags, [Example("here", ("lung",), (0,))])
     assert one.tokens.tolist() == other.tokens.tolist() == word.tokens.tolist()
-    assert (one.targets, other.targets) == (0, 1) and not one.cut
+    assert (one.targets, other.targets) == (0, 1)
+    assert not one.cut
 
 
 def test_a_mask_written_in_a_text_stays_text(tokenizer):
     (e,) = tokenizer.encode(Dataset("multi_label", ("a", "b"), {}), [Example("h", "[MASK]", (1,))])
-    assert len(e.tokens) > 3 and e.targets.tolist() == [0.0, 1.0]
+    assert len(e.tokens) > 3
+    assert e.targets.tolist() == [0.0, 1.0]
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
@@ -216,7 +226,8 @@ def test_a_vocabulary_makes_a_tokenizer(tmp_path):
     (e,) = TaskTokenizer(str(tmp_path), 10).encode(
         dataset, [Example("h", ("Lungs", "lung"), (0, 1))]
     )
-    assert e.tokens.tolist() == [2, 5, 6, 5, 3] and e.starts.tolist() == [1, 3]
+    assert e.tokens.tolist() == [2, 5, 6, 5, 3]
+    assert e.starts.tolist() == [1, 3]
 
 
 def test_a_tokenizer_of_more_words_than_the_model_is_refused(arguments, tmp_path, tmp_path_factory):

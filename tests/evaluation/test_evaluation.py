@@ -97,7 +97,8 @@ def test_every_token_is_masked_once_and_alone(corpus):
     first, second = (validation.read(d, 0, int(validation.lengths[d])) for d in (0, 1))
     wanted = min(len(first), 30)  # the first document is cut to a row of 32
     rows = one_at_a_time(validation, tokenizer, 32, wanted + 5)
-    assert rows.inputs.shape == (wanted + 5, 32) and (rows.loss_weights == 1).all()
+    assert rows.inputs.shape == (wanted + 5, 32)
+    assert (rows.loss_weights == 1).all()
     assert ((rows.inputs == special.mask).sum(1) == 1).all()
     assert rows.targets[:, 0].tolist() == [*first[:wanted].tolist(), *second[:5].tolist()]
     for number in (0, wanted - 1):

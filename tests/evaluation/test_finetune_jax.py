@@ -2,6 +2,7 @@
 """Fine-tuning in JAX: packing and passes change nothing, seeds and snapshots mean what they say."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def test_a_packed_batch_is_the_mean_of_its_examples(params, kind):
 
 
 @pytest.mark.parametrize(
-    "lengths, row_length, rows, passes",
+    ("lengths", "row_length", "rows", "passes"),
     [
         ([20, 30], 64, 1, 1),
         ([80] * 16, 256, 6, 1),
@@ -241,9 +242,10 @@ def test_the_first_best_epoch_predicts_and_the_rate_falls_to_zero():
     model = Scripted([(0, 1), (0, 0), (0, 0)])  # the truth is (0, 0): epochs 2 and 3 are right
     settings = Settings(epochs=3, batch_size=2)
     run = fine_tune(model, dataset, splits, settings, seed=3, learning_rate=0.9)
-    assert run.best_epoch == 2 and run.predicted == [(1,)]
+    assert run.best_epoch == 2
+    assert run.predicted == [(1,)]
     np.testing.assert_allclose(model.rates, [0.9 * (1 - i / 9) for i in range(9)])
-    epochs = [sum(model.seen[i : i + 3], []) for i in (0, 3, 6)]
+    epochs = [list(itertools.chain(*model.seen[i : i + 3])) for i in (0, 3, 6)]
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in epochs)
     assert epochs[0] != epochs[1]
     again = Scripted(model.by_epoch)

@@ -10,7 +10,21 @@ from bcmb_jax.evaluation.finetune_text import _log_probabilities, _shape, _viter
 from bcmb_jax.evaluation.scores import METRIC, scores
 
 SIZES = {"train": 120, "validation": 40, "test": 60}
-FILLER = "the patient was seen and then sent home with her daughter on monday".split()
+FILLER = [
+    "the",
+    "patient",
+    "was",
+    "seen",
+    "and",
+    "then",
+    "sent",
+    "home",
+    "with",
+    "her",
+    "daughter",
+    "on",
+    "monday",
+]
 TOPICS = {"heart": ["angina", "stent", "murmur"], "lung": ["cough", "wheeze"], "rest": ["rash"]}
 TAGS = ("B-Drug", "I-Drug", "B-Sign", "O")
 

@@ -69,7 +69,8 @@ def test_everything_is_in_its_table(tmp_path):
         ["BioBERT (torch)", "honest, padded", "1 x Xeon, 2 cores"],
         ["Ours", "published, padded", "1 x Xeon, 2 cores"],
     ]
-    assert speeds[2][4] == "5.0" and speeds[3][4:6] == ["–", "5.0"]
+    assert speeds[2][4] == "5.0"
+    assert speeds[3][4:6] == ["–", "5.0"]
     assert float(speeds[5][5]) == pytest.approx(3.0 * 1.5, abs=0.05)
     assert found["Masked tokens"][2:] == [
         ["notes", "phase1", "1.5000", "60.0", "80.0", "12,345", "3.25"],
@@ -113,7 +114,8 @@ def test_names_out_of_files_break_neither_tables_nor_plots(tmp_path):
     results = read_results([save(tmp_path / "in", values, fast)], {})
     text = markdown(results)
     tables(text)
-    assert "\x1b" not in text and "\n# two" not in text
+    assert "\x1b" not in text
+    assert "\n# two" not in text
     assert len(write(results, tmp_path / "out")) == 6
 
 

@@ -38,7 +38,7 @@ def test_no_results(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ('{"task": "bc5cdr",\n "model": }', "line 2, column 11: not JSON: Expecting value"),
         ("", "line 1, column 1: not JSON"),
@@ -56,18 +56,19 @@ def test_malformed_files_are_named(text, message, tmp_path):
     with pytest.raises(InputError) as caught:
         read_results([folder], {})
     assert str(folder / "01" / "results.json") in str(caught.value)
-    assert message in str(caught.value) and str(caught.value).isprintable()
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
     folder = save(tmp_path, {})
     (folder / "00" / "results.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="00/results.json cannot be read"):
+    with pytest.raises(InputError, match=r"00/results.json cannot be read"):
         read_results([folder], {})
 
 
 @pytest.mark.parametrize(
-    "path, value, message",
+    ("path", "value", "message"),
     [
         (["median"], 81.2, "median is 81.2, not between 0 and 1"),
         (["median"], float("nan"), "median is nan, not between 0 and 1"),
@@ -102,7 +103,8 @@ def test_wrong_speeds_are_named(tmp_path):
 
 def test_two_results_of_one_thing_are_refused(tmp_path):
     twice = refused(tmp_path / "a", fine_tuned("bc5cdr", "x"), fine_tuned("bc5cdr", "x/"))
-    assert "00/results.json" in twice and "01/results.json" in twice
+    assert "00/results.json" in twice
+    assert "01/results.json" in twice
     assert "both of bc5cdr and x" in twice
     named = [fine_tuned("bc5cdr", "x"), fine_tuned("bc5cdr", "y")]
     assert "both of" in refused(tmp_path / "b", *named, names={"x": "same", "y": "same"}.items())

@@ -155,7 +155,7 @@ def test_words_are_confused_by_tag():
 
 
 @pytest.mark.parametrize(
-    "kind, truth, ours, message",
+    ("kind", "truth", "ours", "message"),
     [
         ("single_label", [], [], "0 examples and 0 predictions"),
         ("multi_label", [(0,)], [(0,), ()], "1 examples and 2 predictions"),

@@ -73,5 +73,5 @@ def test_phenotypes_sizes_are_those_of_table_6() -> None:
 
 @pytest.mark.parametrize("cut", [permuted, shuffled])
 def test_too_few_examples_are_refused(cut) -> None:
-    with pytest.raises(InputError, match="1 examples are too few to hold out 30.0%"):
+    with pytest.raises(InputError, match=r"1 examples are too few to hold out 30.0%"):
         cut([0], 0.3)

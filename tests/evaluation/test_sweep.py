@@ -51,7 +51,8 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path):
         run(tmp_path / "cut", first)
     second = Trainer()
     assert run(tmp_path / "cut", second) == whole
-    assert len(first.calls) == 4 and first.calls + second.calls == [
+    assert len(first.calls) == 4
+    assert first.calls + second.calls == [
         (seed, rate) for rate in (1e-5, 1e-3) for seed in (1, 2, 3)
     ]
     assert run(tmp_path / "cut", Trainer(stop_at=0)) == whole

@@ -13,7 +13,7 @@ TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
 
 
 @pytest.mark.parametrize(
-    "dtype, out_dtype", [("float32", None), ("bfloat16", None), ("bfloat16", "bfloat16")]
+    ("dtype", "out_dtype"), [("float32", None), ("bfloat16", None), ("bfloat16", "bfloat16")]
 )
 @pytest.mark.parametrize("rows", [(6, 4), (7, 1)])  # an odd number takes another path on CPU
 @pytest.mark.parametrize("shapes", [((5,), (8,)), ((3, 2, 4), (8,)), ((8,), (2, 4))])
@@ -37,7 +37,8 @@ def test_product_and_gradients(dtype, out_dtype, rows, shapes):
     )
     width, depth = int(np.prod(outputs)), int(np.prod(inputs))
     x2, w2, g2 = x.reshape(-1, depth), weight.reshape(width, depth), g.reshape(-1, width)
-    assert out.dtype == (out_dtype or jnp.float32) and dweight.dtype == jnp.float32
+    assert out.dtype == (out_dtype or jnp.float32)
+    assert dweight.dtype == jnp.float32
     for found, expected in [(out, x2 @ w2.T), (dx, g2 @ w2), (dweight, g2.T @ x2)]:
         error = np.abs(np.asarray(found).reshape(expected.shape) - expected).max()
         assert error <= TOLERANCE[dtype] * np.abs(expected).max()
@@ -48,7 +49,8 @@ def test_bf16_products_accumulate_in_fp32(out_dtype):
     # 1 + 1024 × 2^-10 is 2 in fp32; a bf16 sum would stay at 1.
     x = jnp.concatenate([jnp.ones(1), jnp.full(1024, 2.0**-10)])[None, :]
     out = linear(x, jnp.ones((1, 1025)), jnp.dtype(jnp.bfloat16), out_dtype=out_dtype)
-    assert out[0, 0] == 2.0 and out.dtype == (out_dtype or jnp.float32)
+    assert out[0, 0] == 2.0
+    assert out.dtype == (out_dtype or jnp.float32)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -71,7 +71,8 @@ def test_it_is_fine_tuned_and_scored(model, task, tmp_path):
         *("--task", task, "--data", data, "--model", folder, *columns),
         *("--seeds", "1,2", "--epochs", "2", "--learning-rate", "1e-3"),
     )
-    assert found["backend"] == "torch" and len(found["per_seed"]) == 2
+    assert found["backend"] == "torch"
+    assert len(found["per_seed"]) == 2
     curve = found["curves"][0]
     assert curve[1]["train_loss"] < curve[0]["train_loss"]
 
@@ -89,7 +90,8 @@ def test_it_goes_through_the_speed_protocol(model, tmp_path):
     expected += ["long fixed", "long variable"]
     assert sets == expected[: 2 * sum(READS[architecture] >= n for n in (512, 4096, 8192))]
     variable = found["results"][1]
-    assert variable["padded"] and variable["documents"] == 4
+    assert variable["padded"]
+    assert variable["documents"] == 4
     nominal, seconds = variable["nominal_tokens_per_second"], variable["seconds"]
     assert nominal == pytest.approx(4 * 256 / seconds)
 
@@ -117,7 +119,8 @@ def test_norms_and_biases_do_not_decay(model):
     _, folder = model
     made = finetune_torch.load(str(folder), "tagging", num_labels=3)
     decayed, free = finetune_torch._groups(made, 0.1)
-    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0.0
+    assert decayed["weight_decay"] == 0.1
+    assert free["weight_decay"] == 0.0
     assert all(p.ndim == 1 for p in free["params"])
     assert all(p.ndim == 2 for p in decayed["params"])
     assert sum(map(len, (decayed["params"], free["params"]))) == len(list(made.parameters()))

@@ -3,6 +3,7 @@
 
 import copy
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -50,22 +51,21 @@ def differences(a, b, path: str = "") -> list[str]:
     if isinstance(a, dict):
         keys = [f"{path}/{key}" for key in a.keys() ^ b.keys()]
         inside = [differences(a[k], b[k], f"{path}/{k}") for k in a.keys() & b.keys()]
-        return sum(inside, keys)
+        return [*keys, *itertools.chain(*inside)]
     if isinstance(a, list | tuple):
         pairs = zip(a, b, strict=True)
-        return sum((differences(x, y, f"{path}/{i}") for i, (x, y) in enumerate(pairs)), [])
+        return [d for i, (x, y) in enumerate(pairs) for d in differences(x, y, f"{path}/{i}")]
     if torch.is_tensor(a):
-        same = a.dtype == b.dtype and torch.equal(a, b)
-    else:
-        same = np.array_equal(a, b)
-    return [] if same else [path]
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [path]
+    return [] if np.array_equal(a, b) else [path]
 
 
 def test_there_and_back_is_the_same_file(sample, tree, tmp_path) -> None:
     convert(str(sample), "orbax", tmp_path / "orbax")
     found = convert(str(tmp_path / "orbax"), "composer", tmp_path / "back")
     # 29 weights, two moments of each, step and max_lr.
-    assert found.tensors.tensors == 89 and found.logits.difference <= LOGIT_TOLERANCE
+    assert found.tensors.tensors == 89
+    assert found.logits.difference <= LOGIT_TOLERANCE
     back = torch_files.load(tmp_path / "back" / "latest-rank0.pt")
     assert differences(tree, back) == []
     model = back["state"]["model"]
@@ -89,7 +89,8 @@ def test_exports_are_that_model(sample, tree, tmp_path) -> None:
     theirs = {name.replace("bert.", "model."): x for name, x in theirs.items()}
     assert differences(dict(model.state_dict()), theirs) == []
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert tokenizer.mask_token_id == 484 and tokenizer.cls_token_id == model.config.cls_token_id
+    assert tokenizer.mask_token_id == 484
+    assert tokenizer.cls_token_id == model.config.cls_token_id
 
 
 @pytest.mark.parametrize("keep_step", [True, False])
@@ -159,7 +160,8 @@ def test_other_layouts_are_read_alike(sample, tree, tmp_path) -> None:
     adam["param_groups"][1]["params"] = list(range(first, len(order)))
     file = save(other, tmp_path / "numbered")
     again = read(file.parent)  # a folder with one .pt
-    assert again.config == before.config and same_bits(again.params, before.params)
+    assert again.config == before.config
+    assert same_bits(again.params, before.params)
     for moment in ("exp_avg", "exp_avg_sq"):
         ours, theirs = (getattr(w.opt_state, moment) for w in (again, before))
         assert same_bits(ours, theirs)
@@ -173,7 +175,8 @@ def test_where_sizes_come_from(sample, tree, tmp_path, caplog) -> None:
     """The file's own config, else --model-config, else the tensors, with a warning."""
     given = sample.parent / "model_config.json"
     config = read(sample).config
-    assert config.local_attention == 16 and read(sample, model_config=given).config == config
+    assert config.local_attention == 16
+    assert read(sample, model_config=given).config == config
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps(json.loads(given.read_text()) | {"sliding_window": 32}))
     with pytest.raises(InputError, match="local_attention=32"):
@@ -184,7 +187,8 @@ def test_where_sizes_come_from(sample, tree, tmp_path, caplog) -> None:
     yaml.write_text(json.dumps({"model": {"model_config": json.loads(given.read_text())}}))
     assert read(bare, model_config=given).config == read(bare, model_config=yaml).config == config
     guessed = read(bare).config
-    assert guessed.num_hidden_layers == 4 and guessed.intermediate_size == 96
+    assert guessed.num_hidden_layers == 4
+    assert guessed.intermediate_size == 96
     assert "sizes are taken from its tensors, 1 heads, window 128" in caplog.text
 
 
@@ -231,12 +235,15 @@ def test_runs_of_ours_go_to_composer(tmp_path) -> None:
     clock = state["timestamp"]["Timestamp"]
     assert (clock["batch"], clock["token"], clock["sample"]) == (12, 34_567, 96)
     vectors, matrices = state["optimizers"]["StableAdamW"]["param_groups"]
-    assert int(vectors["step"]) == 12 and vectors["max_lr"] == 1.5
-    assert vectors["weight_decay"] == 0 and matrices["weight_decay"] == config.weight_decay
+    assert int(vectors["step"]) == 12
+    assert vectors["max_lr"] == 1.5
+    assert vectors["weight_decay"] == 0
+    assert matrices["weight_decay"] == config.weight_decay
     assert state["schedulers"]["LambdaLR"]["base_lrs"] == [config.learning_rate] * 2
     assert matrices["params"][1] == "model.bert.encoder.layers.0.attn.Wqkv.weight"
     again = conversion.load_initial(tmp_path / "out")
-    assert same_bits(again.params, weights.params) and again.opt_state.step == 12
+    assert same_bits(again.params, weights.params)
+    assert again.opt_state.step == 12
     # Weights alone, for Composer's load_weights_only.
     convert(str(tmp_path / "run"), "huggingface", tmp_path / "hf")
     convert(str(tmp_path / "hf"), "composer", tmp_path / "light")

@@ -11,15 +11,15 @@ from flax import nnx
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 
-from bcmb_jax.evaluation import load  # noqa: E402
-from bcmb_jax.evaluation.protocol import Settings, fine_tune, score  # noqa: E402
-from bcmb_jax.evaluation.tasks import TASKS  # noqa: E402
-from bcmb_jax.model.heads import MODELS, Head  # noqa: E402
-from bcmb_jax.model.parameters import init_parameters  # noqa: E402
-from conversion.weights import Weights  # noqa: E402
-from conversion.writers import write_huggingface  # noqa: E402
-from tests.fixtures.task_data import clinical_sentences  # noqa: E402
-from tests.fixtures.torch_models import NARROW  # noqa: E402
+from bcmb_jax.evaluation import load
+from bcmb_jax.evaluation.protocol import Settings, fine_tune, score
+from bcmb_jax.evaluation.tasks import TASKS
+from bcmb_jax.model.heads import MODELS, Head
+from bcmb_jax.model.parameters import init_parameters
+from conversion.weights import Weights
+from conversion.writers import write_huggingface
+from tests.fixtures.task_data import clinical_sentences
+from tests.fixtures.torch_models import NARROW
 
 pytestmark = pytest.mark.torch
 
@@ -59,7 +59,8 @@ def sides(request, tmp_path_factory):
     settings = Settings(epochs=4)
     ours = load.ours(str(folder), dataset, settings, precision="fp32")
     theirs = load.theirs(str(folder), dataset, settings)
-    assert ours.width == theirs.width and ours.tokenizer.max_length == 256
+    assert ours.width == theirs.width
+    assert ours.tokenizer.max_length == 256
     encoded, again = (
         {split: side.tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
         for side in (ours, theirs)
@@ -93,4 +94,5 @@ def test_the_final_score_is_the_same(sides):
         metric = "f1" if dataset.kind == "tagging" else "weighted_f1"
         found.append(score(dataset, "test", run.predicted)[metric])
     print(found)
-    assert min(found) > 0.8 and abs(found[0] - found[1]) < 0.05
+    assert min(found) > 0.8
+    assert abs(found[0] - found[1]) < 0.05

@@ -98,18 +98,21 @@ def test_their_classifiers(kind, pooling, tmp_path) -> None:
             parameter += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path / "theirs")
     ours = conversion.from_pretrained(tmp_path / "theirs", kind, precision="fp32")
-    assert ours.head.labels == ("no", "yes", "perhaps") and ours.head.pooling == pooling
+    assert ours.head.labels == ("no", "yes", "perhaps")
+    assert ours.head.pooling == pooling
     ids, mask = (torch.from_numpy(x.astype(np.int64)) for x in ROWS)
     with torch.no_grad():
         theirs = model(ids, mask).logits.numpy()
     got = np.asarray(ours(*ROWS))
     got, theirs = (got[REAL], theirs[REAL]) if kind[0] == "t" else (got[:, 0], theirs)
-    assert np.abs(theirs).max() > 0.1 and np.abs(got - theirs).max() <= LOGIT_TOLERANCE
+    assert np.abs(theirs).max() > 0.1
+    assert np.abs(got - theirs).max() <= LOGIT_TOLERANCE
     convert(str(tmp_path / "theirs"), "orbax", tmp_path / "orbax")
     found = convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "back")
     assert found.logits.error <= 1e-6
     again = make.from_pretrained(tmp_path / "back")
-    assert again.config.id2label == labels and again.config.classifier_pooling == pooling
+    assert again.config.id2label == labels
+    assert again.config.classifier_pooling == pooling
     for name, x in again.named_parameters():
         assert torch.equal(x, model.get_parameter(name)), name
 
@@ -132,7 +135,8 @@ def test_a_config_that_is_misread_is_seen(saved, tmp_path, monkeypatch) -> None:
 def test_any_model_is_compared_on_request(saved, capsys) -> None:
     main(["--verify", str(saved[0])])
     printed = capsys.readouterr().out
-    assert "worst logit difference from transformers: " in printed and "in float64" in printed
+    assert "worst logit difference from transformers: " in printed
+    assert "in float64" in printed
 
 
 TEXTS = (

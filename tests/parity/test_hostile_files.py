@@ -135,8 +135,10 @@ def test_hostile_checkpoints(kind, tmp_path) -> None:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=message) as error:
         convert(str(bad), "orbax", tmp_path / "out")
-    assert str(bad) in str(error.value) and "\n" not in str(error.value)
-    assert sorted(tmp_path.iterdir()) == before and not (tmp_path / "ran").exists()
+    assert str(bad) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_same_payloads_do_run_without_this_reader(tmp_path) -> None:
@@ -205,7 +207,8 @@ def test_the_command_says_it_in_one_line(tmp_path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.returncode == 2
+    assert not (tmp_path / "out").exists()
     assert done.stderr.startswith(f"error: {bad} asks for posix.system")
     assert done.stderr.count("\n") == 1
 
@@ -233,4 +236,5 @@ def test_older_bin_files_are_read(shards, tmp_path) -> None:
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     edit_config(folder, rope_parameters=..., layer_types=...)  # as old as such files are
     found = convert(str(folder), "orbax", tmp_path / "orbax")
-    assert found.tensors.tensors == 23 and np.isfinite(found.logits.difference)
+    assert found.tensors.tensors == 23
+    assert np.isfinite(found.logits.difference)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics files, the display, and the FLOPs behind MFU."""
 
-import io
 import json
 
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ import pytest
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.training.metrics import (
-    Display,
     MetricsWriter,
     forward_flops_per_token,
     mean_keys,
@@ -59,26 +57,3 @@ def test_mean_keys_are_those_the_mask_shows(window):
 def test_mfu_is_a_share_of_a_known_peak():
     assert mfu(1e5, 1e9, "NVIDIA H100 80GB HBM3", 2) == pytest.approx(1e14 / (2 * 989e12))
     assert mfu(1e5, 1e9, "cpu", 1) is None
-
-
-def test_a_batch_log_gets_plain_lines_and_a_silent_display_none():
-    stream = io.StringIO()
-    display = Display(stream=stream)
-    display.progress(0.5, "half")
-    display.progress(0.6, "too soon")
-    display.say("done")
-    assert stream.getvalue() == " 50.0%  half\ndone\n"
-    silent = Display(silent=True, stream=stream)
-    silent.progress(1.0, "x")
-    silent.say("x")
-    assert "x" not in stream.getvalue()
-
-
-def test_a_terminal_line_rewrites_itself():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    stream = Terminal()
-    Display(stream=stream).progress(2.0, "over")
-    assert stream.getvalue() == "\r\x1b[K" + "█" * 20 + " 100.0%  over"

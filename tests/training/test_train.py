@@ -151,7 +151,7 @@ def _change(config, key, value):
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
+    ("key", "value", "message"),
     [
         ("data.train", ("/nowhere",), "/nowhere/train do not exist"),
         ("model.vocab_size", 256, "vocabulary of 512, the model only 256"),
@@ -215,7 +215,8 @@ def test_weights_start_a_run_with_their_moments(config, tmp_path):
     train(config, tmp_path / "second", lambda: Initial(host.params, host.opt_state))
     train(config, tmp_path / "without", lambda: Initial(host.params, None))
     (second, _), (without, _) = (final_state(tmp_path / name) for name in ("second", "without"))
-    assert second.opt_state.step == 9 and without.opt_state.step == 1
+    assert second.opt_state.step == 9
+    assert without.opt_state.step == 1
     name = "head.dense.weight"
     moved = [np.abs(x.params[name] - host.params[name]).max() for x in (second, without)]
     assert 0 < moved[0] != moved[1] > 0
@@ -241,7 +242,7 @@ def test_forecast_tells_what_training_does(config, tmp_path):
         assert word in text
 
 
-@pytest.mark.parametrize("size, rows, rate, decay", [
+@pytest.mark.parametrize(("size", "rows", "rate", "decay"), [
     ("base", 576, 3e-4, 1e-5),
     ("large", 616, 5e-5, 1e-6),
 ])  # fmt: skip

@@ -4,8 +4,20 @@
 from collections.abc import Callable
 from datetime import date, timedelta
 
-MONTHS = """January February March April May June July August September October November
-December""".split()
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _STYLES = (
     {"date": "{m}/{d}/{y}", "day": "{m}/{d}", "month and year": "{m}/{y}"},
     {"date": "{m:02}/{d:02}/{y}", "day": "{m:02}/{d:02}", "month and year": "{m:02}/{y}"},

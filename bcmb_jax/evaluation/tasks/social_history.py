@@ -12,12 +12,34 @@ from bcmb_jax.evaluation.tasks.brat import read_spans, split_words, tag_words
 from bcmb_jax.evaluation.tasks.folder import SPLIT_NAMES, find_all, place, whole
 from bcmb_jax.evaluation.tasks.labels import bio_tags, counted, encode, untrained
 
-KINDS = (
-    "Alcohol Amount Drug EnvironmentalExposure ExposureHistory Extent Family Frequency History "
-    "InfectiousDiseases LivingSituation LivingStatus Location MaritalStatus MedicalCondition "
-    "Method Occupation Other PhysicalActivity QuitHistory Residence SexualHistory Status Temporal "
-    "Tobacco Type"
-).split()
+KINDS = [
+    "Alcohol",
+    "Amount",
+    "Drug",
+    "EnvironmentalExposure",
+    "ExposureHistory",
+    "Extent",
+    "Family",
+    "Frequency",
+    "History",
+    "InfectiousDiseases",
+    "LivingSituation",
+    "LivingStatus",
+    "Location",
+    "MaritalStatus",
+    "MedicalCondition",
+    "Method",
+    "Occupation",
+    "Other",
+    "PhysicalActivity",
+    "QuitHistory",
+    "Residence",
+    "SexualHistory",
+    "Status",
+    "Temporal",
+    "Tobacco",
+    "Type",
+]
 # Fidelity: the paper's list is of the tags that its reader gave: two of the 53 never come about,
 # as other spans overwrite every first word of one kind, and one kind has but single words.
 NEVER = ("B-LivingSituation", "I-PhysicalActivity")

@@ -32,7 +32,8 @@ def test_all_of_it_is_counted_and_records_pass_in_order() -> None:
     texts = [NOTE, "a b\nc", "a b\nc d", NOTE, "Mr. ___", "[**1**]"]
     records = [skipped, *documents(*texts, group="7"), tokens]
     found = list(cleaner.apply(iter(records)))
-    assert found[0] is skipped and found[-1] is tokens
+    assert found[0] is skipped
+    assert found[-1] is tokens
     reasons = [record.reason if isinstance(record, Skipped) else "" for record in found[1:-1]]
     short = "shorter than 4 characters"
     assert reasons == ["", short, "", "repeats an earlier text", "", ""]

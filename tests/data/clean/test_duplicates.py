@@ -63,15 +63,19 @@ def test_different_notes_of_one_template_stay() -> None:
     shouted = notes[0].upper() + "!"
     found = outcomes(Cleaning(near_duplicates=0.8), *notes, *again, shouted, notes[1])
     assert found[:60] == notes
-    assert len(set(found[60:121])) == 1 and found[60].startswith("nearly repeats")
+    assert len(set(found[60:121])) == 1
+    assert found[60].startswith("nearly repeats")
     assert found[121] == "repeats an earlier text"
 
 
 def test_very_short_texts_are_near_only_if_their_words_are_the_same() -> None:
     pytest.importorskip("datasketch")
     found = outcomes(Cleaning(near_duplicates=0.5), "No fever.", "no fever", "No chills.", "?", "!")
-    assert found[0] == "No fever." and found[1].startswith("nearly") and found[2] == "No chills."
-    assert found[3] == "?" and found[4].startswith("nearly")
+    assert found[0] == "No fever."
+    assert found[1].startswith("nearly")
+    assert found[2] == "No chills."
+    assert found[3] == "?"
+    assert found[4].startswith("nearly")
 
 
 def test_the_index_finds_what_a_plain_comparison_finds() -> None:
@@ -153,7 +157,8 @@ def test_sources_are_compared_with_earlier_ones(tmp_path: Path) -> None:
     two = fingerprints(tmp_path, "two", second, b)
     both = Cleaning(near_duplicates=0.8, against=[one, two])
     found = outcomes(both, change(a, draw, 3), b, c)
-    assert [text[:6] for text in found[:2]] == ["nearly", "repeat"] and found[2] == c
+    assert [text[:6] for text in found[:2]] == ["nearly", "repeat"]
+    assert found[2] == c
     with np.load(two / "fingerprints.npz") as arrays:
         assert {name: array.shape for name, array in arrays.items()} == {
             "digests": (1, 16),  # its own texts only

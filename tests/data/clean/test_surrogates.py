@@ -121,9 +121,11 @@ def test_blanks_are_filled_by_what_is_around_them() -> None:
         admitted, discharged, born = map(parse_date, dates)
         assert admitted < discharged
         assert int(age) == (admitted - born).days // 365.2425
-        assert name.split()[-1] == last and len(name.split()) == 2
+        assert name.split()[-1] == last
+        assert len(name.split()) == 2
         assert doctor.split()[-1] == sender
-        assert re.fullmatch(r"\d{7}", record) and re.fullmatch(r"\d", weeks)
+        assert re.fullmatch(r"\d{7}", record)
+        assert re.fullmatch(r"\d", weeks)
         people.add((name, record, born))
         later = replace_placeholders(BLANKS + "More.\n", 0, str(patient))
         again = surrogates_of(BLANKS + "More.\n", later)
@@ -143,8 +145,19 @@ def test_documents_without_a_group_are_patients_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[**", "[**open", "[**a\n\n", "____", "_" * 70, "__", "**]", "[** [x] **]", "[*a*]"]
-    + [f"[**{'word ' * 100}**]"],
+    [
+        "",
+        "[**",
+        "[**open",
+        "[**a\n\n",
+        "____",
+        "_" * 70,
+        "__",
+        "**]",
+        "[** [x] **]",
+        "[*a*]",
+        f"[**{'word ' * 100}**]",
+    ],
 )
 def test_what_is_no_placeholder_stays(text: str) -> None:
     assert replace_placeholders(text, 0, "7") == text

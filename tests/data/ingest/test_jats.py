@@ -211,7 +211,7 @@ def test_a_package_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             pytest.fail(f"{name}: {len(records(files, read_package))} records")
     files = write(tmp_path, {"a.tar.gz": gzip.compress(content)[:-50]})
-    with pytest.raises(InputError, match="a.tar.gz is a damaged or incomplete gzip file"):
+    with pytest.raises(InputError, match=r"a.tar.gz is a damaged or incomplete gzip file"):
         records(files, read_package)
 
 

@@ -96,7 +96,8 @@ def test_columns_are_chosen_and_fixed_sizes_are_known(tmp_path: Path) -> None:
     [document] = open_mds(folder, text="body", group="mrn")
     assert document == Document("x", str(2**40), "shard.00000.mds", 1)
     [tokens] = open_mds(folder, group="age")
-    assert isinstance(tokens, TokenDocument) and tokens.group == "7"
+    assert isinstance(tokens, TokenDocument)
+    assert tokens.group == "7"
     for wrong, message in [
         ({"text": "note"}, "columns age, body, .*, not 'note': correct --text-column"),
         ({"text": "extra"}, "index.json has 'extra' encoded as pkl, which is not read"),

@@ -71,7 +71,7 @@ def test_damage_without_hashes_is_still_found(tmp_path: Path, compression: str) 
         open_mds(folder)
 
 
-@pytest.mark.parametrize("hashes, told", [((), 1), (("xxh64",), 1), (("xxh64", "sha1"), 0)])
+@pytest.mark.parametrize(("hashes", "told"), [((), 1), (("xxh64",), 1), (("xxh64", "sha1"), 0)])
 def test_shards_whose_bytes_cannot_be_checked_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, hashes: tuple[str, ...], told: int
 ) -> None:
@@ -155,7 +155,7 @@ def test_floats_are_no_tokens(tmp_path: Path) -> None:
 )
 def test_a_foreign_index_is_refused(tmp_path: Path, index: bytes) -> None:
     (tmp_path / "index.json").write_bytes(index)
-    with pytest.raises(InputError, match="index.json is not an MDS index .* give the folder that"):
+    with pytest.raises(InputError, match=r"index.json is not an MDS index .* give the folder that"):
         open_mds(tmp_path)
 
 
@@ -183,5 +183,5 @@ def test_an_index_reads_nothing_outside_its_folder(tmp_path: Path) -> None:
 def test_what_is_not_unpacked_is_said(tmp_path: Path) -> None:
     folder = write_tokens(tmp_path, [[2, 3]], compression="gz")
     change_index(folder, compression="snappy")
-    with pytest.raises(InputError, match="mds.gz is packed with snappy, which is not read"):
+    with pytest.raises(InputError, match=r"mds.gz is packed with snappy, which is not read"):
         open_mds(folder)

@@ -65,7 +65,8 @@ def test_a_header_that_is_a_text_is_not_shown(write) -> None:
     text = "a note about somebody " * 10
     folder = write({"train.tsv": text, "dev.tsv": text, "test.tsv": text})
     message = refused("chemprot", folder)
-    assert "<220 characters>" in message and "somebody" not in message
+    assert "<220 characters>" in message
+    assert "somebody" not in message
 
 
 def test_scibert_chemprot(write) -> None:
@@ -219,7 +220,8 @@ def test_phenotype(write) -> None:
     both = annotation(20, "OBESITY", "NONE")
     files = phenotypes(annotation(21, "UNSURE", "DEMENTIA"), both, notes="20,a\n21,b\n22,c\n")
     dataset = read("phenotype", write(files))
-    assert len(dataset.labels) == 14 and dataset.labels[-1] == "UNSURE"
+    assert len(dataset.labels) == 14
+    assert dataset.labels[-1] == "UNSURE"
     assert [len(dataset.splits[split]) for split in SPLITS] == [14, 2, 5]
     examples = everything(dataset)
     assert ("NOTEEVENTS.csv.gz, ROW_ID 21", "b", (6, 13)) in examples

@@ -24,7 +24,8 @@ def deid(*pairs: tuple[str, str]) -> dict[str, str | bytes]:
 def test_deid(write) -> None:
     masked = "Seen by [**Known lastname 3**],\non [**4-18**] in\n[**Hospital Ward 1**]"
     dataset = read("deid", write(deid(("Seen by Ann Lee,\non 4/9 in\nThe North", masked))))
-    assert dataset.labels[0] == "O" and len(dataset.labels) == 13
+    assert dataset.labels[0] == "O"
+    assert len(dataset.labels) == 13
     assert [len(dataset.splits[split]) for split in SPLITS] == [7, 2, 2]
     example = next(e for e in everything(dataset) if "record 1, note 1" in e.where)
     assert example.where == "id.text, line 1 (record 1, note 1)"
@@ -84,7 +85,8 @@ def test_deid_texts_that_disagree_are_counted(write) -> None:
     note = "1 records whose two texts do not agree, "
     assert note + "read as far as they do" in read("deid", folder).notes
     corrected = read("deid", folder, corrected=True)
-    assert note + "left out" in corrected.notes and len(everything(corrected)) == 10
+    assert note + "left out" in corrected.notes
+    assert len(everything(corrected)) == 10
 
 
 def test_deid_is_split_as_by_scikit_learn(write) -> None:

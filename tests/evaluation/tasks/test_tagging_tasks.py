@@ -80,7 +80,8 @@ SNIPPETS = (
 
 def test_cos(write) -> None:
     dataset = read("cos", write({**FILLER, "a.ann": SNIPPETS}))
-    assert len(dataset.labels) == 11 and dataset.labels.index("O") == 10
+    assert len(dataset.labels) == 11
+    assert dataset.labels.index("O") == 10
     assert [len(dataset.splits[split]) for split in SPLITS] == [8, 2, 2]
     example = next(e for e in everything(dataset) if e.where == "a.ann, line 1")
     assert tagged(dataset, example) == [
@@ -145,7 +146,8 @@ def histories(**files: str | bytes) -> dict[str, str | bytes]:
 def test_social_history(write) -> None:
     folder = write(histories())
     dataset = read("social_history", folder)
-    assert len(dataset.labels) == 51 and dataset.labels.index("O") == 50
+    assert len(dataset.labels) == 51
+    assert dataset.labels.index("O") == 50
     assert [len(dataset.splits[split]) for split in SPLITS] == [7, 1, 2]
     # Sorted by where they start; Tobacco takes "smokes" from Status, Type takes "with".
     expected = ["O", "B-Tobacco", "O", "B-Temporal", "B-Type", "O", "O"]

@@ -41,7 +41,8 @@ def test_every_row_is_read(shared: Path, task: str, folder: str, labels: int, si
     assert set(dataset.labels) - tags(dataset) == ({"I-age"} if task == "deid" else set())
     for examples in dataset.splits.values():
         for where, text, held in examples:
-            assert where and text
+            assert where
+            assert text
             assert dataset.kind != "tagging" or len(held) == len(text)
 
 
@@ -62,7 +63,8 @@ def test_chemprot_is_table_6s(shared: Path) -> None:
     assert (found.examples, round(found.mean_tokens, 2), found.empty) == (11_820, 67.68, 0)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
     assert round(statistics(only, count)["validation"].mean_tokens, 2) == 67.57
-    assert sum(found.by_label) == 11_820 and min(found.by_label) > 0
+    assert sum(found.by_label) == 11_820
+    assert min(found.by_label) > 0
     assert dataset.notes == (
         "train is rebuilt from the raw corpus (train.rebuilt.tsv.gz): not BLUE's rows",
         "test is rebuilt from the raw corpus (test.rebuilt.tsv.gz): not BLUE's rows",

@@ -8,17 +8,30 @@ from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import TASKS
 from tests.fixtures.task_readers import refused
 
-NAMES = (
-    "chemprot phenotype cos social_history deid hoc_document hoc_sentence bc5cdr ncbi_disease "
-    "pubmedqa chemprot_scibert conll csv"
-).split()
+NAMES = [
+    "chemprot",
+    "phenotype",
+    "cos",
+    "social_history",
+    "deid",
+    "hoc_document",
+    "hoc_sentence",
+    "bc5cdr",
+    "ncbi_disease",
+    "pubmedqa",
+    "chemprot_scibert",
+    "conll",
+    "csv",
+]
 
 
 def test_the_tasks_come_in_order_and_say_what_they_are() -> None:
     assert list(TASKS) == NAMES
     for name, task in TASKS.items():
         assert task.name == name
-        assert task.about and task.source and task.files
+        assert task.about
+        assert task.source
+        assert task.files
         assert set(task.learning_rates) == {"base", "large"}
 
 
@@ -37,7 +50,8 @@ def test_the_papers_learning_rates() -> None:
 def test_a_wrong_folder_is_told_with_what_it_holds(task: str, write) -> None:
     folder = write({"poem.doc": "x"})
     message = refused(task, folder)
-    assert f"data folder {folder} holds no " in message and "it holds poem.doc" in message
+    assert f"data folder {folder} holds no " in message
+    assert "it holds poem.doc" in message
     assert "does not exist" in refused(task, folder / "missing")
 
 
@@ -65,5 +79,6 @@ def test_statistics() -> None:
     assert found["validation"].empty == 1
     text = markdown(dataset, found)
     assert "2 labels (tagging); tokens with 2 special ones" in text
-    assert "| train | 2 | 3.5 | 4 | 0 |" in text and "| O | 2 | 0 | 0 |" in text
+    assert "| train | 2 | 3.5 | 4 | 0 |" in text
+    assert "| O | 2 | 0 | 0 |" in text
     assert text.endswith("\n- one thing\n")

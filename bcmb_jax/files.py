@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders that appear whole or not at all, their checksums, and package versions."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPORTED_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "torch",
+    "transformers",
+    "flash-attn",
+    "flash-attn-4",
+    "packed-encoders",
+)
+"""Distributions whose versions stand in results and benchmark reports."""
+
+STALE_SECONDS = 3600
+"""Age after which a half-written folder of another machine is taken for abandoned."""
+
+
+def write_json(file: Path, value: Any, *, indent: int = 2) -> None:
+    """Write `value` as JSON with a final newline, whole or not at all."""
+    write_text(file, json.dumps(value, indent=indent) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all, also where the machine stops half-way."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, file)
+
+
+def read_json(file: Path) -> Any:
+    """Return the value that a JSON file holds.
+
+    Raises:
+      OSError: the file cannot be read; ValueError: it is not JSON.
+    """
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `directory` when the block ends.
+
+    After an exception `directory` is as it was. A block that removes the folder gives up: nothing
+    is replaced. Folders that a killed process left half-written are cleared first, and what such a
+    process had already set aside comes back.
+    """
+    directory = directory.expanduser().absolute()
+    missing = [parent for parent in directory.parents if not parent.exists()]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(directory)
+    building = Path(
+        tempfile.mkdtemp(
+            prefix=f".{directory.name}.{socket.gethostname()}-{os.getpid()}.",
+            suffix=".partial",
+            dir=directory.parent,
+        )
+    )
+    new, old = building / "new", building / "old"
+    new.mkdir()
+    try:
+        yield new
+        if new.exists():
+            if directory.exists():
+                directory.rename(old)
+            new.rename(directory)
+    except BaseException:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
+        shutil.rmtree(building, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):  # somebody else uses it by now
+                parent.rmdir()
+        raise
+    shutil.rmtree(building, ignore_errors=True)
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Remove what processes that no longer run left of a new `directory`, beside it."""
+    for left in directory.parent.glob(f".{directory.name}.*.partial"):
+        if not _is_abandoned(left, directory.name):
+            continue
+        with contextlib.suppress(OSError):  # another process clears it at the same time
+            if (left / "old").exists() and not directory.exists():
+                (left / "old").rename(directory)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_abandoned(left: Path, name: str) -> bool:
+    owner = left.name.removeprefix(f".{name}.").removesuffix(".partial").rpartition(".")[0]
+    host, _, process = owner.rpartition("-")
+    if host == socket.gethostname() and process.isdigit():
+        return int(process) != os.getpid() and not _is_running(int(process))
+    try:
+        return time.time() - left.stat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as somebody else
+        return True
+    return True
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed distribution, or None where it is not installed.
+
+    Distributions are asked, not modules: two of them may install a module of the same name.
+    """
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of those `packages` that are installed."""
+    found = {name: package_version(name) for name in packages}
+    python = {"python": platform.python_version()}
+    return python | {name: version for name, version in found.items() if version is not None}
