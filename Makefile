@@ -16,7 +16,7 @@ PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
 
-.PHONY: train test lint parity gpu-compile clean
+.PHONY: train test test-all lint parity gpu-compile clean
 
 # The offline demo: train a tiny model on embedded text, convert it, fill masks with it.
 train: export HF_HUB_OFFLINE = 1
@@ -27,6 +27,10 @@ train: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(PYTEST)
+
+# The tests marked slow too: real corpora, base and large through every conversion, memory of long runs.
+test-all: $(VENV)/.installed
+	$(PYTEST) -m ""
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
