@@ -100,7 +100,8 @@ def _read_file(file: Path) -> dict[str, np.ndarray]:
         return {str(name): torch_files.array(x) for name, x in tensors.items()}
     try:
         with safe_open(file, "np") as opened:
-            return {key: opened.get_tensor(key) for key in opened}
+            names = opened.keys()  # no mapping: it cannot be iterated over
+            return {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, TypeError, AttributeError, ValueError, OSError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
 
