@@ -17,7 +17,7 @@ from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
-from bcmb_jax.training.metrics import mean_keys
+from bcmb_jax.model.cost import mean_keys
 
 TOKENS = {"cpu": 8192, "gpu": 131_072, "tpu": 131_072}
 SHORT = 256  # tokens of a document in rows of many

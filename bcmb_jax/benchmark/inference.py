@@ -18,10 +18,10 @@ from bcmb_jax.benchmark.torch_peer import fastest_peer
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.device import target
 from bcmb_jax.evaluation.speed import POSITIONS_AT_ONCE, lengths_of, random_documents
+from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import batch_sharding, mesh_for_rows, replicated
-from bcmb_jax.training.metrics import forward_flops_per_token
 from bcmb_jax.training.profiling import Profiled
 
 ROW_STEP = 256

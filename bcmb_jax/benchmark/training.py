@@ -24,11 +24,11 @@ from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.evaluation.packing import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
+from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.sharding import mesh_for_rows
-from bcmb_jax.training.metrics import forward_flops_per_token
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import abstract_state, init_state
 from bcmb_jax.training.train import to_mesh, train_step

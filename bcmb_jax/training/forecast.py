@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from bcmb_jax.data.corpus import open_corpus
 from bcmb_jax.device import compute_dtype
 from bcmb_jax.losses import LOGITS_ON_ACCELERATORS
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.cost import activation_bytes
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.sharding import batch_shards, gathered_shardings, make_mesh, parameter_shardings
@@ -116,22 +116,6 @@ def state_bytes(parameters: int, in_a_pass: int) -> int:
     of whole parameters and gradients, and a chunk of logits with its gradient, rounded to bf16."""
     logits = (FP32 + FP32 // 2) * LOGITS_ON_ACCELERATORS
     return FP32 * (STATE_COPIES * parameters + in_a_pass) + logits
-
-
-def activation_bytes(model: ModelConfig, row_length: int, dtype: jnp.dtype, remat: bool) -> int:
-    """What one row takes at the peak of a pass: all that its layers keep for the backward pass
-    (`modernbert.KEPT_ON_ACCELERATORS`), and one layer's work.
-
-    `make gpu-compile` holds this against XLA's own account of the whole step.
-    """
-    d, f, wide = model.hidden_size, model.intermediate_size, dtype.itemsize
-    attention = wide * d + FP32 * model.num_attention_heads  # outputs, log-sum-exps
-    kept = FP32 * d + attention
-    if not remat:
-        kept += FP32 * d + wide * (5 * d + 3 * f)
-    # The stream's gradient; what GeGLU takes and gives, and the gradients of both.
-    work = FP32 * d + wide * 6 * f
-    return row_length * (model.num_hidden_layers * kept + work)
 
 
 def rows_that_fit(state: float, row: float) -> str:

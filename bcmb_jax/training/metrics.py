@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tensorboardX import SummaryWriter
-
-from bcmb_jax.model.config import ModelConfig
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 peak by device kind (vendor data sheets); elsewhere MFU is not reported."""
@@ -49,30 +46,6 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [x for x in path.read_text().splitlines(keepends=True) if x.endswith("\n")]
-
-
-def forward_flops_per_token(config: ModelConfig, lengths: np.ndarray, predicted: float) -> float:
-    """Model FLOPs of the forward pass for one token of documents of these lengths (× 3 with the
-    backward pass, recomputation not counted).
-
-    Counts the layers' products, attention over the keys that a token sees, and head and decoder on
-    the `predicted` share of tokens.
-    """
-    d, f = config.hidden_size, config.intermediate_size
-    layers = config.num_hidden_layers * (8 * d * d + 6 * d * f)
-    keys = {"global": mean_keys(lengths), "local": mean_keys(lengths, config.window)}
-    scores = sum(4 * d * keys[kind] for kind in config.layer_types)
-    decoder = predicted * 2 * d * (d + config.vocab_size)
-    return layers + scores + decoder
-
-
-def mean_keys(lengths: np.ndarray, window: int | None = None) -> float:
-    """How many keys a token sees, on average over all tokens of documents of these lengths."""
-    n = np.asarray(lengths, np.float64)
-    pairs = n * n
-    if window is not None:
-        pairs = np.where(n <= window, pairs, n * (2 * window + 1) - window * (window + 1))
-    return float(pairs.sum() / n.sum())
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, kind: str, devices: int) -> float | None:

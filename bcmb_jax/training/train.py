@@ -24,12 +24,12 @@ from bcmb_jax.device import compute_dtype
 from bcmb_jax.losses import Sums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.optimizer import decays, stable_adamw
 from bcmb_jax.sharding import batch_sharding, make_mesh, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
-from bcmb_jax.training.metrics import forward_flops_per_token
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.reporting import Reporter
 from bcmb_jax.training.settings import check_keys, count_microbatches, masking_rule, multiplier

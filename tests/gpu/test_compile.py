@@ -20,10 +20,11 @@ from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention import attention
 from bcmb_jax.model.config import BASE, LARGE
+from bcmb_jax.model.cost import activation_bytes
 from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.norm import with_kernel
 from bcmb_jax.ops.rope import attention_operands
-from bcmb_jax.training.forecast import USABLE, activation_bytes, state_bytes
+from bcmb_jax.training.forecast import USABLE, state_bytes
 from tests.fixtures.compiled import collectives, compile_step
 from tests.gpu.targets import GPUS, make_mesh
 
