@@ -17,18 +17,18 @@ from bcmb_jax.batch import Batch
 
 
 class MaskedBatch(NamedTuple):
-    """A batch to predict; the last three are gathered per row to a fixed number `K` of places."""
+    """A corrupted batch; the last three fields have a fixed number `K` of positions a row."""
 
     inputs: Any
     """`[B, L]` int32 corrupted tokens."""
     segment_ids: Any
     positions: Any
-    target_places: Any
-    """`[B, K]` int32: where in the row; 0 at unused places."""
+    masked_positions: Any
+    """`[B, K]` int32: masked positions of each row; 0 where unused."""
     targets: Any
     """`[B, K]` int32: the original tokens there."""
     loss_weights: Any
-    """`[B, K]` float32: 1 at predicted places, 0 at unused ones."""
+    """`[B, K]` float32: 1 at predicted positions, 0 where unused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,8 @@ class MaskingRule:
     random_tokens: np.ndarray
 
 
-def places_per_row(row_length: int, rate: float) -> int:
-    """The static number of predicted places: four standard deviations above the mean.
+def masked_positions_per_row(row_length: int, rate: float) -> int:
+    """The static number of masked positions: four standard deviations above the mean.
 
     A row that draws more (3 in 100,000 full rows) leaves its last draws unmasked; nothing
     overflows.
@@ -66,7 +66,7 @@ def places_per_row(row_length: int, rate: float) -> int:
 def mask_tokens(batch: Batch, rule: MaskingRule, key: jax.Array) -> MaskedBatch:
     """Corrupt every row of `batch` (its `row_ids` `[B]` choose the draws) for prediction."""
     length = batch.tokens.shape[1]
-    places = places_per_row(length, rule.rate)
+    count = masked_positions_per_row(length, rule.rate)
 
     def row(tokens, segment_ids, row_id):
         draw, random = jax.random.split(jax.random.fold_in(key, row_id))
@@ -74,13 +74,13 @@ def mask_tokens(batch: Batch, rule: MaskingRule, key: jax.Array) -> MaskedBatch:
         chosen = (r < rule.rate) & (segment_ids > 0)
         for special in rule.special_tokens:
             chosen &= tokens != special
-        chosen &= jnp.cumsum(chosen) <= places
+        chosen &= jnp.cumsum(chosen) <= count
         drawn = jax.random.randint(random, (length,), 0, len(rule.random_tokens))
         noise = jnp.asarray(rule.random_tokens, jnp.int32)[drawn]
         inputs = jnp.where(chosen & (r < 0.9 * rule.rate), noise, tokens)
         inputs = jnp.where(chosen & (r < 0.8 * rule.rate), rule.mask_token, inputs)
-        (where,) = jnp.nonzero(chosen, size=places, fill_value=0)
-        used = jnp.arange(places) < chosen.sum()
+        (where,) = jnp.nonzero(chosen, size=count, fill_value=0)
+        used = jnp.arange(count) < chosen.sum()
         return inputs, where.astype(jnp.int32), tokens[where], used.astype(jnp.float32)
 
     inputs, where, targets, weights = jax.vmap(row)(batch.tokens, batch.segment_ids, batch.row_ids)

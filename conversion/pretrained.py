@@ -15,7 +15,7 @@ from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import MODELS
 from bcmb_jax.model.parameters import merge, split
-from bcmb_jax.ops.linear import accumulator
+from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.training.start import Initial
 from conversion.composer_state import resumable
 from conversion.publish import publish
@@ -42,7 +42,7 @@ class PretrainedModel:
         self.tokenizer_directory = weights.tokenizer
         self.head, self.origin = weights.head, weights.origin
         self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
-        kept = accumulator(dtype)
+        kept = accumulation_dtype(dtype)
         self.params: dict[str, jax.Array] = {
             name: jnp.asarray(x, kept) for name, x in weights.params.items()
         }

@@ -30,7 +30,7 @@ def dense(hidden, weight, bias, targets, weights):
 
 def test_loss_accuracy_and_gradients(problem):
     arrays, targets, weights = problem
-    pieces = losses.chunks_of_places(arrays[0].shape, 50)
+    pieces = losses.position_chunks(arrays[0].shape, 50)
     assert (pieces > 1) == (losses.LOGITS_ON_CPU == 600)
 
     def ours(*arrays):

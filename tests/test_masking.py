@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.masking import MaskingRule, mask_tokens, places_per_row
+from bcmb_jax.masking import MaskingRule, mask_tokens, masked_positions_per_row
 from tests.fixtures.tiny_batches import packed_batch
 
 RULE = MaskingRule(
@@ -27,13 +27,13 @@ def predicted(result):
     flags = np.zeros(result.inputs.shape, bool)
     rows = np.broadcast_to(np.arange(len(flags))[:, None], result.targets.shape)
     used = result.loss_weights > 0
-    flags[rows[used], result.target_places[used]] = True
+    flags[rows[used], result.masked_positions[used]] = True
     return flags
 
 
 def test_targets_are_the_original_tokens_at_their_places(masked):
     batch, result = masked
-    at_places = np.take_along_axis(batch.tokens, result.target_places, axis=1)
+    at_places = np.take_along_axis(batch.tokens, result.masked_positions, axis=1)
     np.testing.assert_array_equal(result.targets, at_places)
     assert (result.inputs == batch.tokens)[~predicted(result)].all()
     assert predicted(result).sum() == result.loss_weights.sum()  # no place twice
@@ -66,9 +66,9 @@ def test_a_row_depends_on_its_number_alone(masked):
     assert (np.asarray(renumbered.inputs) != result.inputs).any()
 
 
-def test_places_never_overflow():
-    assert places_per_row(8192, 0.3) == 2624
-    assert places_per_row(16, 0.3) == 16
+def test_masked_positions_never_overflow():
+    assert masked_positions_per_row(8192, 0.3) == 2624
+    assert masked_positions_per_row(16, 0.3) == 16
     full = Batch(
         np.full((1, 32), 9, np.int32), np.ones((1, 32), np.int32), np.arange(32)[None], np.zeros(1)
     )

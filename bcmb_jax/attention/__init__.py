@@ -22,7 +22,7 @@ from bcmb_jax.attention.vjp import OUTPUT as OUTPUT
 from bcmb_jax.attention.vjp import attend
 from bcmb_jax.device import BATCH_AXES, Target, target
 from bcmb_jax.errors import InputError
-from bcmb_jax.ops.linear import accumulator
+from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.ops.triton import on_each_device, runs_triton
 
 QKV = "qkv"
@@ -82,7 +82,7 @@ def attention(
     def run(q, k, v, segment_ids):
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         if factor != 1:
-            q = (q.astype(accumulator(q.dtype)) * factor).astype(q.dtype)
+            q = (q.astype(accumulation_dtype(q.dtype)) * factor).astype(q.dtype)
         q, k, v = (checkpoint_name(x, QKV) for x in (q, k, v))
         if name in LIBRARIES:
             libraries.check_dtype(name, q)

@@ -14,8 +14,8 @@ from jax import lax
 
 from bcmb_jax.attention.mask import LEAST, MASKED, visible
 from bcmb_jax.attention.one_head import for_each_head
-from bcmb_jax.ops.cpu import bits, from_bits, row_major_transpose
-from bcmb_jax.ops.linear import product
+from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16, row_major_transpose
+from bcmb_jax.ops.linear import dot
 from bcmb_jax.ops.triton import fill_up
 
 BLOCK = 64
@@ -56,12 +56,12 @@ class Banded:
         def head(q, k, v):
             length, size = q.shape
             k, v = _with_neighbours(k, block), _with_neighbours(v, block)
-            scores = product(q.reshape(-1, block, size), k, (2,), (2,), BLOCKS)
+            scores = dot(q.reshape(-1, block, size), k, (2,), (2,), BLOCKS)
             scores = jnp.where(seen, scores, MASKED)
             top = jnp.maximum(scores.max(-1, keepdims=True), LEAST)
             weights = jnp.exp(scores - top)
             total = jnp.maximum(weights.sum(-1, keepdims=True), 1e-37)
-            out = product(weights.astype(q.dtype), v, (2,), (1,), BLOCKS) / total
+            out = dot(weights.astype(q.dtype), v, (2,), (1,), BLOCKS) / total
             lse = (top + jnp.log(total)).reshape(length)
             return out.reshape(length, size).astype(q.dtype), lse
 
@@ -78,14 +78,14 @@ class Banded:
             q, dout = q.reshape(blocks, block, size), dout.reshape(blocks, block, size)
             lse, delta = lse.reshape(blocks, 1, block), delta.reshape(blocks, 1, block)
             k, v = _with_neighbours(k, block), _with_neighbours(v, block)
-            scores = jnp.where(seen, product(k, q, (2,), (2,), BLOCKS), MASKED)
+            scores = jnp.where(seen, dot(k, q, (2,), (2,), BLOCKS), MASKED)
             weights = jnp.exp(scores - lse)
-            dscores = (weights * (product(v, dout, (2,), (2,), BLOCKS) - delta)).astype(q.dtype)
-            dv = product(weights.astype(q.dtype), dout, (2,), (1,), BLOCKS)
-            dk = product(dscores, q, (2,), (1,), BLOCKS)
+            dscores = (weights * (dot(v, dout, (2,), (2,), BLOCKS) - delta)).astype(q.dtype)
+            dv = dot(weights.astype(q.dtype), dout, (2,), (1,), BLOCKS)
+            dk = dot(dscores, q, (2,), (1,), BLOCKS)
             # The barrier keeps the compiler from turning transpose(dot) into a bf16 product with
             # permuted operands, which XLA's CPU backend compiles and then cannot run.
-            dq = product(row_major_transpose(k), dscores, (2,), (1,), BLOCKS)
+            dq = dot(row_major_transpose(k), dscores, (2,), (1,), BLOCKS)
             dq = jnp.swapaxes(lax.optimization_barrier(dq), 1, 2).reshape(length, size)
             return tuple(x.astype(q.dtype) for x in (dq, _overlap_add(dk), _overlap_add(dv)))
 
@@ -139,8 +139,8 @@ def _key_numbers(blocks: int, block: int) -> jax.Array:
 
 def _with_neighbours(x: jax.Array, block: int) -> jax.Array:
     """`[L, D]` → `[blocks, 3·block, D]`: each block with the one before and the one after it."""
-    padded = jnp.pad(bits(x), ((block, block), (0, 0))).reshape(-1, block, x.shape[1])
-    return from_bits(jnp.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1))
+    padded = jnp.pad(bf16_to_bits(x), ((block, block), (0, 0))).reshape(-1, block, x.shape[1])
+    return bits_to_bf16(jnp.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1))
 
 
 def _overlap_add(x: jax.Array) -> jax.Array:

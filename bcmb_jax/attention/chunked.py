@@ -20,8 +20,8 @@ from jax import lax
 from bcmb_jax.attention.mask import LEAST, MASKED, visible, whole_keys
 from bcmb_jax.attention.one_head import for_each_head
 from bcmb_jax.device import on_cpu
-from bcmb_jax.ops.cpu import bits, from_bits, row_major_transpose
-from bcmb_jax.ops.linear import accumulator, product
+from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16, row_major_transpose
+from bcmb_jax.ops.linear import accumulation_dtype, dot
 
 TILE = 512  # of queries and of keys: on a CPU smaller ones wait more, larger ones leave the cache
 EDGE, WHOLE = 256, 1024  # of keys, where rows are longer than `WHOLE`
@@ -67,7 +67,7 @@ class Chunked:
 
                 def meet(keys, masked, carry):
                     top, total, out = carry
-                    scores = product(q, keys.of(k), (1,), (1,))
+                    scores = dot(q, keys.of(k), (1,), (1,))
                     if masked:
                         scores = _mask(scores, sight, keys, queries_axis=0)
                     new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
@@ -76,17 +76,17 @@ class Chunked:
                     # of them before. Here that saves an fp32 copy of every tile.
                     weights = jnp.exp(scores - new_top).astype(q.dtype)
                     total = total * shrink + weights.astype(total.dtype).sum(-1, keepdims=True)
-                    out = out * shrink + product(weights, keys.of(v), (1,), (0,))
+                    out = out * shrink + dot(weights, keys.of(v), (1,), (0,))
                     return new_top, total, out
 
-                zeros = jnp.zeros((len(q), 1), accumulator(q.dtype))
+                zeros = jnp.zeros((len(q), 1), accumulation_dtype(q.dtype))
                 carry = zeros + LEAST, zeros, jnp.zeros(q.shape, zeros.dtype)
                 top, total, out = self._over_keys(meet, sight, carry)
                 total = jnp.maximum(total, 1e-37)
-                return bits((out / total).astype(q.dtype)), (top + jnp.log(total))[:, 0]
+                return bf16_to_bits((out / total).astype(q.dtype)), (top + jnp.log(total))[:, 0]
 
             out, lse = lax.map(queries, (self._tiles(q), sight))
-            return from_bits(out.reshape(q.shape)), lse.reshape(-1)
+            return bits_to_bf16(out.reshape(q.shape)), lse.reshape(-1)
 
         return head
 
@@ -103,25 +103,25 @@ class Chunked:
 
                 def meet(keys, masked, carry):
                     dq, dk, dv = carry
-                    scores = product(keys.of(k), q, (1,), (1,))
+                    scores = dot(keys.of(k), q, (1,), (1,))
                     if masked:
                         scores = _mask(scores, sight, keys, queries_axis=1)
                     weights = jnp.exp(scores - lse[None, :])
-                    dweights = product(keys.of(v), dout, (1,), (1,))
+                    dweights = dot(keys.of(v), dout, (1,), (1,))
                     dscores = (weights * (dweights - delta[None, :])).astype(dtype)
-                    dk = keys.add(dk, product(dscores, q, (1,), (0,)))
-                    dv = keys.add(dv, product(weights.astype(dtype), dout, (1,), (0,)))
-                    return dq + product(keys.of(k_transposed, 1), dscores, (1,), (0,)), dk, dv
+                    dk = keys.add(dk, dot(dscores, q, (1,), (0,)))
+                    dv = keys.add(dv, dot(weights.astype(dtype), dout, (1,), (0,)))
+                    return dq + dot(keys.of(k_transposed, 1), dscores, (1,), (0,)), dk, dv
 
                 zeros = jnp.zeros(q.shape[::-1], dk_dv[0].dtype)
                 dq, dk, dv = self._over_keys(meet, sight, (zeros, *dk_dv))
                 # The barrier: see `banded`.
-                return (dk, dv), bits(lax.optimization_barrier(dq).T.astype(dtype))
+                return (dk, dv), bf16_to_bits(lax.optimization_barrier(dq).T.astype(dtype))
 
-            zeros = jnp.zeros(k.shape, accumulator(dtype))
+            zeros = jnp.zeros(k.shape, accumulation_dtype(dtype))
             per_query = (*(self._tiles(x) for x in (q, dout, lse, delta)), sight)
             (dk, dv), dq = lax.scan(queries, (zeros, zeros), per_query)
-            return from_bits(dq.reshape(q.shape)), dk.astype(dtype), dv.astype(dtype)
+            return bits_to_bf16(dq.reshape(q.shape)), dk.astype(dtype), dv.astype(dtype)
 
         return head
 
@@ -172,7 +172,7 @@ class _Keys(NamedTuple):
     size: int
 
     def of(self, x: jax.Array, axis: int = 0) -> jax.Array:
-        return from_bits(lax.dynamic_slice_in_dim(bits(x), self.first, self.size, axis))
+        return bits_to_bf16(lax.dynamic_slice_in_dim(bf16_to_bits(x), self.first, self.size, axis))
 
     def add(self, total: jax.Array, x: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice_in_dim(total, self.of(total) + x, self.first, 0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bcmb_jax.device import on_cpu
-from bcmb_jax.ops.cpu import bits, from_bits
+from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16
 from bcmb_jax.ops.triton import fill_up
 
 Arrays = tuple[jax.Array, ...]
@@ -56,26 +56,24 @@ def _at_once(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row:
 
 
 def _in_turn(row_kernel: Callable, per_head: Arrays, per_query: Arrays, per_row: Arrays) -> Arrays:
-    """One head after the other; what the loops slice and write, they carry as `bits`."""
+    """One head after the other; what the loops slice and write, they carry as `bf16_to_bits`."""
     batch, _, heads, _ = per_head[0].shape
-    sliced = tuple(map(bits, (*per_head, *per_query)))
+    sliced = tuple(map(bf16_to_bits, (*per_head, *per_query)))
 
     def one_row(row: jax.Array, results: Arrays) -> Arrays:
         kernel = row_kernel(*(lax.dynamic_index_in_dim(x, row, keepdims=False) for x in per_row))
 
         def one_head(head: jax.Array, results: Arrays) -> Arrays:
-            found = kernel(*(from_bits(_take(x, row, head)) for x in sliced))
-            return tuple(
-                _put(result, row, head, bits(x)) for result, x in zip(results, found, strict=True)
-            )
+            new = map(bf16_to_bits, kernel(*(bits_to_bf16(_take(x, row, head)) for x in sliced)))
+            return tuple(_put(*both, row, head) for both in zip(results, new, strict=True))
 
         return lax.fori_loop(0, heads, one_head, results)
 
     shapes = jax.eval_shape(
         lambda *arrays: _at_once(row_kernel, *arrays), per_head, per_query, per_row
     )
-    results = tuple(bits(jnp.zeros(x.shape, x.dtype)) for x in shapes)
-    return tuple(map(from_bits, lax.fori_loop(0, batch, one_row, results)))
+    results = tuple(bf16_to_bits(jnp.zeros(x.shape, x.dtype)) for x in shapes)
+    return tuple(map(bits_to_bf16, lax.fori_loop(0, batch, one_row, results)))
 
 
 def _take(x: jax.Array, row: jax.Array, head: jax.Array) -> jax.Array:
@@ -84,7 +82,7 @@ def _take(x: jax.Array, row: jax.Array, head: jax.Array) -> jax.Array:
     return lax.dynamic_index_in_dim(x, head, axis=x.ndim - 2, keepdims=False)
 
 
-def _put(result: jax.Array, row: jax.Array, head: jax.Array, x: jax.Array) -> jax.Array:
+def _put(result: jax.Array, x: jax.Array, row: jax.Array, head: jax.Array) -> jax.Array:
     """The inverse of `_take`: `result` with `x` written there."""
     where = (row, 0, head, 0) if result.ndim == 4 else (row, head, 0)
     x = x[None, :, None] if result.ndim == 4 else x[None, None]

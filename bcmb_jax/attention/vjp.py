@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from bcmb_jax.ops.linear import accumulator, row_sums
+from bcmb_jax.ops.linear import accumulation_dtype, row_sums
 
 OUTPUT = "attention_output"
 """The name under which outputs and log-sum-exps may be saved by a `jax.checkpoint` policy."""
@@ -41,7 +41,7 @@ def _fwd(kernel, q, k, v, start, end):
 
 def _bwd(kernel, residuals, dout):
     q, k, v, start, end, out, lse = residuals
-    wide = accumulator(q.dtype)
+    wide = accumulation_dtype(q.dtype)
     delta = row_sums(out.astype(wide) * dout.astype(wide)).swapaxes(1, 2)
     return *kernel.backward(q, k, v, start, end, dout.astype(q.dtype), lse, delta), None, None
 

@@ -13,7 +13,7 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.modernbert import INIT_STD, Linear, ModernBert, truncated_normal
 from bcmb_jax.ops.geglu import gelu
-from bcmb_jax.ops.linear import accumulator, linear
+from bcmb_jax.ops.linear import accumulation_dtype, linear
 from bcmb_jax.ops.norm import LayerNorm
 
 POOLINGS = ("cls", "mean")
@@ -62,7 +62,7 @@ class PredictionHead(nnx.Module):
 
     @jax.named_scope("head")
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(gelu(self.dense(x).astype(accumulator(self.dense.dtype))))
+        return self.norm(gelu(self.dense(x).astype(accumulation_dtype(self.dense.dtype))))
 
 
 class DecoderBias(nnx.Module):
@@ -93,17 +93,17 @@ class ModernBertForMaskedLM(nnx.Module):
         logits = linear(x, self.decoder_weight, self.dtype)
         return logits + self.decoder.bias[...].reshape(1, 1, -1)
 
-    def hidden_at(
+    def hidden_at_positions(
         self,
         tokens: jax.Array,
         segment_ids: jax.Array,
         positions: jax.Array,
-        places: jax.Array,
+        masked_positions: jax.Array,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """`[B, K, hidden]`: the head's output at `places` `[B, K]` of each row, ready to decode."""
+        """`[B, K, hidden]`: the head's output at `masked_positions` `[B, K]`, ready to decode."""
         x = self.model(tokens, segment_ids, positions, dropout_keys)
-        return self.head(jnp.take_along_axis(x, places[..., None], axis=1))
+        return self.head(jnp.take_along_axis(x, masked_positions[..., None], axis=1))
 
     @property
     def decoder_weight(self) -> jax.Array:

@@ -26,11 +26,11 @@ from bcmb_jax.ops.rope import attention_operands, rope_table
 
 INIT_STD = 0.02
 
-ATTENDED, MLP_INPUT, OPERAND = "attended", "mlp_input", "operand"
-KEPT = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
+ATTENDED, MLP_INPUT, PRODUCT_INPUT = "attended", "mlp_input", "product_input"
+SAVED_ACTIVATIONS = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
 """What the backward pass keeps of a layer beside its input: what only a matrix product or attention
 could bring back. Norms, GELU and dropout are computed again."""
-KEPT_ON_ACCELERATORS = (*KEPT, OPERAND)
+SAVED_ACTIVATIONS_ON_ACCELERATORS = (*SAVED_ACTIVATIONS, PRODUCT_INPUT)
 """There, also what products take from norms and GELU: a third more bytes kept, and neither is
 computed again but inside the kernels of their gradients."""
 
@@ -112,7 +112,7 @@ class MLP(nnx.Module):
     @jax.named_scope("mlp")
     def __call__(self, x: jax.Array) -> jax.Array:
         inner = checkpoint_name(self.Wi(x), MLP_INPUT)
-        return self.Wo(checkpoint_name(geglu(inner, self.dtype), OPERAND))
+        return self.Wo(checkpoint_name(geglu(inner, self.dtype), PRODUCT_INPUT))
 
 
 def output_std(config: ModelConfig) -> float:
@@ -137,12 +137,12 @@ class Layer(nnx.Module):
         normed = x
         if self.attn_norm:
             x, normed = self.attn_norm.branch(x, self.dtype)
-            normed = checkpoint_name(normed, OPERAND)
+            normed = checkpoint_name(normed, PRODUCT_INPUT)
         attended = self.attn(normed, segment_ids, rope)
         if dropout_keys is not None and self.dropout_rate:
             attended = dropout(attended.astype(x.dtype), dropout_keys, self.dropout_rate)
         x, normed = self.mlp_norm.branch(checkpoint_name(x + attended, ATTENDED), self.dtype)
-        return x + self.mlp(checkpoint_name(normed, OPERAND))
+        return x + self.mlp(checkpoint_name(normed, PRODUCT_INPUT))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -214,7 +214,7 @@ class ModernBert(nnx.Module):
         x = self.embeddings(tokens)
         kept: tuple[str, ...] = (OUTPUT,)
         if not self.remat:
-            kept = KEPT if on_cpu() else KEPT_ON_ACCELERATORS
+            kept = SAVED_ACTIVATIONS if on_cpu() else SAVED_ACTIVATIONS_ON_ACCELERATORS
         for index, (kind, layer) in enumerate(zip(config.layer_types, self.layers, strict=True)):
             keys = None
             if dropout_keys is not None:

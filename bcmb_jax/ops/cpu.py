@@ -8,7 +8,7 @@ from jax import lax
 from bcmb_jax.device import on_cpu
 
 
-def bits(x: jax.Array) -> jax.Array:
+def bf16_to_bits(x: jax.Array) -> jax.Array:
     """bf16 as uint16, on a CPU, and anything else as it is; derivatives end here.
 
     XLA for CPUs moves no bf16: around a slice, join, pad or update it converts the whole array to
@@ -17,8 +17,8 @@ def bits(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 and on_cpu() else x
 
 
-def from_bits(x: jax.Array) -> jax.Array:
-    """The inverse of `bits`: uint16 is taken for bf16."""
+def bits_to_bf16(x: jax.Array) -> jax.Array:
+    """The inverse of `bf16_to_bits`: uint16 is taken for bf16."""
     return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 

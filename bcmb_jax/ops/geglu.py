@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.device import BATCH_AXES
-from bcmb_jax.ops.linear import accumulator
+from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.ops.triton import fill_up, gradient_is_a_kernel, on_each_device, pieces, triton_call
 
 TOKENS = 16
@@ -31,14 +31,14 @@ def gelu(x: jax.Array) -> jax.Array:
 
 def geglu(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """`[B, L, I]` in `dtype` from `inner` `[B, L, 2, I]`, `a` before `b`; computed in
-    `accumulator(dtype)`, fp32."""
+    `accumulation_dtype(dtype)`, fp32."""
     if gradient_is_a_kernel(inner.dtype, inner.shape[-1]):
         return with_kernel(inner, dtype)
     return _geglu(inner, dtype)
 
 
 def _geglu(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    halves = jnp.split(inner.astype(accumulator(dtype)), 2, axis=-2)
+    halves = jnp.split(inner.astype(accumulation_dtype(dtype)), 2, axis=-2)
     activated, gate = (y.squeeze(-2) for y in halves)
     return (gelu(activated) * gate).astype(dtype)
 

@@ -31,13 +31,13 @@ def linear(
       weight: `[*outputs, *inputs]` fp32 master weight; rounded to `dtype` here, on every use.
       dtype: bfloat16, or float32 for full fp32 products (TF32 is not used).
       axes: the number of input axes.
-      out_dtype: what the fp32 sums are rounded to at the end; None for `accumulator(dtype)`,
+      out_dtype: what the fp32 sums are rounded to at the end; None for `accumulation_dtype(dtype)`,
         float32. Half the bytes where a GPU waits for its memory.
 
     Returns:
       `[..., *outputs]`.
     """
-    return _linear(x.astype(dtype), weight, axes, out_dtype or accumulator(dtype))
+    return _linear(x.astype(dtype), weight, axes, out_dtype or accumulation_dtype(dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -46,9 +46,9 @@ def _linear(x: jax.Array, weight: jax.Array, axes: int, out_dtype: jnp.dtype) ->
     if on_cpu():
         # Plain matrices are up to twice as fast there as several axes, which XLA copies transposed;
         # elsewhere the axes let `tensor` sharding split heads.
-        out = product(_matrix(x, axes), _matrix(weight, axes), (1,), (1,), out_dtype=out_dtype)
+        out = dot(_matrix(x, axes), _matrix(weight, axes), (1,), (1,), out_dtype=out_dtype)
         return out.reshape(x.shape[:-axes] + weight.shape[:-axes])
-    return product(x, weight, _last(x, axes), _last(weight, axes), out_dtype=out_dtype)
+    return dot(x, weight, _last(x, axes), _last(weight, axes), out_dtype=out_dtype)
 
 
 def _linear_fwd(x: jax.Array, weight: jax.Array, *rest) -> tuple[jax.Array, tuple]:
@@ -60,10 +60,10 @@ def _linear_bwd(axes: int, _, residuals: tuple, g: jax.Array) -> tuple[jax.Array
     g, w = g.astype(x.dtype), weight.astype(x.dtype)
     outputs = weight.ndim - axes
     if on_cpu():
-        dx = product(_matrix(g, outputs), _matrix(w, axes), (1,), (0,), out_dtype=x.dtype)
+        dx = dot(_matrix(g, outputs), _matrix(w, axes), (1,), (0,), out_dtype=x.dtype)
         dx = dx.reshape(x.shape)
     else:
-        dx = product(g, w, _last(g, outputs), tuple(range(outputs)), out_dtype=x.dtype)
+        dx = dot(g, w, _last(g, outputs), tuple(range(outputs)), out_dtype=x.dtype)
     # Together: XLA's GPU scheduler would else put off weight gradients and keep the operands of
     # those of all layers, a third more memory.
     return lax.optimization_barrier((dx, weight_gradient(g, x, axes).astype(weight.dtype)))
@@ -77,13 +77,13 @@ def weight_gradient(g: jax.Array, x: jax.Array, axes: int) -> jax.Array:
     contracted over the leading axes."""
     leading = tuple(range(x.ndim - axes))
     if not on_cpu():
-        return product(g, x, leading, leading)
+        return dot(g, x, leading, leading)
     outputs = g.shape[len(leading) :]
     g2, x2 = _matrix(g, len(outputs)), _matrix(x, axes)
     if x.dtype == jnp.bfloat16 and cpu_multiplies_bf16() and len(x2) % 2 == 0:
-        dw = product(row_major_transpose(g2), x2, (1,), (0,))
+        dw = dot(row_major_transpose(g2), x2, (1,), (0,))
     else:
-        dw = product(g2, x2, (0,), (0,))
+        dw = dot(g2, x2, (0,), (0,))
     return dw.reshape(outputs + x.shape[len(leading) :])
 
 
@@ -92,7 +92,7 @@ def _matrix(x: jax.Array, axes: int) -> jax.Array:
     return x.reshape(-1, math.prod(x.shape[x.ndim - axes :]))
 
 
-def product(
+def dot(
     a: jax.Array,
     b: jax.Array,
     contract_a: tuple,
@@ -100,10 +100,12 @@ def product(
     batch: tuple = (),
     out_dtype: jnp.dtype | None = None,
 ) -> jax.Array:
-    """`lax.dot_general` over the same `batch` axes of both, accumulated in `accumulator(a.dtype)`
-    and returned in `out_dtype`, by default the same; over an axis that the mesh splits, the sums of
-    each device are rounded before they are added up."""
-    summed = accumulator(a.dtype)
+    """Return `lax.dot_general` with the same `batch` axes of both, accumulated in fp32.
+
+    The result has `out_dtype`, by default fp32; over an axis that the mesh splits, the sums of each
+    device are rounded before they are added up.
+    """
+    summed = accumulation_dtype(a.dtype)
     out_dtype = out_dtype or summed
     if a.dtype == jnp.bfloat16 and on_cpu() and not cpu_multiplies_bf16():
         # The same numbers, since products of two bf16 are exact in fp32, in two thirds of the time.
@@ -119,7 +121,7 @@ def product(
     return out.astype(out_dtype)
 
 
-def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """What sums over products of `dtype` are kept in: fp32, or float64 for float64, in which only
     `conversion.verify` computes."""
     return jnp.promote_types(dtype, jnp.float32)
@@ -131,7 +133,7 @@ def column_sums(x: jax.Array) -> jax.Array:
     leading = tuple(range(x.ndim - 1))
     if not on_cpu():
         return x.sum(leading)
-    return product(jnp.ones(x.shape[:-1], x.dtype), x, leading, leading)
+    return dot(jnp.ones(x.shape[:-1], x.dtype), x, leading, leading)
 
 
 def row_sums(x: jax.Array) -> jax.Array:
@@ -139,7 +141,7 @@ def row_sums(x: jax.Array) -> jax.Array:
     two fp32 arrays is thirty times slower there in a batch of one row."""
     if not on_cpu():
         return x.sum(-1)
-    return product(x, jnp.ones(x.shape[-1:], x.dtype), (x.ndim - 1,), (0,))
+    return dot(x, jnp.ones(x.shape[-1:], x.dtype), (x.ndim - 1,), (0,))
 
 
 @jax.custom_vjp

@@ -21,7 +21,7 @@ from bcmb_jax.batch import Batch
 from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.loader import Loader, StepBatch
 from bcmb_jax.device import compute_dtype
-from bcmb_jax.losses import Sums, masked_lm_sums
+from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.cost import forward_flops_per_token
@@ -184,14 +184,14 @@ def train_step(
     """One optimizer step over `batch`, whose arrays are `[microbatches, rows, …]`."""
     mask_key, dropout_key = jax.random.split(jax.random.key(seed))
 
-    def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, Sums]:
+    def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, LossSums]:
         model = merge(graph, whole_over_fsdp(params))
         masked = mask_tokens(batch, rule, mask_key)
-        hidden = model.hidden_at(
+        hidden = model.hidden_at_positions(
             masked.inputs,
             masked.segment_ids,
             masked.positions,
-            masked.target_places,
+            masked.masked_positions,
             jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.row_ids),
         )
         sums = masked_lm_sums(
@@ -204,14 +204,14 @@ def train_step(
         )
         return sums.loss, sums
 
-    def microbatch(batch: Batch) -> tuple[Any, Sums]:
+    def microbatch(batch: Batch) -> tuple[Any, LossSums]:
         (_, sums), grads = jax.value_and_grad(summed_loss, has_aux=True)(state.params, batch)
         return grads, sums
 
     if len(batch.tokens) == 1:
         grads, sums = microbatch(jax.tree.map(lambda x: x[0], batch))
     else:
-        zeros = jax.tree.map(jnp.zeros_like, state.params), Sums(*(jnp.zeros(()),) * 3)
+        zeros = jax.tree.map(jnp.zeros_like, state.params), LossSums(*(jnp.zeros(()),) * 3)
         (grads, sums), _ = jax.lax.scan(
             lambda total, batch: (jax.tree.map(jnp.add, total, microbatch(batch)), None),
             zeros,

@@ -48,7 +48,7 @@ class Bigram:
 
     def score(self, rows: MaskedBatch) -> Scores:
         row, place = np.nonzero(rows.loss_weights)
-        position = rows.target_places[row, place]
+        position = rows.masked_positions[row, place]
         before, targets = rows.inputs[row, position - 1], rows.targets[row, place]
         logs, ranks = np.empty(len(targets)), np.empty(len(targets), int)
         order = np.argsort(before, kind="stable")

@@ -25,7 +25,7 @@ from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
 from bcmb_jax.data.rows import fill_rows, padded
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
-from bcmb_jax.losses import chunks_of_places, cut_places
+from bcmb_jax.losses import position_chunks, split_positions
 from bcmb_jax.masking import MaskedBatch
 from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.ops.linear import linear
@@ -177,8 +177,8 @@ class Evaluator:
 
 def _score(graph: nnx.GraphDef, params: Parameters, batch: MaskedBatch) -> _Sums:
     model = merge(graph, params)
-    hidden = model.hidden_at(
-        batch.inputs, batch.segment_ids, batch.positions, batch.target_places
+    hidden = model.hidden_at_positions(
+        batch.inputs, batch.segment_ids, batch.positions, batch.masked_positions
     ).astype(model.dtype)
 
     def piece(part: tuple) -> _Sums:
@@ -190,6 +190,6 @@ def _score(graph: nnx.GraphDef, params: Parameters, batch: MaskedBatch) -> _Sums
         better = (logits > at_target).sum(-1)
         return _Sums(*((x * weights).sum() for x in (loss, better < 1, better < 5, weights**0)))
 
-    pieces = chunks_of_places(hidden.shape, model.decoder_weight.shape[0])
-    sums = lax.map(piece, cut_places((hidden, batch.targets, batch.loss_weights), pieces))
+    pieces = position_chunks(hidden.shape, model.decoder_weight.shape[0])
+    sums = lax.map(piece, split_positions((hidden, batch.targets, batch.loss_weights), pieces))
     return jax.tree.map(jnp.sum, sums)

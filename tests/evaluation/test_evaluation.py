@@ -42,7 +42,7 @@ def rows_of(corpus, row_length, max_tokens=3000):
 def predictions(rows):
     """Sorted (target, input) pairs of all predicted places."""
     row, place = np.nonzero(rows.loss_weights)
-    at = rows.target_places[row, place]
+    at = rows.masked_positions[row, place]
     return sorted(
         zip(rows.targets[row, place].tolist(), rows.inputs[row, at].tolist(), strict=True)
     )
@@ -80,7 +80,7 @@ def test_scores_equal_dense_logits(corpus):
         found = Evaluator(graph, {"notes": rows}, mesh)(params)["notes"]
     logits = np.asarray(merge(graph, params)(rows.inputs, rows.segment_ids, rows.positions), float)
     row, place = np.nonzero(rows.loss_weights)
-    at = logits[row, rows.target_places[row, place]]
+    at = logits[row, rows.masked_positions[row, place]]
     targets = rows.targets[row, place]
     at_target = at[np.arange(len(at)), targets]
     losses = np.log(np.exp(at).sum(-1)) - at_target
@@ -103,7 +103,7 @@ def test_every_token_is_masked_once_and_alone(corpus):
     assert rows.targets[:, 0].tolist() == [*first[:wanted].tolist(), *second[:5].tolist()]
     for number in (0, wanted - 1):
         whole = rows.inputs[number].copy()
-        whole[rows.target_places[number]] = rows.targets[number]
+        whole[rows.masked_positions[number]] = rows.targets[number]
         assert whole[: wanted + 2].tolist() == [special.cls, *first[:wanted], special.sep]
         assert rows.segment_ids[number].sum() == wanted + 2
         assert rows.positions[number, : wanted + 2].tolist() == list(range(wanted + 2))
@@ -125,7 +125,7 @@ def test_baselines_equal_their_formulas(corpus):
     mixed = (pairs + kinds * single[None]) / np.maximum(total + kinds, 1)
     mixed[total[:, 0] == 0] = single
     row, place = np.nonzero(rows.loss_weights)
-    targets, position = rows.targets[row, place], rows.target_places[row, place]
+    targets, position = rows.targets[row, place], rows.masked_positions[row, place]
     before = rows.inputs[row, position - 1]
     expected = -np.log(single[targets]).mean(), -np.log(mixed[before, targets]).mean()
     assert unigram.score(rows).loss == pytest.approx(expected[0])

@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 
 from bcmb_jax.device import on_cpu
-from bcmb_jax.ops.cpu import bits, from_bits, row_major_transpose
+from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16, row_major_transpose
 
 EVERY = np.arange(2**16, dtype=np.uint16)
 """All values of bf16: zeros of both signs, subnormals and NaNs among them."""
@@ -16,7 +16,9 @@ EVERY = np.arange(2**16, dtype=np.uint16)
 def test_bits_come_through_a_program_as_they_were():
     @jax.jit
     def moved(x):
-        return from_bits(lax.dynamic_update_slice(jnp.zeros_like(bits(x)), bits(x), (0,)))
+        return bits_to_bf16(
+            lax.dynamic_update_slice(jnp.zeros_like(bf16_to_bits(x)), bf16_to_bits(x), (0,))
+        )
 
     found = moved(jnp.asarray(EVERY).view(jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
@@ -24,8 +26,9 @@ def test_bits_come_through_a_program_as_they_were():
 
 
 def test_bits_are_of_bf16_on_a_cpu_and_nothing_else():
-    assert bits(jnp.ones(3, jnp.bfloat16)).dtype == (jnp.uint16 if on_cpu() else jnp.bfloat16)
-    assert bits(jnp.ones(3)).dtype == from_bits(jnp.ones(3)).dtype == jnp.float32
+    expected = jnp.uint16 if on_cpu() else jnp.bfloat16
+    assert bf16_to_bits(jnp.ones(3, jnp.bfloat16)).dtype == expected
+    assert bf16_to_bits(jnp.ones(3)).dtype == bits_to_bf16(jnp.ones(3)).dtype == jnp.float32
 
 
 def test_row_major_transpose_is_a_transpose():

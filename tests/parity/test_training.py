@@ -121,7 +121,7 @@ def torch_loss(model, masked):
     for row, segments in enumerate(masked.segment_ids):
         labels = np.full(segments.shape, -100)
         used = masked.loss_weights[row] > 0
-        labels[masked.target_places[row][used]] = masked.targets[row][used]
+        labels[masked.masked_positions[row][used]] = masked.targets[row][used]
         for segment in range(1, segments.max() + 1):
             of = segments == segment
             ids = torch.from_numpy(masked.inputs[row][of].astype(np.int64))[None]
