@@ -13,6 +13,7 @@ distributions of length. Writes OUTPUT/results.json; scripts/report.py makes tab
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -25,14 +26,18 @@ import conversion
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import describe_device, target
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import finetune_torch, masked_lm, speed, task_results
+from bcmb_jax.evaluation import finetune_torch, masked_lm, speed
 from bcmb_jax.evaluation.examples import Dataset, Task
-from bcmb_jax.evaluation.load import Tunable, ours, theirs
+from bcmb_jax.evaluation.load import (
+    FineTuningModel,
+    load_jax_classifier,
+    load_torch_classifier,
+)
 from bcmb_jax.evaluation.protocol import Settings
-from bcmb_jax.evaluation.results import TEXT
-from bcmb_jax.evaluation.sweep import fingerprint, write_json
+from bcmb_jax.evaluation.results import TEXT_BASELINE
+from bcmb_jax.evaluation.sweep import evaluate_model, evaluate_text_baseline, summary
 from bcmb_jax.evaluation.tasks import TASKS
-from bcmb_jax.files import REPORTED_PACKAGES, versions
+from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
 from bcmb_jax.terminal import Display
 
 OTHERS = {
@@ -40,10 +45,11 @@ OTHERS = {
     "speed": "the paper's speed table (Table 3), as published or honest",
 }
 BACKENDS = ("jax", "torch", "text")
-LARGE = 1024  # the width from which a model has Table 5's learning rates of the large one
+LARGE = 1024  # hidden size from which a model gets the learning rates of Table 5's large one
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command with `arguments`, or with those of the command line."""
     options = parse(arguments)
     if options.list_tasks:
         names = {task.name: f"{task.about} [{task.files}]" for task in TASKS.values()} | OTHERS
@@ -65,17 +71,19 @@ def main(arguments: list[str] | None = None) -> None:
         "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
         "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(options.output / "results.json", results)
+    write_json(options.output / "results.json", results, indent=1)
     print(f"written: {options.output / 'results.json'}")
 
 
 def model_name(options: argparse.Namespace) -> str:
+    """Return the name of the model in results."""
     if options.backend == "text":
-        return TEXT
+        return TEXT_BASELINE
     return "random weights" if options.random_weights else str(options.model)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the options and check that they fit each other."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,8 +95,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--backend", choices=BACKENDS, default="jax")
     add("--tokenizer", help="folder or id (default: the model's; mlm: the one beside the shards)")
     add("--output", type=Path)
-    of_task = parser.add_argument_group("fine-tuning")
-    add = of_task.add_argument
+    add = parser.add_argument_group("fine-tuning").add_argument
     add("--seeds", type=numbers(int), default=[42, 43, 44, 45, 46], help="default: 42,43,44,45,46")
     add(
         "--learning-rate",
@@ -99,28 +106,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=Settings.batch_size)
     add("--max-length", type=int, help="tokens (default: all that the model reads)")
     add("--precision", choices=("bf16", "fp32"), default="", help="default: the device's choice")
-    add("--random-weights", action="store_true", help="the model's sizes alone, drawn by each seed")
+    add("--random-weights", action="store_true", help="only the model's sizes; each seed draws")
     add(
         "--keep-models",
         action="store_true",
-        help="OUTPUT/models/<rate>-<seed>, for transformers too, of each run from now on",
+        help="write OUTPUT/models/<rate>-<seed> after each new run; transformers reads it too",
     )
-    add("--corrected", action="store_true", help="mend what the paper's reader of the task does")
+    add("--corrected", action="store_true", help="correct what the paper's reader of the task does")
     for task in TASKS.values():
         for name, text in task.options.items():
             add(f"--{name.replace('_', '-')}", help=f"{task.name}: {text}")
-    of_mlm = parser.add_argument_group("mlm")
-    of_mlm.add_argument("--row-length", type=int, default=1024)
-    of_mlm.add_argument("--max-tokens", type=int, default=1_000_000, help="of each source")
-    of_mlm.add_argument(
-        "--pseudo-perplexity", type=int, default=0, metavar="TOKENS", help="of each source, too"
+    add = parser.add_argument_group("mlm").add_argument
+    add("--row-length", type=int, default=1024)
+    add("--max-tokens", type=int, default=1_000_000, help="scored of each source")
+    add(
+        "--pseudo-perplexity",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="of each source, masked one at a time as well",
     )
-    of_speed = parser.add_argument_group("speed")
-    of_speed.add_argument("--protocol", choices=speed.PROTOCOLS, default="honest")
-    of_speed.add_argument("--documents", type=int, default=speed.DOCUMENTS, help="of each set")
-    of_speed.add_argument("--iterations", type=int, default=10)
-    of_speed.add_argument("--longest", type=int, default=8192, help="leave out longer sets")
-    of_speed.add_argument("--positions", type=int, help="tokens and padding of a batch")
+    add = parser.add_argument_group("speed").add_argument
+    add("--protocol", choices=speed.PROTOCOLS, default="honest")
+    add("--documents", type=int, default=speed.DOCUMENTS, help="in each set")
+    add("--iterations", type=int, default=10)
+    add("--longest", type=int, default=8192, help="leave out longer sets")
+    add("--positions", type=int, help="tokens and padding of a batch")
     options = parser.parse_args(arguments)
     if not options.list_tasks:
         needed = {"task", "output", "data", "model"}
@@ -135,15 +146,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if options.keep_models and (options.backend != "jax" or options.task in OTHERS):
             parser.error("--keep-models is for fine-tuning our models (--backend jax)")
         if options.precision and options.backend != "jax":
-            parser.error("--precision is of our models: PyTorch runs in fp32, as the paper did")
+            parser.error("--precision is for our models: PyTorch runs in fp32, as the paper did")
         if min(options.epochs, options.batch_size, options.documents, options.iterations) < 1:
             parser.error("--epochs, --batch-size, --documents and --iterations begin at 1")
         if options.backend == "text" and options.task == "speed":
-            parser.error("--backend text encodes nothing: there is no speed of it")
+            parser.error("--backend text encodes nothing: there is no speed to measure")
     return options
 
 
 def numbers(kind: type) -> Callable[[str], list]:
+    """Return a parser of numbers that are separated by commas."""
+
     def read_list(text: str) -> list:
         return [kind(part) for part in text.split(",")]
 
@@ -151,54 +164,54 @@ def numbers(kind: type) -> Callable[[str], list]:
 
 
 def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
-    """All seeds and learning rates of a task."""
+    """Fine-tune on a task with all seeds and learning rates, and return the results."""
     task = TASKS[options.task]
     if len(options.data) > 1:
         raise InputError(f"--task {task.name} reads one folder, not {len(options.data)}")
     dataset = read_task(task, options)
-    facts: dict[str, Any] = {"task": task.name, "data": fingerprint(dataset)}
+    metadata: dict[str, Any] = {"task": task.name, "data": dataset.fingerprint()}
     if options.backend == "text":
-        results = task_results.of_words(dataset, options.output, facts, seeds=options.seeds)
+        results = evaluate_text_baseline(dataset, options.output, metadata, seeds=options.seeds)
     else:
         settings = Settings(options.epochs, options.batch_size)
         model = load(options, dataset, settings)
+        metadata |= model.metadata | {
+            "tokenizer": model.tokenizer.fingerprint,
+            "max_length": model.tokenizer.max_length,
+            **dataclasses.asdict(settings),
+        }
         size = "large" if model.width >= LARGE else "base"
-        results = task_results.of_model(
+        results = evaluate_model(
             model.classifier,
             model.tokenizer,
             dataset,
             settings,
             options.output,
-            facts
-            | model.facts
-            | {
-                "tokenizer": model.tokenizer.fingerprint,
-                "max_length": model.tokenizer.max_length,
-                **settings.__dict__,
-            },
+            metadata,
             seeds=options.seeds,
             learning_rates=options.learning_rate or [task.learning_rates[size]],
-            keep=model.save if options.keep_models else None,
+            save=model.save if options.keep_models else None,
         )
-    print(f"{task.name} {task_results.summary(results)}")
+    print(f"{task.name} {summary(results)}")
     return results
 
 
 def read_task(task: Task, options: argparse.Namespace) -> Dataset:
+    """Read the data of a task with its own options."""
     arguments = {name: getattr(options, name) for name in task.options if getattr(options, name)}
     if options.corrected:
         if not task.quirks:
-            raise InputError(f"--corrected: there is nothing to mend in the reader of {task.name}")
+            raise InputError(f"--corrected: {task.name} has no quirk to correct")
         arguments["corrected"] = True
     return task.read(options.data[0], **arguments)
 
 
-def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> Tunable:
-    """The model to fine-tune, on the backend asked for."""
+def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> FineTuningModel:
+    """Load the model to fine-tune, on the chosen backend."""
     given = {"tokenizer": options.tokenizer, "max_length": options.max_length}
     if options.backend == "torch":
-        return theirs(options.model, dataset, settings, **given)
-    return ours(
+        return load_torch_classifier(options.model, dataset, settings, **given)
+    return load_jax_classifier(
         options.model,
         dataset,
         settings,
@@ -209,8 +222,9 @@ def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> T
 
 
 def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
+    """Score masked tokens of prepared shards, and return the results."""
     model = conversion.from_pretrained(options.model, precision=options.precision)
-    results = masked_lm.score_sources(
+    results = masked_lm.score_by_source(
         options.data,
         load_tokenizer(options.tokenizer or str(options.data[0] / "tokenizer")),
         model.config,
@@ -225,6 +239,7 @@ def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure an encoder by the paper's speed protocol, and return the results."""
     encoder: speed.Encoder
     if options.backend == "jax":
         model = conversion.from_pretrained(options.model, "encoder", precision=options.precision)
@@ -251,4 +266,5 @@ def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
             f"nominal, {line['tokens_per_second'] / 1e3:8.2f} true"
         )
         lines.append(line)
+    display.close()
     return {"protocol": options.protocol, "precision": precision, "results": lines}

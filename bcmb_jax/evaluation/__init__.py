@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scoring of models: one way for every model, so that a number means one thing."""
+"""Fine-tune and score any model in one way, so that a number means one thing."""

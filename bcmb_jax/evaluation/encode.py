@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples as token ids and targets, the same for every model and backend."""
+"""Turn examples into token ids and targets, the same for every model and backend."""
 
 import hashlib
 import json
@@ -12,23 +12,23 @@ import tokenizers
 
 from bcmb_jax.data.hub import snapshot
 from bcmb_jax.errors import InputError, reason
-from bcmb_jax.evaluation.examples import Dataset, Example, Kind
+from bcmb_jax.evaluation.examples import Dataset, Example, Kind, Text
 
-IGNORED = -100  # no target here
+IGNORED = -100  # a position without a target
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 OTHER_FILES = ("merges.txt", "added_tokens.json", "*token*.json", "config.json")
 
 
 class Encoded(NamedTuple):
-    """An example for a model.
+    """An example as a model reads it.
 
     Attributes:
       tokens: `[N]` int32, special tokens included.
       targets: single_label: `[]` int32; multi_label: `[labels]` float32, 0 or 1; tagging: `[N]`
         int32, the tag at the first token of each word and `IGNORED` elsewhere.
-      starts: tagging: `[words]` int32, where the first token of each word is, -1 for a word that
-        has none (cut off, or nothing to the tokenizer); else empty.
-      cut: the text was longer than the model reads.
+      starts: tagging: `[words]` int32, position of the first token of each word, -1 for a word
+        without a token (cut off, or nothing to the tokenizer); else empty.
+      cut: whether the text was longer than the model reads.
     """
 
     tokens: np.ndarray
@@ -38,23 +38,23 @@ class Encoded(NamedTuple):
 
 
 def as_labels(
-    kind: Kind, labels: Sequence[str], found: np.ndarray, example: Encoded
+    kind: Kind, labels: Sequence[str], choice: np.ndarray, example: Encoded
 ) -> tuple[int, ...]:
-    """A model's choice as `Example.labels`.
+    """Return a model's choice in the form of `Example.labels`.
 
     Args:
-      found: of `example`: its class `[]`, which labels hold `[labels]` (bool), or the tag of every
-        token `[N]`; of longer arrays the first.
+      choice: the class of `example` `[]`, which labels hold `[labels]` (bool), or the tag of every
+        token `[N]`; longer arrays are read as far as the example goes.
     """
     if kind == "single_label":
-        return (int(found),)
+        return (int(choice),)
     if kind == "multi_label":
-        return tuple(np.flatnonzero(found).tolist())
-    return tuple(int(found[s]) if s >= 0 else labels.index("O") for s in example.starts)
+        return tuple(np.flatnonzero(choice).tolist())
+    return tuple(int(choice[s]) if s >= 0 else labels.index("O") for s in example.starts)
 
 
 class TaskTokenizer:
-    """A fast tokenizer of any encoder, with its own special tokens around every text.
+    """A fast tokenizer for any encoder, with its own special tokens around every text.
 
     Fidelity: words are encoded with a space before them, the first too, as upstream asks for with
     `add_prefix_space=True`; transformers 5.23 ignores that for ModernBERT's own files.
@@ -81,6 +81,7 @@ class TaskTokenizer:
         self._backend.enable_truncation(max_length)
 
     def encode(self, dataset: Dataset, examples: Sequence[Example]) -> list[Encoded]:
+        """Tokenize examples and place their labels."""
         words = dataset.kind == "tagging"
         texts: list[Any] = [list(e.text) if words else e.text for e in examples]
         encodings = self._backend.encode_batch(texts, is_pretokenized=words)
@@ -89,11 +90,11 @@ class TaskTokenizer:
             _encoded(dataset.kind, classes, *pair) for pair in zip(encodings, examples, strict=True)
         ]
 
-    def count_tokens(self, text: str | Sequence[str]) -> int:
-        """Of a text or of the words of a sentence, without special tokens, nothing cut.
+    def count_tokens(self, text: Text) -> int:
+        """Count the tokens of a text or of a sentence's words, uncut and without special tokens.
 
-        A text is counted as it stands, without the space that `encode` puts before it: so does
-        the paper's Table 6 (67.7 tokens a sentence of ChemProt, with the space it were 67.6).
+        A text is counted without the space that `encode` puts before it, as in the paper's Table 6
+        (67.7 tokens a sentence for ChemProt; with the space 67.6).
         """
         if isinstance(text, str):
             return len(self._plain.encode(text, add_special_tokens=False).ids)
@@ -112,10 +113,10 @@ def _encoded(kind: Kind, classes: int, encoding: tokenizers.Encoding, example: E
         targets[list(example.labels)] = 1
     else:
         targets = np.full(len(tokens), IGNORED, np.int32)
-        for place, word in enumerate(encoding.word_ids):
+        for position, word in enumerate(encoding.word_ids):
             if word is not None and starts[word] < 0:
-                starts[word] = place
-                targets[place] = example.labels[word]
+                starts[word] = position
+                targets[position] = example.labels[word]
     return Encoded(tokens, targets, starts, bool(encoding.overflowing))
 
 
@@ -123,7 +124,7 @@ def _directory(path_or_id: str) -> Path:
     path = Path(path_or_id).expanduser()
     wanted = (*VOCABULARIES, *OTHER_FILES)
     directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", wanted)
-    # Without one transformers makes a tokenizer that knows no word, and says nothing.
+    # Without a vocabulary transformers silently makes a tokenizer that knows no word.
     if not any(any(directory.glob(name)) for name in VOCABULARIES):
         raise InputError(f"{path_or_id} has no tokenizer: none of {', '.join(VOCABULARIES)}")
     return directory
@@ -138,17 +139,17 @@ def _load(directory: Path) -> tokenizers.Tokenizer:
 
         slow_or_fast: Any = transformers.AutoTokenizer.from_pretrained(str(directory))
         return slow_or_fast.backend_tokenizer
-    except Exception as error:  # both libraries raise whatever they meet
+    except Exception as error:  # both libraries raise errors of many types
         raise InputError(
             f"no fast tokenizer can be made of {directory}: {reason(error)}"
         ) from error
 
 
 def _with_prefix_space(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The same with a space before a text, where the tokenizer works on bytes of whole texts."""
-    said = json.loads(backend.to_str())
-    steps = said["pre_tokenizer"] or {}
+    """Copy a tokenizer; one that works on the bytes of whole texts puts a space before them."""
+    state = json.loads(backend.to_str())
+    steps = state["pre_tokenizer"] or {}
     first = (steps.get("pretokenizers") or [steps])[0]
     if first.get("type") == "ByteLevel":
         first["add_prefix_space"] = True
-    return tokenizers.Tokenizer.from_str(json.dumps(said))
+    return tokenizers.Tokenizer.from_str(json.dumps(state))

@@ -1,38 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a task is, and what its data looks like once read: the one contract of readers, models and
-metrics."""
+"""A task, its dataset, and the statistics of a dataset: what readers, models and scores share."""
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal, NamedTuple
 
+from bcmb_jax.data.plan import SPECIAL_TOKENS
+
 Kind = Literal["single_label", "multi_label", "tagging"]
+Text = str | tuple[str, ...]
 SPLITS = ("train", "validation", "test")
 
 
 class Example(NamedTuple):
-    """One text and what is to be predicted of it.
+    """One text and the labels to be predicted for it.
 
     Attributes:
-      where: its file and line or record, for messages.
+      where: the file and line or record, for messages.
       text: a document, or (tagging) the words of a sentence.
-      labels: indices into the labels of the dataset: one (single_label), those that hold, in
-        ascending order (multi_label), or one a word (tagging).
+      labels: indices into the dataset's labels: one (single_label), all that hold, in ascending
+        order (multi_label), or one for each word (tagging).
     """
 
     where: str
-    text: str | tuple[str, ...]
+    text: Text
     labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A task's examples.
+    """The examples of a task.
 
     Attributes:
-      labels: their names; of tagging, BIO tags (`B-Disease`, `I-Disease`, …, `O`).
-      splits: examples by split, of `SPLITS`.
-      notes: what a user should know of this copy of the data (what was odd, and how often).
+      labels: names of the labels; for tagging, BIO tags (`B-Disease`, `I-Disease`, …, `O`).
+      splits: examples by split, one of `SPLITS`.
+      notes: what a user should know about this copy of the data (what was odd, and how often).
     """
 
     kind: Kind
@@ -40,20 +46,29 @@ class Dataset:
     splits: Mapping[str, Sequence[Example]]
     notes: tuple[str, ...] = ()
 
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the labels and of every example."""
+        digest = hashlib.sha256(json.dumps([self.kind, *self.labels]).encode())
+        for split, examples in sorted(self.splits.items()):
+            digest.update(split.encode())
+            for example in examples:
+                digest.update(json.dumps([example.text, example.labels]).encode())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class Task:
     """A named way to read a dataset as it is distributed.
 
     Attributes:
-      read: a folder → its dataset. Takes `corrected=True` where `quirks` says what that changes,
-        and otherwise no options but those of `options`.
-      source: where the data comes from and under which terms.
+      read: turns a folder into its dataset. It takes `corrected=True` where `quirks` says what that
+        changes, and otherwise only the options in `options`.
+      source: where the data comes from, and under which terms.
       files: what the folder holds.
       quirks: what the paper's own reader does that a user would not expect, and what `--corrected`
-        does in its place; empty: nothing.
-      learning_rates: of the paper's Table 5 by size, "base" and "large"; else a default for both.
-      options: further options of `read`, by name, with help (`--text-column`).
+        does instead; empty if there is nothing to correct.
+      learning_rates: the paper's Table 5 by size, "base" and "large"; defaults for other tasks.
+      options: further options of `read` by name, with their help (`--text-column`).
     """
 
     name: str
@@ -67,3 +82,68 @@ class Task:
         default_factory=lambda: {"base": 5e-5, "large": 3e-5}
     )
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts of one split; tokens include the special ones.
+
+    Attributes:
+      empty: examples for which the tokenizer makes no token.
+      by_label: how often each label holds, in the dataset's order (for tagging: words).
+    """
+
+    examples: int
+    mean_tokens: float
+    longest: int
+    empty: int
+    by_label: tuple[int, ...]
+
+
+def dataset_statistics(
+    dataset: Dataset, count_tokens: Callable[[Text], int], special_tokens: int = SPECIAL_TOKENS
+) -> dict[str, SplitStatistics]:
+    """Count examples, tokens and labels of every split, as in the paper's Table 6.
+
+    Args:
+      count_tokens: counts the tokens of a text without special ones, which are added here.
+    """
+    statistics = {}
+    for split in SPLITS:
+        examples = dataset.splits[split]
+        tokens = [count_tokens(example.text) for example in examples]
+        counts = Counter(label for example in examples for label in example.labels)
+        statistics[split] = SplitStatistics(
+            examples=len(examples),
+            mean_tokens=fmean(tokens) + special_tokens if tokens else 0.0,
+            longest=max(tokens) + special_tokens if tokens else 0,
+            empty=tokens.count(0),
+            by_label=tuple(counts[i] for i in range(len(dataset.labels))),
+        )
+    return statistics
+
+
+def statistics_tables(
+    dataset: Dataset,
+    statistics: Mapping[str, SplitStatistics],
+    special_tokens: int = SPECIAL_TOKENS,
+) -> str:
+    """Format statistics as two Markdown tables, by split and by label, and the dataset's notes."""
+    lines = [
+        f"{len(dataset.labels)} labels ({dataset.kind.replace('_', ' ')}); tokens with "
+        f"{special_tokens} special ones",
+        "",
+        "| split | examples | mean tokens | longest | empty |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {split} | {x.examples:,} | {x.mean_tokens:,.1f} | {x.longest:,} | {x.empty:,} |"
+        for split, x in statistics.items()
+    ]
+    lines += ["", f"| label | {' | '.join(statistics)} |", "|---" + "|---:" * len(statistics) + "|"]
+    for i, label in enumerate(dataset.labels):
+        counts = " | ".join(f"{x.by_label[i]:,}" for x in statistics.values())
+        lines.append(f"| {label.replace('|', chr(92) + '|')} | {counts} |")
+    if dataset.notes:
+        lines += ["", *(f"- {note}" for note in dataset.notes)]
+    return "\n".join(lines) + "\n"

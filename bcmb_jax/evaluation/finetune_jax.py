@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning in JAX, on packed rows: what the padded batch would give, without its padding."""
+"""Fine-tune in JAX on packed rows, which give what a padded batch gives, without its padding."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from bcmb_jax.model.parameters import Parameters, init_parameters, merge, split
 from bcmb_jax.optimizer import decays
 
 TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 32_768, "tpu": 32_768}
-"""Positions that a pass works on at once; of larger batches the passes' gradients are added."""
+"""Positions in one pass; the gradients of a larger batch are added up over several passes."""
 
 HEADS: Mapping[Kind, str] = {
     "single_label": "sequence_classification",
@@ -34,28 +34,33 @@ HEADS: Mapping[Kind, str] = {
 """The kind of head (`model.heads.MODELS`) for a kind of task."""
 
 
+Logits = Callable[[Parameters, Rows], jax.Array]
+
+
 class State(NamedTuple):
+    """Parameters by name, and the optimizer's state."""
+
     params: Parameters
-    opt_state: Any
+    opt_state: optax.OptState
 
 
 class JaxClassifier:
-    """A ModernBERT under a classifier; a `protocol.Classifier`.
+    """A ModernBERT with a classification head; a `protocol.Classifier`.
 
     Args:
-      params: by checkpoint name; empty: `reset` draws all. A classifier among them that has these
-        labels' number is kept, else `reset` draws one.
-      dtype: of the matrix products.
+      params: parameters by checkpoint name; if empty, `reset` draws all. A classifier among them is
+        kept if it has as many labels as `head`; otherwise `reset` draws one.
+      dtype: type of the matrix products.
 
     Raises:
-      InputError: the encoder's parameters are missing or of other sizes.
+      InputError: the encoder's parameters are missing, or have other sizes.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         head: Head,
-        params: Mapping[str, Any],
+        params: Mapping[str, np.ndarray],
         *,
         kind: Kind,
         dtype: jnp.dtype,
@@ -67,6 +72,7 @@ class JaxClassifier:
         self._make = functools.partial(MODELS[head.kind], config, head, dtype=dtype)
         graph, self._shapes = split(lambda: self._make(rngs=nnx.Rngs(0)))
         self._given = _fitting(params, self._shapes)
+        # The learning rate is an argument of each step, so it is not part of the chain.
         optimizer = optax.chain(
             optax.clip_by_global_norm(1.0),
             optax.scale_by_adam(0.9, 0.999, 1e-8),
@@ -79,6 +85,7 @@ class JaxClassifier:
         self._state: State
 
     def reset(self, seed: int) -> None:
+        """Take the given weights, what they lack drawn by `seed`, and a fresh optimizer."""
         missing = self._shapes.keys() - self._given.keys()
 
         def fresh() -> Parameters:
@@ -89,6 +96,7 @@ class JaxClassifier:
         self.restore(self._given | new)
 
     def step(self, examples: Sequence[Encoded], learning_rate: float) -> jax.Array:
+        """Take one optimizer step and return the loss before it."""
         passes, _ = self._pack(examples, self._batch_size)
         rows = jax.tree.map(lambda *x: np.stack(x), *passes)
         count = max(1, sum(_targets_of(self._kind, e) for e in examples))
@@ -96,20 +104,23 @@ class JaxClassifier:
         return loss
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
+        """Predict the labels of examples."""
         passes, places = self._pack(examples, None)
         rows = np.concatenate([self._predict(self._state.params, x) for x in passes])
         predicted = []
         for place, example in zip(places, examples, strict=True):
             row = rows[place.row]
-            found = row[place.start :] if self._kind == "tagging" else row[place.segment]
-            predicted.append(as_labels(self._kind, self._labels, found, example))
+            choice = row[place.start :] if self._kind == "tagging" else row[place.segment]
+            predicted.append(as_labels(self._kind, self._labels, choice, example))
         return predicted
 
     def snapshot(self) -> dict[str, np.ndarray]:
+        """Copy the weights to the host."""
         # Copies: on a CPU the host's view would be of a buffer that the next step takes.
         return {name: np.array(x) for name, x in self._state.params.items()}
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Put back the weights of a snapshot, with a fresh optimizer."""
         # Copies for the same reason.
         self._state = self._begin({name: jnp.array(x) for name, x in snapshot.items()})
 
@@ -121,31 +132,34 @@ class JaxClassifier:
         return pack(examples, self._kind, labels, tokens_at_once=at_once, segments=segments)
 
 
-def _fitting(params: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _fitting(
+    params: Mapping[str, np.ndarray], shapes: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, np.ndarray]:
+    """Return the parameters that the model has with the same shape, in float32."""
     fitting: dict[str, np.ndarray] = {}
     for name, wanted in shapes.items():
-        found = np.shape(params[name]) if name in params else None
-        if found == wanted.shape:
+        given = np.shape(params[name]) if name in params else None
+        if given == wanted.shape:
             fitting[name] = np.asarray(params[name], np.float32)
         elif params and not name.startswith(("classifier.", "head.")):
-            raise InputError(f"{name} is {found}, and the model's is {wanted.shape}")
+            raise InputError(f"{name} is {given}, and the model's is {wanted.shape}")
     return fitting
 
 
 def _targets_of(kind: Kind, example: Encoded) -> int:
-    """How many terms the loss has for it."""
+    """Count the terms of the loss for one example."""
     return int((example.targets != IGNORED).sum()) if kind == "tagging" else example.targets.size
 
 
 def _logits(graph: nnx.GraphDef, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
-    """`[B, S, labels]` or (tagging) `[B, L, labels]` of the rows of one pass."""
+    """Return the logits of one pass, `[B, S, labels]` or (tagging) `[B, L, labels]`."""
     model = merge(graph, params)
     arrays = rows.tokens, rows.segment_ids, rows.positions
     return model(*arrays) if kind == "tagging" else model(*arrays, rows.targets.shape[1])
 
 
 def _step(
-    logits: Any,
+    logits: Logits,
     kind: Kind,
     optimizer: optax.GradientTransformation,
     state: State,
@@ -153,6 +167,8 @@ def _step(
     count: jax.Array,
     learning_rate: jax.Array,
 ) -> tuple[State, jax.Array]:
+    """Take one step on passes of rows `[P, B, L]`, and return the loss before it."""
+
     def loss(params: Parameters, rows: Rows) -> jax.Array:
         return _summed_loss(kind, logits(params, rows), rows.targets) / count
 
@@ -170,7 +186,7 @@ def _step(
 
 
 def _summed_loss(kind: Kind, logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy, or binary cross-entropy of every label, over what has a target."""
+    """Sum the cross-entropies (multi_label: binary, of every label) wherever there is a target."""
     if kind == "multi_label":
         losses = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
         return jnp.where(targets >= 0, losses, 0).sum()
@@ -179,7 +195,7 @@ def _summed_loss(kind: Kind, logits: jax.Array, targets: jax.Array) -> jax.Array
     return jnp.where(targets >= 0, losses, 0).sum()
 
 
-def _predict(logits: Any, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
-    """The class or tag, `[B, S]` or `[B, L]`, or which labels hold, `[B, S, labels]`."""
+def _predict(logits: Logits, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
+    """Choose a class `[B, S]`, a tag `[B, L]`, or the labels that hold `[B, S, labels]`."""
     x = logits(params, rows)
     return x > 0 if kind == "multi_label" else jnp.argmax(x, axis=-1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What words alone predict: TF-IDF with logistic regression, and a linear tagger.
+"""Baselines from words alone: TF-IDF with logistic regression, and a linear tagger.
 
-Any model that is worth its training should beat them. Every seed gives the same classifier, since
-logistic regression has one optimum; the tagger's differ by the order of its examples.
+A model that is worth its training should beat them. Every seed gives the same classifier, since
+logistic regression has one optimum; taggers differ by the order of their examples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.examples import Dataset, Example, Text
 from bcmb_jax.evaluation.scores import METRIC, scores
 
 INVERSE_PENALTIES = (1.0, 10.0, 100.0)
@@ -23,13 +23,15 @@ EPOCHS = 20
 Predict = Callable[[Sequence[Example]], list[tuple[int, ...]]]
 
 
-def count_words(text: str | tuple[str, ...]) -> int:
+def count_words(text: Text) -> int:
+    """Count the words of a text."""
     return len(text.split() if isinstance(text, str) else text)
 
 
 def fit_predict(dataset: Dataset, seed: int) -> list[tuple[int, ...]]:
-    """Predictions for the test split (as in `Example.labels`), of the penalty that is best on the
-    validation split; of equals, the strongest.
+    """Predict the labels of the test split with the penalty that is best on validation.
+
+    Of equally good penalties the strongest is used.
 
     Raises:
       InputError: a split is missing or empty, or holds no word.
@@ -41,15 +43,15 @@ def fit_predict(dataset: Dataset, seed: int) -> list[tuple[int, ...]]:
     truth = [example.labels for example in validation]
     best_score, best = -1.0, None
     for predict in (_taggers if dataset.kind == "tagging" else _classifiers)(dataset, seed):
-        found = scores(dataset.kind, dataset.labels, truth, predict(validation))
-        if found[METRIC[dataset.kind]] > best_score:
-            best_score, best = found[METRIC[dataset.kind]], predict
+        values = scores(dataset.kind, dataset.labels, truth, predict(validation))
+        if values[METRIC[dataset.kind]] > best_score:
+            best_score, best = values[METRIC[dataset.kind]], predict
     assert best is not None
     return best(dataset.splits["test"])
 
 
 def _classifiers(dataset: Dataset, seed: int) -> Iterator[Predict]:
-    """One a penalty; of multi_label, a regression a label."""
+    """Fit classifiers with each penalty; for multi_label, one regression for each label."""
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     inputs = _fit(words, [example.text for example in dataset.splits["train"]])
     labels = [example.labels for example in dataset.splits["train"]]
@@ -64,10 +66,10 @@ def _classifiers(dataset: Dataset, seed: int) -> Iterator[Predict]:
 
         def predict(examples: Sequence[Example], predictors=predictors) -> list[tuple[int, ...]]:
             x = words.transform([example.text for example in examples])
-            found = np.stack([predictor(x) for predictor in predictors], axis=1)
+            columns = np.stack([predictor(x) for predictor in predictors], axis=1)
             if dataset.kind == "single_label":
-                return [(int(label),) for (label,) in found]
-            return [tuple(np.flatnonzero(row).tolist()) for row in found]
+                return [(int(label),) for (label,) in columns]
+            return [tuple(np.flatnonzero(row).tolist()) for row in columns]
 
         yield predict
 
@@ -75,17 +77,20 @@ def _classifiers(dataset: Dataset, seed: int) -> Iterator[Predict]:
 def _regression(
     inputs: sparse.spmatrix, targets: np.ndarray, inverse_penalty: float, seed: int
 ) -> Callable[[sparse.spmatrix], np.ndarray]:
-    if (targets == targets[0]).all():  # nothing to tell apart
+    if (targets == targets[0]).all():  # a regression needs two classes
         return lambda x: np.full(x.shape[0], targets[0])
     model = LogisticRegression(C=inverse_penalty, max_iter=2000, random_state=seed)
     return model.fit(inputs, targets).predict
 
 
 def _taggers(dataset: Dataset, seed: int) -> Iterator[Predict]:
-    """A maximum-entropy Markov model: a tag's probability by its word's features and the tag before
-    (in training, the true one), and the most probable tags of a whole text by Viterbi."""
+    """Fit maximum-entropy Markov models, one for each penalty.
+
+    A tag's probability depends on its word's features and on the tag before (in training the true
+    one); the most probable tags of a whole text are found by Viterbi's algorithm.
+    """
     train = dataset.splits["train"]
-    # A feature that occurs once says nothing of other texts.
+    # A feature that occurs only once does not generalize.
     vocabulary = CountVectorizer(analyzer=lambda x: x, binary=True, min_df=2, dtype=np.float32)
     words = _fit(vocabulary, [x for example in train for x in _features(example.text)])
     tags = np.concatenate([np.asarray(example.labels, int) for example in train])
@@ -116,24 +121,29 @@ def _taggers(dataset: Dataset, seed: int) -> Iterator[Predict]:
         ) -> list[tuple[int, ...]]:
             x = vocabulary.transform([x for example in examples for x in _features(example.text)])
             ends = np.cumsum([len(example.text) for example in examples])
-            found: list[tuple[int, ...]] = []
+            tagged: list[tuple[int, ...]] = []
             for emits in np.split(x @ emit.T + bias, ends[:-1]):
                 path = _viterbi(emits, transit[known], transit[start])
-                found.append(tuple(known[path].tolist()))
-            return found
+                tagged.append(tuple(known[path].tolist()))
+            return tagged
 
         yield predict
 
 
-def _viterbi(emit_NT: np.ndarray, transit_TT: np.ndarray, start_T: np.ndarray) -> np.ndarray:
-    """The most probable tags `[N]`, where the logits of a tag are those of its word plus those of
-    the tag before (`transit_TT[before]`)."""
-    if not len(emit_NT):
+def _viterbi(emit: np.ndarray, transit: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return the most probable tags `[N]` of a text.
+
+    Args:
+      emit: `[N, T]` logits of the tags of each word.
+      transit: `[T, T]` logits added by the tag before: `transit[before]`.
+      start: `[T]` logits added to the first word's.
+    """
+    if not len(emit):
         return np.zeros(0, int)
-    total = _log_probabilities(emit_NT[0] + start_T)
+    total = _log_probabilities(emit[0] + start)
     best_before = []
-    for emit in emit_NT[1:]:
-        through = total[:, None] + _log_probabilities(emit + transit_TT)
+    for word in emit[1:]:
+        through = total[:, None] + _log_probabilities(word + transit)
         best_before.append(through.argmax(0))
         total = through.max(0)
     path = [int(total.argmax())]
@@ -143,17 +153,17 @@ def _viterbi(emit_NT: np.ndarray, transit_TT: np.ndarray, start_T: np.ndarray) -
 
 
 def _log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Of one-against-rest regressions, made to sum to 1 over the last axis."""
+    """Normalize logits of one-against-rest regressions over the last axis."""
     single = -np.logaddexp(0, -logits)
     return single - np.logaddexp.reduce(single, axis=-1, keepdims=True)
 
 
-def _features(words: str | Sequence[str]) -> list[list[str]]:
-    """A list of strings a word: itself, its form, its beginnings and ends, and its neighbours."""
+def _features(words: Text) -> list[list[str]]:
+    """List the features of each word: itself, shape, beginnings and ends, and neighbours."""
     padded = ["<<", "<", *words, ">", ">>"]
     lower = [word.lower() for word in padded]
     shape = [_shape(word) for word in padded]
-    found = []
+    described = []
     for i in range(2, len(padded) - 2):
         features = [f"word {padded[i]}"]
         features += [f"lower{j} {lower[i + j]}" for j in (-2, -1, 0, 1, 2)]
@@ -161,12 +171,12 @@ def _features(words: str | Sequence[str]) -> list[list[str]]:
         features += [f"pair{j} {lower[i + j]} {lower[i + j + 1]}" for j in (-1, 0)]
         for size in (1, 2, 3, 4):
             features += [f"begins {lower[i][:size]}", f"ends {lower[i][-size:]}"]
-        found.append(features)
-    return found
+        described.append(features)
+    return described
 
 
 def _shape(word: str) -> str:
-    """`Phe-24` → `Aa-0`: kinds of characters, runs of one kind as one."""
+    """Return the kinds of characters, runs of one kind as one: `Phe-24` → `Aa-0`."""
     kinds = [
         "A" if c.isupper() else "a" if c.islower() else "0" if c.isdigit() else c for c in word
     ]

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The baselines: any encoder of transformers (BERT, RoBERTa, BigBird, Longformer, ModernBERT),
-fine-tuned and scored as ours are."""
+"""Fine-tune any encoder of transformers in PyTorch: BERT, RoBERTa, BigBird, Longformer, ModernBERT.
+
+These are the baselines; batches, schedule and scores are those of the JAX models.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -23,8 +25,7 @@ CLASSES = {
 class TorchClassifier:
     """A model of transformers; a `protocol.Classifier`.
 
-    Dropout is what the model's config says: ModernBERT has none, BERT and its like 0.1, as
-    upstream trains them.
+    Dropout is that of the model's config (ModernBERT has none, BERT 0.1), as upstream trains them.
 
     Args:
       path_or_id: a folder or a hub id.
@@ -48,12 +49,13 @@ class TorchClassifier:
         self._optimizer: Any = None
 
     def reset(self, seed: int) -> None:
+        """Load the weights, draw a new classifier by `seed`, and start a fresh optimizer."""
         torch = import_torch()
         torch.manual_seed(seed)
         self._model = load(
             self._source,
             self._kind,
-            # Names, for whoever looks into the model.
+            # Names of labels, for readers of the model's config.
             id2label=dict(enumerate(self._labels)),
             label2id={name: i for i, name in enumerate(self._labels)},
         )
@@ -62,7 +64,8 @@ class TorchClassifier:
             _groups(self._model, self._weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8
         )
 
-    def step(self, examples: Sequence[Encoded], learning_rate: float) -> Any:
+    def step(self, examples: Sequence[Encoded], learning_rate: float) -> SupportsFloat:
+        """Take one optimizer step and return the loss before it."""
         torch = import_torch()
         self._model.train()
         for group in self._optimizer.param_groups:
@@ -75,6 +78,7 @@ class TorchClassifier:
         return loss.detach()
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
+        """Predict the labels of examples, longest first so that batches have little padding."""
         torch = import_torch()
         self._model.eval()
         predicted: Predicted = [()] * len(examples)
@@ -83,15 +87,17 @@ class TorchClassifier:
             for first in range(0, len(order), self._batch_size):
                 chosen = order[first : first + self._batch_size]
                 logits = self._logits([examples[i] for i in chosen])
-                found = logits > 0 if self._kind == "multi_label" else logits.argmax(-1)
-                for i, row in zip(chosen, found.cpu().numpy(), strict=True):
+                choices = logits > 0 if self._kind == "multi_label" else logits.argmax(-1)
+                for i, row in zip(chosen, choices.cpu().numpy(), strict=True):
                     predicted[i] = as_labels(self._kind, self._labels, row, examples[i])
         return predicted
 
     def snapshot(self) -> dict[str, Any]:
+        """Copy the weights to the host."""
         return {name: x.detach().cpu().clone() for name, x in self._model.state_dict().items()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put back the weights of a snapshot."""
         self._model.load_state_dict(snapshot)
 
     def _logits(self, examples: Sequence[Encoded]) -> Any:
@@ -110,6 +116,7 @@ class TorchClassifier:
 
 
 def import_torch() -> Any:
+    """Return the module `torch`; `InputError` names the extra if it is missing."""
     try:
         import torch
     except ImportError as error:
@@ -120,11 +127,12 @@ def import_torch() -> Any:
 
 
 def device() -> str:
+    """Return PyTorch's name of the device that models run on."""
     return "cuda" if import_torch().cuda.is_available() else "cpu"
 
 
 def gpu() -> dict[str, Any]:
-    """What models run on, as `machine.device` has it; empty on a CPU."""
+    """Describe the GPU that models run on, in the form of `describe_device`; empty on a CPU."""
     if device() == "cpu":
         return {}
     name = import_torch().cuda.get_device_name()
@@ -132,24 +140,24 @@ def gpu() -> dict[str, Any]:
 
 
 def load(path_or_id: str, use: str, **config: Any) -> Any:
-    """transformers' model for a use (a key of `CLASSES`), float32.
+    """Load transformers' model for a use (a key of `CLASSES`), in float32.
 
     Raises:
       InputError: it cannot be loaded.
     """
-    import_torch()  # its absence is told better here than by transformers
+    import_torch()  # a better message than transformers' own if it is missing
     import transformers
 
     try:
         return getattr(transformers, CLASSES[use]).from_pretrained(path_or_id, **config).float()
-    except Exception as error:  # whatever a file may hold or a download do
+    except Exception as error:  # files and downloads fail with errors of many types
         raise InputError(f"transformers cannot load {path_or_id}: {reason(error)}") from error
 
 
 def read_encoder(path_or_id: str) -> tuple[dict[str, np.ndarray], Any]:
-    """An encoder's weights by name, and its config.
+    """Return an encoder's weights by name, and its config.
 
-    Without a pooler: checkpoints of masked LMs have none, so that it is drawn, and unused here.
+    The pooler is left out: it is unused here, and drawn at random where a checkpoint has none.
     """
     encoder = load(path_or_id, "speed")
     stored = encoder.state_dict().items()
@@ -157,7 +165,7 @@ def read_encoder(path_or_id: str) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def max_length(path_or_id: str) -> int:
-    """Tokens that a model reads, special tokens included.
+    """Return how many tokens a model reads, special tokens included.
 
     Raises:
       InputError: it has no config that transformers reads.
@@ -167,7 +175,7 @@ def max_length(path_or_id: str) -> int:
     try:
         config = transformers.AutoConfig.from_pretrained(path_or_id)
         positions = int(config.max_position_embeddings)
-    except Exception as error:  # as above; or a config of something else
+    except Exception as error:  # errors of many types, or the config of something else
         raise InputError(f"{path_or_id} has no config of an encoder: {reason(error)}") from error
     # RoBERTa and what is made of it (Longformer) number positions from the padding id + 1 on.
     shifted = config.model_type in ("roberta", "longformer", "xlm-roberta", "camembert")
@@ -175,17 +183,17 @@ def max_length(path_or_id: str) -> int:
 
 
 def forward(model: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """What a model makes of integer inputs by name."""
+    """Call a model with integer inputs by name."""
     torch = import_torch()
     if hasattr(model.base_model, "set_attention_type"):
-        # After one short batch BigBird attends fully to all that follow.
+        # After one short batch BigBird would use full attention for all later ones.
         model.base_model.set_attention_type(model.config.attention_type)
     inputs = {n: torch.from_numpy(x.astype(np.int64)).to(device()) for n, x in arrays.items()}
     return model(**inputs)
 
 
 def _filled(rows: Sequence[np.ndarray], value: int) -> np.ndarray:
-    """`[B, L]`, as long as the longest row."""
+    """Pad rows to `[B, L]`, where L is the longest row."""
     filled = np.full((len(rows), max(map(len, rows))), value, np.int64)
     for row, x in zip(filled, rows, strict=True):
         row[: len(x)] = x
@@ -202,7 +210,7 @@ def _loss(kind: Kind, logits: Any, targets: Any) -> Any:
 
 
 def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Upstream's Trainer: no decay on the parameters of layer norms and on biases."""
+    """Split parameters as upstream's Trainer does: layer norms and biases do not decay."""
     norms = {
         f"{name}.{kind}"
         for name, module in model.named_modules()

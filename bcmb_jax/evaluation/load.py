@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models to fine-tune on a task: weights from anywhere under a new classifier, and their export."""
+"""Load models to fine-tune: weights from anywhere under a new classifier, and how to save them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from bcmb_jax.evaluation.protocol import Classifier, Settings
 from bcmb_jax.evaluation.sweep import fingerprint_of_weights
 from bcmb_jax.model.heads import Head
 from conversion.publish import publish
-from conversion.weights import Weights, read
+from conversion.weights import read
 from conversion.writers import write_huggingface
 
 PROBLEM_TYPES = {
@@ -25,24 +25,24 @@ PROBLEM_TYPES = {
 }
 
 
-class Tunable(NamedTuple):
-    """A model under a task's classifier.
+class FineTuningModel(NamedTuple):
+    """A model with a classifier for a task.
 
     Attributes:
-      facts: what identifies the weights and how they compute, JSON.
-      width: of the encoder.
-      save: `(folder, on_what)`: the weights as they are now, for transformers and for us; None if
-        they are not ours.
+      metadata: what identifies the weights and how they compute; JSON.
+      width: hidden size of the encoder.
+      save: `(folder, description of the training)` writes the current weights as a Hugging Face
+        folder; None for models of transformers.
     """
 
     classifier: Classifier
     tokenizer: TaskTokenizer
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     width: int
     save: Callable[[Path, str], None] | None = None
 
 
-def ours(
+def load_jax_classifier(
     path_or_id: str,
     dataset: Dataset,
     settings: Settings,
@@ -51,67 +51,75 @@ def ours(
     max_length: int | None = None,
     precision: str = "",
     random_weights: bool = False,
-) -> Tunable:
-    """A model that `conversion.weights.read` reads.
+) -> FineTuningModel:
+    """Load any model that `conversion.weights.read` reads, to be fine-tuned in JAX.
 
     Args:
-      tokenizer: folder or hub id; None: the model's own.
-      max_length: tokens of a text, longer ones are cut; None: all that the model reads.
+      tokenizer: folder or hub id; None for the model's own.
+      max_length: tokens of a text, longer ones are cut; None for all that the model reads.
       precision: "bf16", "fp32", or empty to let the device choose.
-      random_weights: only the model's sizes are taken.
+      random_weights: take only the sizes of the model.
 
     Raises:
       InputError: there is no such model or tokenizer, or they do not fit each other or the task.
     """
-    weights: Weights = read(path_or_id)
+    weights = read(path_or_id)
     folder = tokenizer or weights.tokenizer
     if folder is None:
         raise InputError(f"{path_or_id} has no tokenizer; give its folder as --tokenizer")
-    head = Head(
-        HEADS[dataset.kind],
-        dataset.labels,
-        weights.head.pooling,
-        PROBLEM_TYPES[dataset.kind],
-    )
+    kind = dataset.kind
+    head = Head(HEADS[kind], dataset.labels, weights.head.pooling, PROBLEM_TYPES[kind])
     dtype = compute_dtype(precision)
     params = {} if random_weights else weights.params
     classifier = JaxClassifier(
         weights.config,
         head,
         params,
-        kind=dataset.kind,
+        kind=kind,
         dtype=dtype,
         batch_size=settings.batch_size,
         weight_decay=settings.weight_decay,
     )
+    encoder = _load_tokenizer(
+        path_or_id,
+        str(folder),
+        max_length,
+        positions=weights.config.max_position_embeddings,
+        vocab_size=weights.config.vocab_size,
+    )
 
-    def save(directory: Path, on_what: str) -> None:
+    def save(directory: Path, training: str) -> None:
         source = "random weights" if random_weights else weights.origin
         now = weights._replace(
             params=classifier.snapshot(),
             head=head,
             tokenizer=encoder.directory,
-            origin=f"{source}, fine-tuned on {on_what}",
+            origin=f"{source}, fine-tuned on {training}",
             opt_state=None,
         )
         publish(directory, lambda new: write_huggingface(now, new, directory.name), overwrite=True)
 
-    positions = weights.config.max_position_embeddings
-    encoder = _tokenizer(path_or_id, str(folder), max_length, positions, weights.config.vocab_size)
-    facts: dict[str, Any] = {"model": fingerprint_of_weights(params), "precision": dtype.name}
-    facts |= {"config": weights.config.as_dict(), "pooling": weights.head.pooling}
-    return Tunable(classifier, encoder, facts, weights.config.hidden_size, save)
+    metadata = {
+        "model": fingerprint_of_weights(params),
+        "precision": dtype.name,
+        "config": weights.config.as_dict(),
+        "pooling": weights.head.pooling,
+    }
+    return FineTuningModel(classifier, encoder, metadata, weights.config.hidden_size, save)
 
 
-def theirs(
+def load_torch_classifier(
     path_or_id: str,
     dataset: Dataset,
     settings: Settings,
     *,
     tokenizer: str | None = None,
     max_length: int | None = None,
-) -> Tunable:
-    """Any encoder of transformers, in PyTorch; as `ours`."""
+) -> FineTuningModel:
+    """Load any encoder of transformers, to be fine-tuned in PyTorch.
+
+    Arguments and errors are those of `load_jax_classifier`.
+    """
     positions = finetune_torch.max_length(path_or_id)
     weights, config = finetune_torch.read_encoder(path_or_id)
     classifier = finetune_torch.TorchClassifier(
@@ -121,24 +129,28 @@ def theirs(
         batch_size=settings.batch_size,
         weight_decay=settings.weight_decay,
     )
-    encoder = _tokenizer(
-        path_or_id, tokenizer or path_or_id, max_length, positions, config.vocab_size
+    encoder = _load_tokenizer(
+        path_or_id,
+        tokenizer or path_or_id,
+        max_length,
+        positions=positions,
+        vocab_size=config.vocab_size,
     )
-    facts = {"model": fingerprint_of_weights(weights), "precision": "float32"}
-    return Tunable(classifier, encoder, facts, config.hidden_size)
+    metadata = {"model": fingerprint_of_weights(weights), "precision": "float32"}
+    return FineTuningModel(classifier, encoder, metadata, config.hidden_size)
 
 
-def _tokenizer(
-    path_or_id: str, tokenizer: str, max_length: int | None, positions: int, vocab_size: int
+def _load_tokenizer(
+    path_or_id: str, folder: str, max_length: int | None, *, positions: int, vocab_size: int
 ) -> TaskTokenizer:
     if max_length and max_length > positions:
         raise InputError(
             f"--max-length {max_length} is more than the {positions} tokens that {path_or_id} reads"
         )
-    found = TaskTokenizer(tokenizer, max_length or positions)
-    if found.vocab_size > vocab_size:
+    tokenizer = TaskTokenizer(folder, max_length or positions)
+    if tokenizer.vocab_size > vocab_size:
         raise InputError(
-            f"the tokenizer has {found.vocab_size:,} entries and the model {vocab_size:,}; "
+            f"the tokenizer has {tokenizer.vocab_size:,} entries and the model {vocab_size:,}; "
             "give the one it was trained with"
         )
-    return found
+    return tokenizer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked-LM scores of a model on prepared corpora, beside what counting alone predicts."""
+"""Score a masked LM on prepared corpora, beside unigram and bigram baselines."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ from bcmb_jax.training.unigram import Bigram, Unigram
 from bcmb_jax.training.validation import Evaluator, Scores, evaluation_rows, one_at_a_time
 
 
-def score_sources(
+def score_by_source(
     folders: Sequence[Path],
     tokenizer: Tokenizer,
     config: ModelConfig,
@@ -33,16 +33,17 @@ def score_sources(
     max_tokens: int,
     pseudo_perplexity_tokens: int = 0,
 ) -> dict[str, Any]:
-    """Of each of `folders` (from prepare_data.py): its validation documents, and the baselines
-    counted on its training documents. The metric is the mean loss over the sources.
+    """Score the validation documents of each folder of prepare_data.py, for `results.json`.
+
+    The baselines count words of the training documents. The metric is the mean loss over sources.
 
     Args:
-      max_tokens: of each source.
-      pseudo_perplexity_tokens: so many tokens of each source are also masked one at a time, and
-        the exponential of their mean loss given (Salazar et al., 2020); a row for each.
+      max_tokens: tokens scored of each source.
+      pseudo_perplexity_tokens: tokens of each source that are also masked one at a time, a row for
+        each; their result is the exponential of the mean loss (Salazar et al., 2020).
 
     Raises:
-      InputError: shards of another tokenizer or a larger vocabulary.
+      InputError: shards are of another tokenizer or a larger vocabulary.
     """
     train = [_checked(open_shards(folder / "train"), tokenizer, config) for folder in folders]
     validation: dict[str, Shards] = {}
@@ -68,37 +69,37 @@ def score_sources(
     mesh, graph = make_mesh(-1, 1, 1), split(make)[0]
     with jax.set_mesh(mesh):
         scores = Evaluator(graph, rows, mesh)(params)
-        alone = {}
+        singly = {}
         if pseudo_perplexity_tokens:
             single = {
                 name: one_at_a_time(shards, tokenizer, row_length, pseudo_perplexity_tokens)
                 for name, shards in validation.items()
             }
-            alone = Evaluator(graph, single, mesh)(params)
+            singly = Evaluator(graph, single, mesh)(params)
     unigram = Unigram(train, config.vocab_size)
     bigram = Bigram(train, unigram)
     sources = {
         name: {"model": scores[name], "unigram": unigram.score(x), "bigram": bigram.score(x)}
         for name, x in rows.items()
     }
-    loss = sum(by["model"].loss for by in sources.values()) / len(sources)
+    loss = sum(x["model"].loss for x in sources.values()) / len(sources)
     return {
         "metric": "loss",
         "per_seed": [loss],
         "median": loss,
         "sources": {
-            n: {k: dataclasses.asdict(s) for k, s in by.items()} for n, by in sources.items()
+            n: {k: dataclasses.asdict(s) for k, s in x.items()} for n, x in sources.items()
         },
-        "pseudo_perplexity": {name: math.exp(x.loss) for name, x in alone.items()},
+        "pseudo_perplexity": {name: math.exp(x.loss) for name, x in singly.items()},
     }
 
 
 def table(results: Mapping[str, Any]) -> list[str]:
-    """Markdown: a line a source and predictor."""
+    """Format results as a Markdown table, a line for each source and predictor."""
     columns = [field.name for field in dataclasses.fields(Scores)]
     lines = ["| source | predictor | " + " | ".join(columns) + " |", "|---" * 6 + "|"]
-    for source, by in results["sources"].items():
-        for predictor, values in by.items():
+    for source, predictors in results["sources"].items():
+        for predictor, values in predictors.items():
             cells = [
                 f"{values[c]:,}" if c.endswith("tokens") else f"{values[c]:.4f}" for c in columns
             ]

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every model is fine-tuned and scored: the same batches, schedule and choice of epoch for
-every backend (paper §3.2.2; upstream's settings as RECIPE §7 found them)."""
+"""One fine-tuning: the same batches, schedule and choice of the epoch for every model and backend.
+
+The protocol is the paper's (§3.2.2), with upstream's settings (RECIPE §7).
+"""
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
 
@@ -15,13 +17,16 @@ from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.scores import METRIC, scores
 
 Predicted = list[tuple[int, ...]]
+"""Predicted labels of each example, in the form of `Example.labels`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Of the paper (§3.2.2). AdamW with betas 0.9 and 0.999, eps 1e-8 and gradients clipped to a
-    norm of 1; the learning rate falls linearly to 0 without a warm-up; no weight decay on norms
-    and biases."""
+    """The paper's settings (§3.2.2).
+
+    AdamW has betas 0.9 and 0.999 and eps 1e-8, gradients are clipped to a norm of 1, the learning
+    rate falls linearly to 0 without a warm-up, and norms and biases do not decay.
+    """
 
     epochs: int = 10
     batch_size: int = 16
@@ -29,30 +34,31 @@ class Settings:
 
 
 class Classifier(Protocol):
-    """A model that can be fine-tuned, on whatever backend."""
+    """A model that can be fine-tuned, on any backend."""
 
     def reset(self, seed: int) -> None:
-        """Its given weights, under a new classifier drawn by `seed`; a fresh optimizer."""
+        """Take the given weights, a new classifier drawn by `seed`, and a fresh optimizer."""
 
-    def step(self, examples: Sequence[Encoded], learning_rate: float) -> Any:
-        """One optimizer step; the loss before it, a number once it is asked for (`float`)."""
+    def step(self, examples: Sequence[Encoded], learning_rate: float) -> SupportsFloat:
+        """Take one optimizer step and return the loss before it; `float` waits for its value."""
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
-        """As `Example.labels`. A word without a token is `O`: no entity."""
+        """Predict the labels of examples. A word without a token is `O`: no entity."""
 
     def snapshot(self) -> Any:
-        """The weights, to `restore` later."""
+        """Copy the weights, for `restore`."""
 
-    def restore(self, snapshot: Any) -> None: ...
+    def restore(self, snapshot: Any) -> None:
+        """Put back the weights of a snapshot."""
 
 
 class Run(NamedTuple):
-    """One fine-tuning.
+    """One finished fine-tuning.
 
     Attributes:
-      curve: by epoch: epoch, train_loss, validation (the task's metric).
-      best_epoch: the first of those with the highest validation metric; its weights predict.
-      predicted: on the test split, as `Example.labels`.
+      curve: epoch, train_loss and validation (the task's metric) of every epoch.
+      best_epoch: the first epoch with the highest validation metric; its weights predict.
+      predicted: labels predicted for the test split.
     """
 
     seed: int
@@ -116,5 +122,6 @@ def fine_tune(
 
 
 def score(dataset: Dataset, split: str, predicted: Predicted) -> dict[str, float]:
+    """Return all scores of predictions for a split."""
     truth = [example.labels for example in dataset.splits[split]]
     return scores(dataset.kind, dataset.labels, truth, predicted)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bcmb_jax.errors import InputError, reason
 
-TEXT = "TF-IDF + linear"
+TEXT_BASELINE = "TF-IDF + linear"
 
 # What is in a file. A list: any number of its one entry; a key that is the type str: any name.
 _MLM_SCORES = {
@@ -112,7 +112,7 @@ def read_results(paths: Sequence[Path], names: Mapping[str, str]) -> list[Result
     results = []
     for file, values in read:
         backend = values["backend"]
-        label = TEXT if backend == "text" else labels[_normal(values["model"])]
+        label = TEXT_BASELINE if backend == "text" else labels[_normal(values["model"])]
         label += f" ({backend})" * (backend not in ("jax", "text"))
         results.append(Result(file, values["task"], label, values))
     first: dict[tuple, Path] = {}

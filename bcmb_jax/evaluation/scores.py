@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of predictions, equal to scikit-learn's and seqeval's, and how sure they are.
+"""Scores of predictions, equal to scikit-learn's and seqeval's, and their confidence intervals.
 
-Everything is a function of counts by example and class. A bootstrap over examples is then a product
-of two matrices: how often each example was drawn, and its counts.
+Every score is a function of counts by example and class. A bootstrap over examples is then a
+product of two matrices: how often each example was drawn, and its counts.
 
-Shapes: `E` examples, `K` classes (labels; of tagging, entity types), `3` counts: true positives,
+Shapes: `E` examples, `K` classes (labels; for tagging, entity types), `3` counts: true positives,
 predicted, true.
 """
 
@@ -29,8 +29,9 @@ Labels = Sequence[Sequence[int]]
 
 
 def classes(kind: Kind, labels: Sequence[str]) -> tuple[str, ...]:
-    """What is counted: the labels, or the entity types of BIO tags in alphabetical order (`_`: of
-    bare `B` and `I`).
+    """Return the classes that are counted: the labels, or the entity types of BIO tags.
+
+    Entity types are in alphabetical order; that of bare `B` and `I` is `_`.
 
     Raises:
       InputError: a tag is not BIO.
@@ -46,12 +47,12 @@ def classes(kind: Kind, labels: Sequence[str]) -> tuple[str, ...]:
 def counts(
     kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels, *, strict: bool = False
 ) -> np.ndarray:
-    """`[E, K, 3]` int64: true positives, predicted, true.
+    """Return `[E, K, 3]` int64: true positives, predicted, true.
 
     Args:
-      strict: of tagging: entities begin with `B-` (seqeval's mode="strict" with IOB2). By default
-        also with an `I-` that continues nothing, as in CoNLL's own script, seqeval's default and
-        the paper.
+      strict: (tagging) entities begin with `B-` (seqeval's mode="strict" with IOB2). By default an
+        `I-` that continues nothing begins one too, as in CoNLL's own script, seqeval's default
+        and the paper.
 
     Raises:
       ValueError: truth and predictions are not of the same examples, or there are none.
@@ -59,24 +60,24 @@ def counts(
     _check(kind, truth, predicted)
     names = classes(kind, labels)
     if kind != "tagging":
-        there = np.zeros((2, len(truth), len(names)), np.int64)
-        for side, of_side in zip(there, (truth, predicted), strict=True):
-            rows = np.repeat(np.arange(len(of_side)), [len(x) for x in of_side])
-            side[rows, [label for x in of_side for label in x]] = 1
-        return np.stack([there[0] & there[1], there[1], there[0]], axis=-1)
+        holds = np.zeros((2, len(truth), len(names)), np.int64)
+        for matrix, examples in zip(holds, (truth, predicted), strict=True):
+            rows = np.repeat(np.arange(len(examples)), [len(x) for x in examples])
+            matrix[rows, [label for x in examples for label in x]] = 1
+        return np.stack([holds[0] & holds[1], holds[1], holds[0]], axis=-1)
     find = _strict_entities if strict else get_entities
-    found = np.zeros((len(truth), len(names), 3), np.int64)
+    counted = np.zeros((len(truth), len(names), 3), np.int64)
     index = {name: k for k, name in enumerate(names)}
-    for row, *both in zip(found, truth, predicted, strict=True):
+    for row, *both in zip(counted, truth, predicted, strict=True):
         true, ours = (set(find([labels[i] for i in tags])) for tags in both)
         for column, entities in enumerate((true & ours, ours, true)):
             for type_, _, _ in entities:
                 row[index[type_], column] += 1
-    return found
+    return counted
 
 
 def scores(kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels) -> dict[str, float]:
-    """All scores of a kind, between 0 and 1; nothing divided by nothing is 0.
+    """Return all scores of a kind of task, between 0 and 1; nothing divided by nothing is 0.
 
     single_label: accuracy, weighted_f1, micro_f1, macro_f1 (over the classes that occur).
     multi_label: weighted_f1, micro_f1, macro_f1 (over all classes), exact_match.
@@ -94,21 +95,21 @@ def scores(kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels) 
             "strict_f1": float(_f1(strict)),
         }
     occurring = total[:, 1:].any(1) if kind == "single_label" else np.ones(len(total), bool)
-    found = {
+    values = {
         "weighted_f1": float(_weighted_f1(total)),
         "micro_f1": float(_f1(total.sum(0))),
         "macro_f1": float(_f1(total[occurring]).mean()),
     }
     if kind == "single_label":
-        return {"accuracy": float(_divide(true_positives, true))} | found
+        return {"accuracy": float(_divide(true_positives, true))} | values
     right = (by_example == by_example[..., :1]).all((1, 2))
-    return found | {"exact_match": float(right.mean())}
+    return values | {"exact_match": float(right.mean())}
 
 
-def by_class(
+def scores_by_class(
     kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels
 ) -> list[dict[str, Any]]:
-    """A row a class: its name, precision, recall, f1, and how often it is true (support)."""
+    """Return a row for each class: name, precision, recall, f1, and how often it is true."""
     total = counts(kind, labels, truth, predicted).sum(0)
     return [
         {
@@ -123,10 +124,10 @@ def by_class(
 
 
 def confusion(kind: Kind, labels: Sequence[str], truth: Labels, predicted: Labels) -> np.ndarray:
-    """How often what was taken for what, int64.
+    """Count how often each true label was predicted as each label, int64.
 
-    `[label, label]`, true then predicted, of examples (single_label) or of words and their tags
-    (tagging); `[label, 2, 2]` of multi_label, absent and present.
+    `[label, label]`, true then predicted, over examples (single_label) or over words and their tags
+    (tagging); multi_label: `[label, 2, 2]`, absent and present.
     """
     if kind == "multi_label":
         by_example = counts(kind, labels, truth, predicted)
@@ -134,8 +135,8 @@ def confusion(kind: Kind, labels: Sequence[str], truth: Labels, predicted: Label
         neither = len(by_example) - ours - true + both
         return np.stack([neither, ours - both, true - both, both], -1).reshape(-1, 2, 2)
     _check(kind, truth, predicted)
-    pairs = [np.asarray([i for x in side for i in x], int) for side in (truth, predicted)]
-    flat = np.bincount(pairs[0] * len(labels) + pairs[1], minlength=len(labels) ** 2)
+    rows, columns = (np.concatenate([np.asarray(x, int) for x in y]) for y in (truth, predicted))
+    flat = np.bincount(rows * len(labels) + columns, minlength=len(labels) ** 2)
     return flat.reshape(len(labels), len(labels))
 
 
@@ -149,10 +150,10 @@ def interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap over test examples of the primary metric's mean over seeds.
+    """Bootstrap the primary metric's mean over seeds: percentiles over drawn test examples.
 
-    It says how the score would vary with other test examples of the same kind, for these trained
-    models; how it varies with training is the spread over seeds.
+    The interval says how the score of these trained models varies with the test examples; the
+    spread over seeds says how it varies with training.
     """
     by_seed = np.stack([counts(kind, labels, truth, x) for x in predicted_of_seeds])
     seeds, examples, names, _ = by_seed.shape
@@ -175,7 +176,7 @@ def _f1(total: np.ndarray) -> np.ndarray:
 
 
 def _weighted_f1(total: np.ndarray) -> np.ndarray:
-    """`[..., K, 3]` → `[...]`: the mean over classes by how often each is true."""
+    """`[..., K, 3]` → `[...]`: mean over classes, weighted by how often each is true."""
     true = total[..., 2]
     return _divide((_f1(total) * true).sum(-1), true.sum(-1))
 

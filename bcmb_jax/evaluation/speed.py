@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's speed table (Table 3): documents of six distributions of length through an encoder.
+"""Measure encoders as in the paper's Table 3: documents with six distributions of length.
 
-`published` is the paper's protocol as its code has it (RECIPE §8): rows padded to the longest
-length, throughput in nominal tokens (documents × the mean length aimed at), the mean of ten
-iterations after no warm-up, copies to the device included. `honest` counts true tokens, after a
-warm-up, and packs too where the model can.
+The protocol `published` is that of the paper's code (RECIPE §8): rows padded to the longest length,
+throughput in nominal tokens (documents × the mean length aimed at), the mean of ten iterations
+after no warm-up, copies to the device included. The protocol `honest` counts true tokens after a
+warm-up, and also packs if the model can.
 """
 
 import statistics
@@ -36,7 +36,7 @@ FIRST_TOKEN, LAST_TOKEN = 100, 15_999
 
 
 class LengthSet(NamedTuple):
-    """One of the paper's six."""
+    """One of the paper's six distributions of document length."""
 
     name: str
     longest: int
@@ -44,7 +44,7 @@ class LengthSet(NamedTuple):
 
     @property
     def nominal(self) -> int:
-        """Tokens that upstream counts for a document."""
+        """Return the number of tokens that upstream counts for a document."""
         return self.longest // 2 if self.kind == "variable" else self.longest
 
 
@@ -56,8 +56,12 @@ SETS = tuple(
 
 
 def lengths_of(kind: str, longest: int, count: int, seed: int = 42) -> np.ndarray:
-    """`[count]` tokens of each document. Of the `KINDS`, "fixed" is `longest`; "variable" is normal
-    around half of it with a standard deviation of an eighth, from 16 to `longest` (RECIPE §8)."""
+    """Return the lengths of documents, `[count]`, in tokens.
+
+    Documents of the kind "fixed" have `longest` tokens. Those of the kind "variable" are normally
+    distributed around half of it with a standard deviation of an eighth, cut to 16 … `longest`
+    (RECIPE §8).
+    """
     if kind == "fixed":
         return np.full(count, longest)
     drawn = np.random.default_rng(seed).normal(longest / 2, longest / 8, count)
@@ -67,18 +71,18 @@ def lengths_of(kind: str, longest: int, count: int, seed: int = 42) -> np.ndarra
 def random_documents(
     lengths: np.ndarray, seed: int = 0, last: int = LAST_TOKEN
 ) -> list[np.ndarray]:
-    """Token ids from `FIRST_TOKEN` to `last`."""
+    """Draw documents of the given lengths; token ids are from `FIRST_TOKEN` to `last`."""
     rng = np.random.default_rng(seed)
     return [rng.integers(FIRST_TOKEN, last + 1, n).astype(np.int32) for n in lengths]
 
 
 class Encoder(Protocol):
-    """Hidden states of documents, on whatever backend.
+    """An encoder on any backend.
 
     Attributes:
-      longest: tokens of the longest document it reads.
+      longest: tokens of the longest document that it reads.
       packs: whether a row may hold several documents.
-      compiles: at the first batch of a shape.
+      compiles: whether the first batch of a shape takes longer, as it is compiled.
     """
 
     vocab_size: int
@@ -87,10 +91,10 @@ class Encoder(Protocol):
     compiles: bool
 
     def __call__(self, batch: Batch) -> None:
-        """Copies a batch to the device and encodes it; returns when it may take the next."""
+        """Copy a batch to the device and encode it; return as soon as the next may follow."""
 
     def wait(self) -> None:
-        """Returns when everything is done."""
+        """Wait until all batches are encoded."""
 
 
 def measure(
@@ -103,14 +107,14 @@ def measure(
     positions_at_once: int,
     progress: Callable[[float, str], None] = lambda done, text: None,
 ) -> Iterator[dict[str, Any]]:
-    """A line for each set that the model reads, and for each layout.
-
-    Raises:
-      InputError: it reads none.
+    """Yield the result of each set that the model can read, in each layout, for `results.json`.
 
     Args:
-      protocol: of `PROTOCOLS`.
+      protocol: one of `PROTOCOLS`.
       positions_at_once: tokens and padding of a batch.
+
+    Raises:
+      InputError: the model reads no set.
     """
     chosen = [s for s in sets if s.longest <= encoder.longest]
     if not chosen:
@@ -160,7 +164,7 @@ def _seconds(encoder: Encoder, batches: Sequence[Batch]) -> float:
 
 
 class JaxEncoder:
-    """Our encoder; `params` by checkpoint name."""
+    """This package's encoder; `params` are by checkpoint name."""
 
     packs = compiles = True
 
@@ -172,15 +176,17 @@ class JaxEncoder:
         self._last: jax.Array | None = None
 
     def __call__(self, batch: Batch) -> None:
+        """Encode a batch."""
         inputs = jax.device_put((batch.tokens, batch.segment_ids, batch.positions))
         self._last = self._apply(self._params, *inputs)
 
     def wait(self) -> None:
+        """Wait until all batches are encoded."""
         jax.block_until_ready(self._last)
 
 
 class TorchEncoder:
-    """Any encoder of transformers, in float32 as the paper ran them; of a folder or hub id."""
+    """Any encoder of transformers from a folder or hub id, in float32 as in the paper."""
 
     packs = compiles = False
 
@@ -190,6 +196,7 @@ class TorchEncoder:
         self.vocab_size = self._model.config.vocab_size
 
     def __call__(self, batch: Batch) -> None:
+        """Encode a batch."""
         torch = finetune_torch.import_torch()
         pad = self._model.config.pad_token_id or 0
         ids = np.where(batch.segment_ids > 0, batch.tokens, pad)
@@ -198,5 +205,6 @@ class TorchEncoder:
             finetune_torch.forward(self._model, arrays)
 
     def wait(self) -> None:
+        """Wait until all batches are encoded."""
         if finetune_torch.device() == "cuda":
             finetune_torch.import_torch().cuda.synchronize()

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task × model over seeds and learning rates: each fine-tuning is a file, so that what is done
-is never done again, and the results are what the files say."""
+"""Seeds and learning rates of one model on one task, and the results they add up to.
+
+Each fine-tuning is a file, so that a finished one is never repeated.
+"""
 
 import hashlib
-import json
-import os
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,40 +14,140 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.examples import Dataset
-from bcmb_jax.evaluation.protocol import Run, score
-from bcmb_jax.evaluation.scores import METRIC, by_class, confusion, interval
+from bcmb_jax.evaluation.encode import TaskTokenizer
+from bcmb_jax.evaluation.examples import Dataset, Text, dataset_statistics, statistics_tables
+from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune, score
+from bcmb_jax.evaluation.scores import METRIC, confusion, interval, scores_by_class
+from bcmb_jax.files import read_json, write_json
+from bcmb_jax.terminal import Display
+
+
+def evaluate_model(
+    classifier: Classifier,
+    tokenizer: TaskTokenizer,
+    dataset: Dataset,
+    settings: Settings,
+    output: Path,
+    metadata: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    save: Callable[[Path, str], None] | None = None,
+) -> dict[str, Any]:
+    """Return the results of a model that is fine-tuned on a task, for `results.json`.
+
+    Args:
+      output, metadata: as in `sweep`.
+      save: `(folder, description of the training)`, called after each run, while the classifier has
+        the weights that the run ended with.
+
+    Raises:
+      InputError, FloatingPointError: as in `sweep`.
+    """
+    display = Display()
+    encoded = {split: tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
+    cut = {split: sum(e.cut for e in examples) for split, examples in encoded.items()}
+    if any(cut.values()):
+        display.say(
+            f"cut at {tokenizer.max_length} tokens, the rest unseen: "
+            + ", ".join(f"{n:,} of {len(encoded[s]):,} {s} texts" for s, n in cut.items())
+        )
+    description = describe(dataset, tokenizer.count_tokens, display)
+
+    def run(seed: int, learning_rate: float) -> Run:
+        done = fine_tune(
+            classifier,
+            dataset,
+            encoded,
+            settings,
+            seed=seed,
+            learning_rate=learning_rate,
+            progress=lambda part, text: display.progress(
+                part, f"seed {seed}, learning rate {learning_rate:g}, {text}"
+            ),
+        )
+        if save is not None:
+            training = f"{metadata['task']} (seed {seed}, learning rate {learning_rate:g})"
+            save(output / "models" / f"{learning_rate:g}-{seed}", training)
+        return done
+
+    results = sweep(
+        output,
+        dataset,
+        metadata,
+        run,
+        seeds=seeds,
+        learning_rates=learning_rates,
+        say=display.say,
+    )
+    display.close()
+    details = {"truncated": cut, "epochs": settings.epochs, "settings": dict(metadata)}
+    return results | details | {"dataset": description}
+
+
+def evaluate_text_baseline(
+    dataset: Dataset, output: Path, metadata: Mapping[str, Any], *, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Return the results of the TF-IDF or linear baseline, in the form of `evaluate_model`."""
+    from bcmb_jax.evaluation import finetune_text  # scikit-learn takes a second to import
+
+    display = Display()
+    description = describe(dataset, finetune_text.count_words, display, special_tokens=0)
+
+    def run(seed: int, learning_rate: float) -> Run:
+        start = time.perf_counter()
+        predicted = finetune_text.fit_predict(dataset, seed)
+        return Run(seed, learning_rate, [], 0, predicted, time.perf_counter() - start)
+
+    results = sweep(
+        output, dataset, metadata, run, seeds=seeds, learning_rates=[0.0], say=display.say
+    )
+    return results | {"dataset": description, "settings": dict(metadata)}
+
+
+def describe(
+    dataset: Dataset, count_tokens: Callable[[Text], int], display: Display, **special: int
+) -> dict[str, Any]:
+    """Show the statistics of a dataset and return them, for `results.json`."""
+    splits = dataset_statistics(dataset, count_tokens, **special)
+    display.say(statistics_tables(dataset, splits, **special))
+    return {
+        "labels": len(dataset.labels),
+        "examples": {split: x.examples for split, x in splits.items()},
+        "mean_tokens": {split: x.mean_tokens for split, x in splits.items()},
+        "notes": list(dataset.notes),
+    }
 
 
 def sweep(
     output: Path,
     dataset: Dataset,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     fine_tune: Callable[[int, float], Run],
     *,
     seeds: Sequence[int],
     learning_rates: Sequence[float],
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Every seed at every learning rate, then the results of the best rate.
+    """Run every seed at every learning rate and return the results of the best rate.
+
+    The best learning rate is the one with the highest median on validation (paper, appendix B); of
+    equal ones the lowest.
 
     Args:
-      output: gets `runs/<rate>-<seed>.json` as each is done, and is read first.
-      facts: of what is scored and how; runs in `output` must have the same.
-      fine_tune: `(seed, learning_rate)` → its run.
-
-    Returns:
-      The results, of the learning rate whose median on validation is the highest (paper,
-      appendix B); ties go to the lower one.
+      output: gets `runs/<rate>-<seed>.json` as each run ends; runs found there are not repeated.
+      metadata: what is scored and how; the runs in `output` must have the same.
+      fine_tune: makes the run of `(seed, learning_rate)`.
 
     Raises:
-      InputError: `output` holds runs of something else; FloatingPointError: no rate has a loss.
+      InputError: `output` holds runs of something else.
+      FloatingPointError: the loss is not finite at any rate.
     """
     runs: dict[float, list[Run]] = {}
     for rate in learning_rates:
         for seed in seeds:
             file = output / "runs" / f"{rate:g}-{seed}.json"
-            done = _read(file, facts, dataset)
+            done = _read_run(file, metadata, dataset) if file.is_file() else None
             if done is None:
                 try:
                     done = fine_tune(seed, rate)
@@ -56,31 +157,42 @@ def sweep(
                     say(f"learning rate {rate:g} is out: {error}")
                     runs.pop(rate, None)
                     break
-                write_json(file, {"facts": dict(facts), **done._asdict()})
+                write_json(file, {"facts": dict(metadata), **done._asdict()}, indent=1)
             runs.setdefault(rate, []).append(done)
+            metric = METRIC[dataset.kind]
             say(
-                f"seed {seed}, learning rate {rate:g}: {METRIC[dataset.kind]} "
-                f"{_validation(done):.4f} on validation (epoch {done.best_epoch}), "
-                f"{_test_score(dataset, done):.4f} on test, {done.seconds:.0f} s"
+                f"seed {seed}, learning rate {rate:g}: {metric} {_validation(done):.4f} on "
+                f"validation (epoch {done.best_epoch}), "
+                f"{score(dataset, 'test', done.predicted)[metric]:.4f} on test, "
+                f"{done.seconds:.0f} s"
             )
     if not runs:
         raise FloatingPointError(f"the loss is not finite at any of {len(learning_rates)} rates")
-    grid = {rate: statistics.median(map(_validation, of_rate)) for rate, of_rate in runs.items()}
+    grid = {rate: statistics.median(map(_validation, found)) for rate, found in runs.items()}
     chosen = max(sorted(grid), key=lambda rate: grid[rate])
-    return results(dataset, runs[chosen]) | {
+    return _results(dataset, runs[chosen]) | {
         "learning_rate": chosen,
         "grid": {f"{rate:g}": value for rate, value in grid.items()} if len(grid) > 1 else None,
     }
 
 
-def results(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
-    """What runs at one learning rate come to, on the test split."""
+def summary(results: Mapping[str, Any]) -> str:
+    """Describe results in one line."""
+    low, high = results["interval"]
+    return (
+        f"{results['metric']}: median {results['median']:.4f}, mean {results['mean']:.4f} ± "
+        f"{results['spread']:.4f} over {len(results['seeds'])} seeds, 95 % interval over test "
+        f"examples {low:.4f} to {high:.4f}"
+    )
+
+
+def _results(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the scores on the test split of runs at one learning rate."""
     kind, labels, metric = dataset.kind, dataset.labels, METRIC[dataset.kind]
     truth = [example.labels for example in dataset.splits["test"]]
     by_seed = [score(dataset, "test", run.predicted) for run in runs]
     per_seed = [x[metric] for x in by_seed]
-    median = statistics.median_low(per_seed)
-    middle = runs[per_seed.index(median)].predicted
+    middle = runs[per_seed.index(statistics.median_low(per_seed))].predicted
     return {
         "kind": kind,
         "metric": metric,
@@ -91,7 +203,7 @@ def results(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
         "spread": statistics.stdev(per_seed) if len(per_seed) > 1 else 0.0,
         "interval": interval(kind, labels, truth, [run.predicted for run in runs]),
         "scores": by_seed,
-        "by_class": by_class(kind, labels, truth, middle),
+        "by_class": scores_by_class(kind, labels, truth, middle),
         "confusion": {
             "labels": list(labels),
             "counts": confusion(kind, labels, truth, middle).tolist(),
@@ -102,53 +214,20 @@ def results(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the labels and of every example."""
-    digest = hashlib.sha256(json.dumps([dataset.kind, *dataset.labels]).encode())
-    for split, examples in sorted(dataset.splits.items()):
-        digest.update(split.encode())
-        for example in examples:
-            digest.update(json.dumps([example.text, example.labels]).encode())
-    return digest.hexdigest()
-
-
-def fingerprint_of_weights(params: Mapping[str, Any]) -> str:
-    """SHA-256 of arrays and their names."""
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(params[name]).tobytes())
-    return digest.hexdigest()
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """All or nothing: a reader never meets half a file, also where the machine stops."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(json.dumps(content, indent=1) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial, file)
-
-
-def _read(file: Path, facts: Mapping[str, Any], dataset: Dataset) -> Run | None:
-    if not file.is_file():
-        return None
+def _read_run(file: Path, metadata: Mapping[str, Any], dataset: Dataset) -> Run:
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        found = said.pop("facts")
-        run = Run(**said)._replace(predicted=[tuple(x) for x in said["predicted"]])
+        values = read_json(file)
+        stored = values.pop("facts")
+        run = Run(**values)._replace(predicted=[tuple(x) for x in values["predicted"]])
         score(dataset, "test", run.predicted)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{file} is not a run of this task ({error}); remove it") from error
-    differing = [key for key in facts if found.get(key) != facts[key]]
-    if differing:
-        key = differing[0]
-        raise InputError(
-            f"{file} is of {key} {found.get(key)!r}, this is {facts[key]!r}; choose another "
-            "--output, or remove the folder"
-        )
+    for key, value in metadata.items():
+        if stored.get(key) != value:
+            raise InputError(
+                f"{file} is of {key} {stored.get(key)!r}, this is {value!r}; choose another "
+                "--output, or remove the folder"
+            )
     return run
 
 
@@ -156,5 +235,10 @@ def _validation(run: Run) -> float:
     return max((point["validation"] for point in run.curve), default=0.0)
 
 
-def _test_score(dataset: Dataset, run: Run) -> float:
-    return score(dataset, "test", run.predicted)[METRIC[dataset.kind]]
+def fingerprint_of_weights(params: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of arrays and their names."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(params[name]).tobytes())
+    return digest.hexdigest()

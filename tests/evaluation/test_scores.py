@@ -10,12 +10,12 @@ from seqeval.scheme import IOB2
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.scores import (
     METRIC,
-    by_class,
     classes,
     confusion,
     counts,
     interval,
     scores,
+    scores_by_class,
 )
 
 TAGS = ("B-Chemical", "I-Chemical", "B-Disease", "I-Disease", "B", "I", "B-Rare-kind", "O")
@@ -71,7 +71,7 @@ def test_single_label_equals_scikit_learn(seed):
         for average in ("weighted", "micro", "macro")
     }
     assert found == pytest.approx(expected, abs=EXACT)
-    rows = by_class("single_label", [f"l{i}" for i in range(labels)], truth, ours)
+    rows = scores_by_class("single_label", [f"l{i}" for i in range(labels)], truth, ours)
     theirs = sklearn.precision_recall_fscore_support(
         *flat, labels=range(labels), average=None, zero_division=0
     )
@@ -123,7 +123,7 @@ def test_tagging_equals_seqeval(seed):
         abs=EXACT,
     )
     theirs = seqeval.classification_report(*both, output_dict=True, zero_division=0)
-    for row in by_class("tagging", TAGS, truth, ours):
+    for row in scores_by_class("tagging", TAGS, truth, ours):
         if row["class"] in theirs:
             of_class = theirs[row["class"]]
             assert row["f1"] == pytest.approx(of_class["f1-score"], abs=EXACT)
@@ -163,7 +163,7 @@ def test_words_are_confused_by_tag():
         ("tagging", [(0, 1)], [(0,)], "example 0 has 2 labels and 1 predicted"),
     ],
 )
-@pytest.mark.parametrize("of", [counts, scores, by_class, confusion])
+@pytest.mark.parametrize("of", [counts, scores, scores_by_class, confusion])
 def test_predictions_are_of_the_same_examples(of, kind, truth, ours, message):
     with pytest.raises(ValueError, match=message):
         of(kind, TAGS, truth, ours)

@@ -8,7 +8,7 @@ import pytest
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.protocol import Run
-from bcmb_jax.evaluation.sweep import fingerprint, sweep
+from bcmb_jax.evaluation.sweep import sweep
 
 DATASET = Dataset(
     "single_label",
@@ -125,11 +125,12 @@ def test_runs_with_too_few_predictions_are_named(tmp_path):
 
 def test_the_fingerprint_is_of_every_text_and_label():
     def changed(**splits):
-        return fingerprint(Dataset(DATASET.kind, DATASET.labels, {**DATASET.splits, **splits}))
+        changed_splits = {**DATASET.splits, **splits}
+        return Dataset(DATASET.kind, DATASET.labels, changed_splits).fingerprint()
 
-    known = {fingerprint(DATASET)}
+    known = {DATASET.fingerprint()}
     for example in (Example("a:1", "z", (0,)), Example("a:1", "x", (1,))):
         known.add(changed(train=[example]))
         known.add(changed(validation=[example]))
     assert len(known) == 5
-    assert changed(train=[Example("elsewhere", "x", (0,))]) == fingerprint(DATASET)
+    assert changed(train=[Example("elsewhere", "x", (0,))]) == DATASET.fingerprint()

@@ -57,8 +57,8 @@ def sides(request, tmp_path_factory):
     folder.mkdir()
     write_huggingface(weights, folder)
     settings = Settings(epochs=4)
-    ours = load.ours(str(folder), dataset, settings, precision="fp32")
-    theirs = load.theirs(str(folder), dataset, settings)
+    ours = load.load_jax_classifier(str(folder), dataset, settings, precision="fp32")
+    theirs = load.load_torch_classifier(str(folder), dataset, settings)
     assert ours.width == theirs.width
     assert ours.tokenizer.max_length == 256
     encoded, again = (

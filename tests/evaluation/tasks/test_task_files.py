@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from bcmb_jax.evaluation.dataset_statistics import statistics
-from bcmb_jax.evaluation.examples import Dataset
+from bcmb_jax.evaluation.examples import Dataset, dataset_statistics
 from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen
 from bcmb_jax.evaluation.tasks import TASKS
 
@@ -59,10 +58,10 @@ def test_chemprot_is_table_6s(shared: Path) -> None:
     def count(text) -> int:
         return len(backend.encode(text, add_special_tokens=False).ids)
 
-    found = statistics(only, count)["validation"]
+    found = dataset_statistics(only, count)["validation"]
     assert (found.examples, round(found.mean_tokens, 2), found.empty) == (11_820, 67.68, 0)
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
-    assert round(statistics(only, count)["validation"].mean_tokens, 2) == 67.57
+    assert round(dataset_statistics(only, count)["validation"].mean_tokens, 2) == 67.57
     assert sum(found.by_label) == 11_820
     assert min(found.by_label) > 0
     assert dataset.notes == (

@@ -3,8 +3,12 @@
 
 import pytest
 
-from bcmb_jax.evaluation.dataset_statistics import markdown, statistics
-from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.examples import (
+    Dataset,
+    Example,
+    dataset_statistics,
+    statistics_tables,
+)
 from bcmb_jax.evaluation.tasks import TASKS
 from tests.fixtures.task_readers import refused
 
@@ -72,12 +76,12 @@ def test_statistics() -> None:
         },
         ("one thing",),
     )
-    found = statistics(dataset, len)
+    found = dataset_statistics(dataset, len)
     train = found["train"]
     assert (train.examples, train.mean_tokens, train.longest, train.empty) == (2, 3.5, 4, 0)
     assert train.by_label == (1, 2)
     assert found["validation"].empty == 1
-    text = markdown(dataset, found)
+    text = statistics_tables(dataset, found)
     assert "2 labels (tagging); tokens with 2 special ones" in text
     assert "| train | 2 | 3.5 | 4 | 0 |" in text
     assert "| O | 2 | 0 | 0 |" in text
