@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health information to be hidden in nursing notes, from a text with surrogates and one with masks.
+"""Identifiers in nursing notes, from a text with surrogates and the same text with masks.
 
-`id.res` has a mask as `[**Known lastname 33**]` where `id.text` has the surrogate.
+`id.res` has a mask such as `[**Known lastname 33**]` where `id.text` has the surrogate.
 """
 
 import re
@@ -11,20 +11,50 @@ from pathlib import Path
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
 from bcmb_jax.evaluation.published import LEARNING_RATES
-from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen, shuffled
-from bcmb_jax.evaluation.tasks.deid_masks import tag_surrogates
-from bcmb_jax.evaluation.tasks.folder import find, place, whole
-from bcmb_jax.evaluation.tasks.labels import bio_tags, counted, encode, untrained
+from bcmb_jax.evaluation.tasks.reading import (
+    bio_tags,
+    find,
+    label_indices,
+    note_counts,
+    note_untrained,
+    place,
+    read_text,
+    split_seventy_fifteen_fifteen,
+    split_shuffled,
+)
 
 KINDS = ("age", "date", "location", "name", "other", "phone_nb")
 # Fidelity: O comes first here, and last in the other tasks.
 LABELS = ("O", *bio_tags(KINDS)[:-1])
 _RECORD = re.compile(r"START_OF_RECORD=(.*?)\|\|\|\|END_OF_RECORD", re.DOTALL)
 _HEADER = re.compile(r"(\d+)\|\|\|\|(\d+)\|\|\|\|")
+_MASK = re.compile(r"(\[\*\*.*?\*\*\])")
+# Patterns of what a mask says, and its category: the first pattern that is found decides, as in the
+# paper's reader, for which "Wardname" is a name.
+_WORDS = (
+    (r"name", "name"),
+    (r"e-?mail address", "other"),
+    (r"telephone/fax|pager number", "phone_nb"),
+    (r"age over", "age"),
+    (r"location|hospital|street address|unit number", "location"),
+    (r"^(?:\d+|\d{1,2}-\d{1,2}|\d{4}-\d{2}-\d{2})$|date range|month/year", "date"),
+    (r"^$|company", "other"),
+)
+_MORE_WORDS = (
+    (r"ward ?name", "location"),
+    *_WORDS,
+    (r"^\d{1,4}[-/]\d{1,2}(?:[-/]\d{1,4})?$|month|year|day|holiday", "date"),
+    (r"state|country|county|city|college|university|p\.?o\.? ?box|zip", "location"),
+)
+
+_UNMAPPED = "masks of no category of the paper, read as other"
+_ADJACENT = "masks right after another"
+_EMPTY = "masks without a word of text"
+_DISAGREEING = "records whose two texts do not agree, read as far as they do"
 
 
 def read(directory: str | Path, corrected: bool = False) -> Dataset:
-    """id.text and id.res, which have the same records in the same order."""
+    """Read id.text and id.res, which have the same records in the same order."""
     text_file, mask_file = find(directory, ("id",), (".text",)), find(directory, ("id",), (".res",))
     texts, masked = _records(text_file), _records(mask_file)
     if len(texts) != len(masked):
@@ -32,7 +62,7 @@ def read(directory: str | Path, corrected: bool = False) -> Dataset:
             f"{text_file} has {len(texts)} records and {mask_file} has {len(masked)}: they must be "
             "of one release"
         )
-    oddities: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     examples = []
     for (line, name, text), (mask_line, mask_name, mask) in zip(texts, masked, strict=True):
         if name != mask_name:
@@ -40,37 +70,109 @@ def read(directory: str | Path, corrected: bool = False) -> Dataset:
                 f"{place(text_file, line)} is record {name}, but {place(mask_file, mask_line)} is "
                 f"record {mask_name}: they must come in the same order"
             )
-        tagged = tag_surrogates(text, mask, corrected, oddities)
+        tagged = _tag_surrogates(text, mask, corrected, counts)
         if tagged is None:
-            oddities["records whose two texts do not agree, left out"] += 1
+            counts["records whose two texts do not agree, left out"] += 1
         elif not tagged:
-            oddities["records without a word, left out"] += 1
+            counts["records without a word, left out"] += 1
         else:
             words, tags = zip(*tagged, strict=True)
             where = f"{place(text_file.name, line)} (record {name})"
-            examples.append(Example(where, words, tuple(encode(LABELS, tags, where))))
+            examples.append(Example(where, words, tuple(label_indices(LABELS, tags, where))))
     # Fidelity: scikit-learn's splitter here, that of datasets in the other tasks.
-    splits = seventy_fifteen_fifteen(examples, shuffled)
-    return Dataset("tagging", LABELS, splits, (*counted(oddities), *untrained(LABELS, splits)))
+    splits = split_seventy_fifteen_fifteen(examples, split_shuffled)
+    notes = (*note_counts(counts), *note_untrained(LABELS, splits))
+    return Dataset("tagging", LABELS, splits, notes)
 
 
 def _records(file: Path) -> list[tuple[int, str, str]]:
-    """The line, number and text of every record; line breaks become spaces."""
-    content = whole(file)
+    """Return the line, number and text of every record; line breaks become spaces."""
+    content = read_text(file)
     records = []
     line, last = 1, 0
-    for found in _RECORD.finditer(content):
-        line, last = line + content.count("\n", last, found.start()), found.start()
-        header = _HEADER.match(found[1])
+    for record in _RECORD.finditer(content):
+        line, last = line + content.count("\n", last, record.start()), record.start()
+        header = _HEADER.match(record[1])
         if not header:
             raise InputError(f"{place(file, line)}: a record begins without patient||||note||||")
-        text = found[1][header.end() :].strip().replace("\n", " ")
+        text = record[1][header.end() :].strip().replace("\n", " ")
         records.append((line, f"{header[1]}, note {header[2]}", text))
     if not records:
         raise InputError(f"{file} holds no record between START_OF_RECORD= and ||||END_OF_RECORD")
     if (begun := content.count("START_OF_RECORD=")) != len(records):
         raise InputError(f"{file}: {begun} records begin, but {len(records)} end as they should")
     return records
+
+
+def category(mask: str, corrected: bool) -> str | None:
+    """Return the category of a mask with its brackets; None if it has none."""
+    content = mask[3:-3].strip().lower()
+    for pattern, kind in _MORE_WORDS if corrected else _WORDS:
+        if re.search(pattern, content):
+            return kind
+    return None
+
+
+def _tag_surrogates(
+    text: str, masked: str, corrected: bool, counts: Counter[str]
+) -> list[tuple[str, str]] | None:
+    """Return the words of a record with their tags; None if, corrected, the texts do not agree.
+
+    Words end at white space and where a mask begins or ends.
+    """
+    pieces = _MASK.split(masked)  # plain, mask, plain, …, plain
+    counts[_ADJACENT] += sum(not plain for plain in pieces[2:-1:2])
+    if corrected:
+        pieces = _join_adjacent(pieces)
+    bounds, agree = _bounds(text, pieces[::2], corrected)
+    if corrected and not agree:
+        return None
+    counts[_DISAGREEING] += not agree
+    tagged: list[tuple[str, str]] = []
+    for i, piece in enumerate(pieces):
+        if i % 2 == 0:
+            # Fidelity: plain words are those of the masked text.
+            tagged += [(word, "O") for word in piece.split()]
+            continue
+        kind = category(piece, corrected)
+        # Fidelity: the paper's reader gives a bare "B" or "I" here, which its list of labels
+        # refuses; so in its data there was no such mask, or the script stopped.
+        counts[_UNMAPPED] += kind is None
+        words = text[slice(*bounds[i // 2])].split()
+        counts[_EMPTY] += not words
+        tagged += [(word, f"{'I' if n else 'B'}-{kind or 'other'}") for n, word in enumerate(words)]
+    return tagged
+
+
+def _join_adjacent(pieces: list[str]) -> list[str]:
+    joined = pieces[:2]
+    for plain, mask in zip(pieces[2::2], [*pieces[3::2], ""], strict=False):  # or no mask at all
+        if plain or not mask:
+            joined += [plain, mask] if mask else [plain]
+    return joined
+
+
+def _bounds(text: str, plain: list[str], corrected: bool) -> tuple[list[tuple[int, int]], bool]:
+    """Return the `[start, end)` of each surrogate, and whether the plain pieces are all in place.
+
+    A surrogate stands between a plain piece and the next.
+    """
+    agree = text.startswith(plain[0])
+    at = len(plain[0])
+    bounds = []
+    for i, piece in enumerate(plain[1:], start=1):
+        # Fidelity: the paper's reader looks for the next piece from where the mask begins, and
+        # takes all that is left for the mask if there is none, or if it is empty.
+        if corrected and i == len(plain) - 1:
+            end = len(text) - len(piece) if text.endswith(piece) else -1
+            end = end if end > at else -1
+        else:
+            end = text.find(piece, at + corrected) if piece else len(text)
+        agree = agree and end >= 0
+        end = end if end >= 0 else len(text)
+        bounds.append((at, end))
+        at = end + len(piece)
+    return bounds, agree and at == len(text)
 
 
 TASK = Task(

@@ -4,7 +4,6 @@
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Records
@@ -12,76 +11,69 @@ from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
 from bcmb_jax.evaluation.published import LEARNING_RATES
-from bcmb_jax.evaluation.splits import permuted
-from bcmb_jax.evaluation.tasks.folder import columns, find, place, table
-from bcmb_jax.evaluation.tasks.labels import counted, untrained
+from bcmb_jax.evaluation.tasks.reading import (
+    Row,
+    find,
+    note_counts,
+    note_untrained,
+    place,
+    read_columns,
+    read_table,
+    split_permuted,
+)
 
 LABELS = (
-    "ADVANCED.CANCER",
-    "ADVANCED.HEART.DISEASE",
-    "ADVANCED.LUNG.DISEASE",
-    "ALCOHOL.ABUSE",
-    "CHRONIC.NEUROLOGICAL.DYSTROPHIES",
-    "CHRONIC.PAIN.FIBROMYALGIA",
-    "DEMENTIA",
-    "DEPRESSION",
-    "DEVELOPMENTAL.DELAY.RETARDATION",
-    "NON.ADHERENCE",
-    "OBESITY",
-    "OTHER.SUBSTANCE.ABUSE",
-    "SCHIZOPHRENIA.AND.OTHER.PSYCHIATRIC.DISORDERS",
-    "UNSURE",
+    *("ADVANCED.CANCER", "ADVANCED.HEART.DISEASE", "ADVANCED.LUNG.DISEASE", "ALCOHOL.ABUSE"),
+    *("CHRONIC.NEUROLOGICAL.DYSTROPHIES", "CHRONIC.PAIN.FIBROMYALGIA", "DEMENTIA", "DEPRESSION"),
+    *("DEVELOPMENTAL.DELAY.RETARDATION", "NON.ADHERENCE", "OBESITY", "OTHER.SUBSTANCE.ABUSE"),
+    *("SCHIZOPHRENIA.AND.OTHER.PSYCHIATRIC.DISORDERS", "UNSURE"),
 )
 _NONE = "NONE"
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 def read(directory: str | Path) -> Dataset:
-    """ACTdb102003.csv with a column a phenotype, and NOTEEVENTS.csv with ROW_ID and TEXT."""
+    """Read ACTdb102003.csv with a column for each phenotype, and NOTEEVENTS.csv with the texts."""
     annotations = find(directory, ("ACTdb102003",), (".csv",))
     notes = find(directory, ("NOTEEVENTS",), (".csv",))
-    columns(annotations, ",", "ROW_ID", *LABELS, _NONE)
-    columns(notes, ",", "ROW_ID", "TEXT")
-    oddities: Counter[str] = Counter()
+    read_columns(annotations, ",", "ROW_ID", *LABELS, _NONE)
+    read_columns(notes, ",", "ROW_ID", "TEXT")
+    counts: Counter[str] = Counter()
     rows = []
-    for row in table(annotations, "ROW_ID", _NONE, ",", reshape=_gather):
-        held, none = _flags(row, annotations)
+    for row in read_table(annotations, "ROW_ID", ","):
+        labels, none = _flags(row)
         # Fidelity: as the paper's reader, which drops what contradicts itself before it splits.
-        if held and none:
-            oddities["annotations with both NONE and a phenotype, left out"] += 1
+        if labels and none:
+            counts["annotations with both NONE and a phenotype, left out"] += 1
         else:
-            rows.append((_row_id(row.text, place(annotations, row.line)), held))
-    texts = _texts(notes, {row_id for row_id, _ in rows}, oddities)
+            rows.append((_row_id(row.text, place(annotations, row.line)), labels))
+    texts = _read_texts(notes, {row_id for row_id, _ in rows}, counts)
     # In the order of the annotations, as pandas' inner merge gives them: the split depends on it.
     examples = [
-        Example(f"{notes.name}, ROW_ID {row_id}", texts[row_id], held)
-        for row_id, held in rows
+        Example(f"{notes.name}, ROW_ID {row_id}", texts[row_id], labels)
+        for row_id, labels in rows
         if row_id in texts
     ]
-    oddities[f"annotations of notes that {notes.name} lacks, left out"] = len(rows) - len(examples)
+    counts[f"annotations of notes that {notes.name} lacks, left out"] = len(rows) - len(examples)
     if not examples:
         raise InputError(
             f"{notes} has none of the {len(rows)} annotated notes: is it that of MIMIC-III?"
         )
-    rest, test = permuted(examples, 0.2)
-    train, validation = permuted(rest, 0.125)
+    rest, test = split_permuted(examples, 0.2)
+    train, validation = split_permuted(rest, 0.125)
     splits = {"train": train, "validation": validation, "test": test}
-    return Dataset("multi_label", LABELS, splits, (*counted(oddities), *untrained(LABELS, splits)))
+    remarks = (*note_counts(counts), *note_untrained(LABELS, splits))
+    return Dataset("multi_label", LABELS, splits, remarks)
 
 
-def _gather(values: dict[str, Any]) -> dict[str, Any]:
-    """All the flags of a row in the place of the last one."""
-    return {**values, _NONE: ",".join(values[name].strip() for name in (*LABELS, _NONE))}
-
-
-def _flags(row: Document, file: Path) -> tuple[tuple[int, ...], bool]:
-    """The phenotypes of a row, and whether it says that there are none."""
-    flags = (row.group or "").split(",")
+def _flags(row: Row) -> tuple[tuple[int, ...], bool]:
+    """Return the phenotypes of a row, and whether it says that there are none."""
+    flags = [row.cell(name).strip() for name in (*LABELS, _NONE)]
     for name, flag in zip((*LABELS, _NONE), flags, strict=True):
         if flag not in _FLAGS:
-            raise InputError(f"{place(file, row.line)}: {name} is {flag!r}, not 0 or 1")
-    held = [i for i, flag in enumerate(flags) if _FLAGS[flag]]
-    return tuple(i for i in held if i < len(LABELS)), len(LABELS) in held
+            raise InputError(f"{place(row.file, row.line)}: {name} is {flag!r}, not 0 or 1")
+    *phenotypes, none = (_FLAGS[flag] for flag in flags)
+    return tuple(i for i, holds in enumerate(phenotypes) if holds), none
 
 
 def _row_id(written: str, where: str) -> int:
@@ -91,12 +83,12 @@ def _row_id(written: str, where: str) -> int:
         raise InputError(f"{where}: ROW_ID is {written[:20]!r}, not a number") from error
 
 
-def _texts(file: Path, wanted: set[int], oddities: Counter[str]) -> dict[int, str]:
-    """The texts of the notes wanted; of the two million others, nothing is kept or checked."""
+def _read_texts(file: Path, wanted: set[int], counts: Counter[str]) -> dict[int, str]:
+    """Return the texts of the wanted notes; the two million others are neither kept nor checked."""
     texts: dict[int, str] = {}
     for record in Records([file], partial(read_delimited, delimiter=","), "TEXT", "ROW_ID"):
         if isinstance(record, Skipped):
-            oddities[f"rows of {file.name} left out ({record.reason})"] += 1
+            counts[f"rows of {file.name} left out ({record.reason})"] += 1
         elif isinstance(record, Document):
             row_id = _row_id(record.group or "", place(file, record.line))
             if row_id in texts:

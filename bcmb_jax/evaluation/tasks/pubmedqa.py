@@ -6,15 +6,19 @@ from typing import Any
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
-from bcmb_jax.evaluation.splits import permuted
-from bcmb_jax.evaluation.tasks.folder import find, load_json
-from bcmb_jax.evaluation.tasks.labels import encode, untrained
+from bcmb_jax.evaluation.tasks.reading import (
+    find,
+    label_indices,
+    load_json,
+    note_untrained,
+    split_permuted,
+)
 
 LABELS = ("yes", "no", "maybe")
 
 
 def read(directory: str | Path) -> Dataset:
-    """ori_pqal.json, and test_ground_truth.json, whose 500 ids are the official test.
+    """Read ori_pqal.json, and test_ground_truth.json, whose 500 ids are the official test.
 
     The question and the abstract without its conclusion are the text, a paragraph a line. Of the
     rest, 10 % are the validation (seed 42): the official folds are ten such divisions.
@@ -35,9 +39,9 @@ def read(directory: str | Path) -> Dataset:
         if [answer] != [LABELS[i] for i in examples[pmid].labels]:
             raise InputError(f"{truth_file}: {pmid} is {answer!r}, but not in {records_file.name}")
     rest = [example for pmid, example in examples.items() if pmid not in truth]
-    train, validation = permuted(rest, 0.1)
+    train, validation = split_permuted(rest, 0.1)
     splits = {"train": train, "validation": validation, "test": [examples[pmid] for pmid in truth]}
-    return Dataset("single_label", LABELS, splits, tuple(untrained(LABELS, splits)))
+    return Dataset("single_label", LABELS, splits, tuple(note_untrained(LABELS, splits)))
 
 
 def _example(file: Path, pmid: str, record: Any) -> Example:
@@ -53,7 +57,9 @@ def _example(file: Path, pmid: str, record: Any) -> Example:
         ) from error
     if not question.strip() or not any(context.strip() for context in contexts):
         raise InputError(f"{where}: the question or its context is empty")
-    return Example(f"{file.name}, record {pmid}", text, tuple(encode(LABELS, [answer], where)))
+    return Example(
+        f"{file.name}, record {pmid}", text, tuple(label_indices(LABELS, [answer], where))
+    )
 
 
 TASK = Task(

@@ -1,59 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any table with a column of text and one of labels."""
+"""Any table with a column of texts and one of labels."""
 
 from pathlib import Path
 
 from bcmb_jax.data.ingest.files import matches
-from bcmb_jax.data.ingest.record import Document, choose_columns
+from bcmb_jax.data.ingest.record import choose_columns
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind, Task
-from bcmb_jax.evaluation.splits import SEED, seventy_fifteen_fifteen
-from bcmb_jax.evaluation.tasks.folder import (
+from bcmb_jax.evaluation.tasks.reading import (
+    SEED,
     SPLIT_NAMES,
-    columns,
+    Row,
     find_splits,
+    label_row,
+    list_columns,
+    note_untrained,
     place,
-    shown,
-    table,
+    read_columns,
+    read_table,
+    split_seventy_fifteen_fifteen,
 )
-from bcmb_jax.evaluation.tasks.labels import labelled, untrained
 
 SUFFIXES = (".csv", ".tsv")
-_LABEL_NAMES = ("label", "labels")
-_JOIN = ";"
+_LABEL_COLUMNS = ("label", "labels")
+_SEPARATOR = ";"
 
 
 def read(
     directory: str | Path, text_column: str | None = None, label_column: str | None = None
 ) -> Dataset:
-    """A folder with train, validation (or dev) and test, or with one file, which is split.
+    """Read a folder with train, validation (or dev) and test, or split its one file.
 
-    Several labels of a row are joined by ";": with one such row (of any split) the task is
-    multi-label, and a row may have none. Else every row has the one label that stands there.
+    Several labels of a row are joined by ";". With one such row (of any split) the task is
+    multi-label, and a row may have none. Otherwise every row has exactly one label.
     """
     only = _only_table(Path(directory))
     files = {"all": only} if only else find_splits(directory, SUFFIXES)
-    rows = {split: _rows(file, text_column, label_column) for split, file in files.items()}
-    kind: Kind = "single_label"
-    if any(_JOIN in (row.group or "") for found in rows.values() for row in found):
-        kind = "multi_label"
-    # A label of the test alone cannot be learned; where the split is ours, that is only told.
+    cells = {split: _read(file, text_column, label_column) for split, file in files.items()}
+    several = any(_SEPARATOR in cell for rows in cells.values() for _, cell in rows)
+    kind: Kind = "multi_label" if several else "single_label"
+    named = {
+        split: [(row, _names(cell, kind)) for row, cell in rows] for split, rows in cells.items()
+    }
+    # A label of the test alone cannot be learned; where the split is ours, that is only a note.
     source = "all" if only else "train"
-    labels = tuple(sorted({name for row in rows[source] for name in _names(row, kind)}))
+    labels = tuple(sorted({name for _, names in named[source] for name in names}))
     if len(labels) < 2 and kind == "single_label":
         raise InputError(
             f"{files[source]} has the one label {', '.join(labels) or '(none)'}: there is nothing "
             "to tell apart"
         )
     examples = {
-        split: [_example(files[split], row, kind, labels) for row in found]
-        for split, found in rows.items()
+        split: [_example(row, names, kind, labels) for row, names in rows]
+        for split, rows in named.items()
     }
     splits, notes = examples, []
     if only:
-        splits = seventy_fifteen_fifteen(examples["all"])
+        splits = split_seventy_fifteen_fifteen(examples["all"])
         notes = [f"{only.name} is split 70/15/15 (seed {SEED})"]
-    return Dataset(kind, labels, splits, (*notes, *untrained(labels, splits)))
+    return Dataset(kind, labels, splits, (*notes, *note_untrained(labels, splits)))
 
 
 def _only_table(path: Path) -> Path | None:
@@ -66,37 +71,35 @@ def _only_table(path: Path) -> Path | None:
     return None
 
 
-def _rows(file: Path, text_column: str | None, label_column: str | None) -> list[Document]:
+def _read(file: Path, text_column: str | None, label_column: str | None) -> list[tuple[Row, str]]:
+    """Return the rows of a file, each with the cell of its labels."""
     delimiter = "\t" if ".tsv" in file.suffixes else ","
-    names = columns(file, delimiter)
+    names = read_columns(file, delimiter)
     choose_columns(names, text_column, None, str(file))
     if label_column is None:
-        usual = [name for name in names if name.lower() in _LABEL_NAMES]
+        usual = [name for name in names if name.lower() in _LABEL_COLUMNS]
         if len(usual) != 1:
             raise InputError(
-                f"{file} has the columns {shown(names)}: say which holds the labels with "
+                f"{file} has the columns {list_columns(names)}: say which holds the labels with "
                 "--label-column"
             )
         label_column = usual[0]
-    columns(file, delimiter, label_column)
-    return table(file, text_column, label_column, delimiter)
+    read_columns(file, delimiter, label_column)
+    return [(row, row.cell(label_column)) for row in read_table(file, text_column, delimiter)]
 
 
-def _names(row: Document, kind: Kind) -> list[str]:
-    """The labels of a row."""
-    written = row.group or ""
-    parts = written.split(_JOIN) if kind == "multi_label" else [written]
+def _names(cell: str, kind: Kind) -> list[str]:
+    parts = cell.split(_SEPARATOR) if kind == "multi_label" else [cell]
     return [part.strip() for part in parts if part.strip()]
 
 
-def _example(file: Path, row: Document, kind: Kind, labels: tuple[str, ...]) -> Example:
-    names = _names(row, kind)
+def _example(row: Row, names: list[str], kind: Kind, labels: tuple[str, ...]) -> Example:
     if not names and kind == "single_label":
         raise InputError(
-            f"{place(file, row.line)}: no label (only where labels are joined by ';' may a row "
-            "have none)"
+            f"{place(row.file, row.line)}: no label (only where labels are joined by ';' may a "
+            "row have none)"
         )
-    return labelled(row, file, labels, names, "training has no example of it")
+    return label_row(row, labels, names, "training has no example of it")
 
 
 TASK = Task(

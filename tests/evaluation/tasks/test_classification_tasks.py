@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bcmb_jax.evaluation.examples import SPLITS
-from bcmb_jax.evaluation.splits import permuted
 from bcmb_jax.evaluation.tasks import phenotype
+from bcmb_jax.evaluation.tasks.reading import split_permuted
 from tests.fixtures.task_readers import everything, read, refused
 
 HEADER = "index\tsentence\tlabel\n"
@@ -234,8 +234,8 @@ def test_phenotype(write) -> None:
 def test_phenotype_is_split_in_the_order_of_the_annotations(write) -> None:
     files = phenotypes(annotation(30, "NONE"), annotation(25, "NONE"), notes="25,a\n30,b\n")
     dataset = read("phenotype", write(files))
-    rest, test = permuted([*range(20), 30, 25], 0.2)
-    train, validation = permuted(rest, 0.125)
+    rest, test = split_permuted([*range(20), 30, 25], 0.2)
+    train, validation = split_permuted(rest, 0.125)
     for split, rows in zip(SPLITS, (train, validation, test), strict=True):
         assert [int(e.where.split("ROW_ID ")[1]) for e in dataset.splits[split]] == rows
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from bcmb_jax.evaluation.examples import SPLITS, Dataset
-from bcmb_jax.evaluation.tasks.deid_masks import category
+from bcmb_jax.evaluation.tasks.deid import category
 from tests.fixtures.task_readers import everything, read, refused, tagged
 
 

@@ -8,8 +8,8 @@ import pytest
 import tokenizers
 
 from bcmb_jax.evaluation.examples import Dataset, dataset_statistics
-from bcmb_jax.evaluation.splits import seventy_fifteen_fifteen
 from bcmb_jax.evaluation.tasks import TASKS
+from bcmb_jax.evaluation.tasks.reading import split_seventy_fifteen_fifteen
 
 # Folder, labels, and examples by split as Table 6, the originals or their data sheets have them.
 FILES = [
@@ -101,7 +101,7 @@ def test_social_history_is_split_anew_and_corrected_as_published(shared: Path) -
         (file.name, f"{file.parent.name}/{file.name}") for file in folder.glob("*/*.txt")
     )
     assert len(names) == 361
-    expected = seventy_fifteen_fifteen([where for _, where in names])
+    expected = split_seventy_fifteen_fifteen([where for _, where in names])
     assert {
         split: [example.where for example in examples] for split, examples in dataset.splits.items()
     } == expected

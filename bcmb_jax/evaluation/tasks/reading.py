@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the files of a task's folder, turn label names into indices, and split examples.
+
+A record that cannot be used is an error, not one document less: a test set with rows missing is
+another test set.
+"""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import IO, Any, NamedTuple, NoReturn, TypeVar
+
+import numpy as np
+
+from bcmb_jax.data.ingest.files import open_text
+from bcmb_jax.data.ingest.record import (
+    BROKEN_COLUMNS,
+    BROKEN_JSON,
+    BROKEN_QUOTES,
+    BROKEN_UNICODE,
+    EMPTY,
+    Document,
+    Skipped,
+    choose_columns,
+)
+from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation.examples import Example
+
+T = TypeVar("T")
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("dev", "devel", "validation", "valid", "val"),
+    "test": ("test",),
+}
+SEED = 42  # of every split, whatever the seed of the training
+LARGEST_FIELD = 2**24  # characters; the csv module's own limit of 131,072 is less than many notes
+MOST_FILES, MOST_LABELS = 8, 20  # named in a message
+LONGEST_NAME = 60  # a longer column name is a record's text, which must not be shown
+
+
+def find(directory: str | Path, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
+    """Return the one file with such a name, plain or `.gz`; `InputError` says what is there."""
+    directory = _folder(directory)
+    names = [stem + suffix + gz for stem in stems for suffix in suffixes for gz in ("", ".gz")]
+    files = [directory / name for name in names if (directory / name).is_file()]
+    if len(files) > 1:
+        both = ", ".join(file.name for file in files)
+        raise InputError(f"data folder {directory} holds {both}: keep the one that is meant")
+    if not files:
+        wanted = f"{' or '.join(stems)} as {' or '.join(suffixes)} (or .gz)"
+        raise InputError(f"data folder {directory} holds no {wanted}; {_content(directory)}")
+    return files[0]
+
+
+def find_splits(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each split, under any of its usual names."""
+    return {split: find(directory, stems, suffixes) for split, stems in SPLIT_NAMES.items()}
+
+
+def find_all(directory: str | Path, pattern: str) -> list[Path]:
+    """Return the files that match and lie in the folder itself, sorted by name; at least one."""
+    directory = _folder(directory)
+    files = sorted(file for file in directory.glob(pattern) if file.is_file())
+    if not files:
+        raise InputError(f"data folder {directory} holds no {pattern}; {_content(directory)}")
+    return files
+
+
+def _folder(directory: str | Path) -> Path:
+    directory = Path(directory)
+    if not directory.is_dir():
+        state = "is a file, not a folder" if directory.exists() else "does not exist"
+        raise InputError(f"data folder {directory} {state}: --data is the folder of the task")
+    return directory
+
+
+def _content(directory: Path) -> str:
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in directory.iterdir())
+    more = f" and {len(names) - MOST_FILES} more" if len(names) > MOST_FILES else ""
+    return f"it holds {', '.join(names[:MOST_FILES]) or 'nothing'}{more}"
+
+
+def place(file: str | Path, line: int) -> str:
+    """Name a line of a file, for messages."""
+    return f"{file}, line {line}"
+
+
+def _refuse(path: Path, line: int, reason: str) -> NoReturn:
+    if reason == BROKEN_UNICODE:
+        raise InputError(f"{place(path, line)}: bytes that are not UTF-8: save the file as UTF-8")
+    raise InputError(f"{place(path, line)}: {reason}: mend the row or take it out")
+
+
+@contextlib.contextmanager
+def _open(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
+    """Open a text file, plain or gzip; bytes that are not UTF-8 become lone surrogates."""
+    with path.open("rb") as raw:
+        is_gzip = raw.peek(2)[:2] == b"\x1f\x8b"
+        try:
+            yield open_text(gzip.GzipFile(fileobj=raw) if is_gzip else raw, newline)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(
+                f"input {path} is a damaged or incomplete gzip file: fetch it again"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"input {path} is not valid UTF-16: save it as UTF-8") from error
+
+
+def read_text(path: Path, newline: str | None = None) -> str:
+    """Return the text of a file, plain or gzip; line ends become line feeds by default."""
+    with _open(path, newline) as stream:
+        text = stream.read()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        _refuse(path, text.count("\n", 0, error.start) + 1, BROKEN_UNICODE)
+    return text
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file without their ends, numbered from 1; blank ones too."""
+    return enumerate(read_text(path).split("\n"), start=1)
+
+
+def load_json(path: Path) -> Any:
+    """Return the one JSON value that a file holds."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place(path, error.lineno)}: not JSON ({error.msg})") from error
+
+
+class Row(NamedTuple):
+    """A row of a table: its text, and its values by column."""
+
+    file: Path
+    line: int
+    text: str
+    values: Mapping[str, Any]
+
+    def cell(self, column: str) -> str:
+        """Return the value of a column as text; empty if there is none."""
+        value = self.values.get(column)
+        return "" if value is None else str(value)
+
+
+def read_columns(path: Path, delimiter: str | None, *needed: str) -> list[str]:
+    """Return the columns of a table (jsonl: the keys of its first line); check the needed ones."""
+    with _open(path) as stream:
+        line = stream.readline().rstrip("\n")
+    if delimiter is not None:
+        names = next(csv.reader([line], delimiter=delimiter), [])
+    else:
+        value = _parse_json(line)
+        names = list(value) if isinstance(value, dict) else []
+    for name in needed:
+        if name not in names:
+            raise InputError(
+                f"{place(path, 1)}: no column {name!r} among {list_columns(names)}: "
+                f"expected {', '.join(needed)}"
+            )
+        if names.count(name) > 1:
+            raise InputError(f"{place(path, 1)}: two columns {name!r}: rename one of them")
+    return names
+
+
+def list_columns(names: Sequence[str]) -> str:
+    """List the names of columns for a message, without showing a text in their place."""
+    short = (n if len(n) <= LONGEST_NAME else f"<{len(n):,} characters>" for n in names)
+    return ", ".join(short) or "none"
+
+
+def read_table(path: Path, text: str | None, delimiter: str | None = "\t") -> list[Row]:
+    """Read the rows of a csv or tsv with a header line, or of jsonl (`delimiter=None`).
+
+    Args:
+      text: the column of texts, several with commas, or None for the one with a usual name.
+
+    Raises:
+      InputError: a row cannot be used, or there is none.
+    """
+    columns = choose_columns(read_columns(path, delimiter), text, None, str(path))
+    rows = []
+    for line, values in _read_json_lines(path) if delimiter is None else _read_csv(path, delimiter):
+        record = columns.record(values, path.name, line)
+        if isinstance(record, Skipped):
+            _refuse(path, line, record.reason)
+        assert isinstance(record, Document)
+        rows.append(Row(path, line, record.text, values))
+    if not rows:
+        raise InputError(f"{path} holds no row")
+    return rows
+
+
+def _read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
+    csv.field_size_limit(LARGEST_FIELD)
+    rows = csv.reader(
+        io.StringIO(read_text(path, ""), newline=""), delimiter=delimiter, strict=True
+    )
+    line, header = 1, None
+    try:
+        for row in rows:
+            if header is None:
+                header = row
+            elif len(row) != len(header):
+                _refuse(path, line, BROKEN_COLUMNS if row else EMPTY)
+            else:
+                yield line, dict(zip(header, row, strict=True))
+            line = rows.line_num + 1
+    except csv.Error as error:
+        if "unexpected end" not in str(error) and "field limit" not in str(error):
+            _refuse(path, line, BROKEN_QUOTES)
+        raise InputError(
+            f"{path}: a quote opened in the record at line {line} is still open at line "
+            f"{rows.line_num}: close it, or double quotes inside fields"
+        ) from error
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(io.StringIO(read_text(path, ""), newline="\n"), start=1):
+        value = _parse_json(line)
+        if not isinstance(value, dict):
+            _refuse(path, number, BROKEN_JSON if line.strip() else EMPTY)
+        yield number, value
+
+
+def _parse_json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def label_indices(
+    labels: Sequence[str], names: Iterable[str], where: str, hint: str = ""
+) -> list[int]:
+    """Return the indices of label names; `InputError` for a name that is no label."""
+    index = {label: i for i, label in enumerate(labels)}
+    indices = []
+    for name in names:
+        if name not in index:
+            known = ", ".join(labels[:MOST_LABELS]) + ", …" * (len(labels) > MOST_LABELS)
+            raise InputError(
+                f"{where}: unknown label {name!r}, none of {known}{hint and ': '}{hint}"
+            )
+        indices.append(index[name])
+    return indices
+
+
+def label_row(row: Row, labels: Sequence[str], names: Iterable[str], hint: str = "") -> Example:
+    """Make the example of a row with the labels of these names, which may repeat."""
+    indices = label_indices(labels, names, place(row.file, row.line), hint)
+    return Example(place(row.file.name, row.line), row.text, tuple(sorted(set(indices))))
+
+
+def bio_tags(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return B- of every kind, I- of every kind, and O."""
+    ordered = sorted(set(kinds))
+    return (*(f"B-{kind}" for kind in ordered), *(f"I-{kind}" for kind in ordered), "O")
+
+
+def note_untrained(labels: Sequence[str], splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Return a note if validation or test have labels that no training example has."""
+    present = {split: {i for e in examples for i in e.labels} for split, examples in splits.items()}
+    missing = sorted(set().union(*present.values()) - present["train"])
+    if not missing:
+        return []
+    return [
+        f"training has no example of {', '.join(labels[i] for i in missing)}, which validation or "
+        "test have"
+    ]
+
+
+def note_counts(counts: Mapping[str, int]) -> list[str]:
+    """Return a note for each count that is not zero."""
+    return [f"{count:,} {what}" for what, count in counts.items() if count]
+
+
+def split_permuted(items: Sequence[T], test_size: float) -> tuple[list[T], list[T]]:
+    """Split as `datasets.Dataset.train_test_split(test_size, seed=42)`, in the same order."""
+    test = _test_count(items, test_size)
+    order = np.random.default_rng(SEED).permutation(len(items))
+    return [items[i] for i in order[test:]], [items[i] for i in order[:test]]
+
+
+def split_shuffled(items: Sequence[T], test_size: float) -> tuple[list[T], list[T]]:
+    """Split as scikit-learn's `train_test_split(items, test_size=…, random_state=42)`."""
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    _test_count(items, test_size)
+    train, test = train_test_split(list(items), test_size=test_size, random_state=SEED)
+    return train, test
+
+
+def split_seventy_fifteen_fifteen(
+    items: Sequence[T],
+    split: Callable[[Sequence[T], float], tuple[list[T], list[T]]] = split_permuted,
+) -> dict[str, list[T]]:
+    """Hold out 30 %, and halve these into validation and test."""
+    train, rest = split(items, 0.3)
+    validation, test = split(rest, 0.5)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _test_count(items: Sequence[T], test_size: float) -> int:
+    count = ceil(test_size * len(items))
+    if not 0 < count < len(items):
+        raise InputError(
+            f"{len(items)} examples are too few to hold out {test_size:.1%} of them: "
+            "is this the whole data set?"
+        )
+    return count
