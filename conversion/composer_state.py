@@ -5,10 +5,8 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from bcmb_jax.config import RunConfig
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.training.settings import multiplier
 from conversion.flexbert import flexbert_config, flexbert_name
 from conversion.mapping import Row, decay_groups
 
@@ -41,11 +39,11 @@ def with_counters(
     `step` of the optimizer's state go over these when it is written).
 
     Args:
-      run: the run's config.
+      run: the stored configuration of the run that made the tensors.
       progress: a checkpoint's, as JSON.
     """
-    base, tokens = run["learning_rate"], progress["tokens_seen"]
-    rate = base * multiplier(ConfigDict(run), tokens)
+    config = RunConfig.from_dict(run)
+    base, rate = config.learning_rate, config.learning_rate_after(progress["tokens_seen"])
     groups = [
         {
             "weight_decay": decay,
@@ -62,7 +60,7 @@ def with_counters(
             "initial_lr": base,
             "params": [flexbert_name(name) for name in group],
         }
-        for group, decay in zip(decay_groups(rows), (0.0, run["weight_decay"]), strict=True)
+        for group, decay in zip(decay_groups(rows), (0.0, config.weight_decay), strict=True)
     ]
     step = progress["step"]
     scheduler = {
@@ -81,7 +79,7 @@ def with_counters(
         "callbacks": {},
         "scaler": {},
         "timestamp": {"Timestamp": _timestamp(progress)},
-        "rank_zero_seed": run["seed"],
+        "rank_zero_seed": config.seed,
         "run_name": "bcmb_jax",
         "dataset_state": {"train": None, "eval": {}},
     }

@@ -5,7 +5,7 @@ Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal 
 2 something to correct, told in one line. `--config.key=value` overrides a key of configs/base.py.
 """
 
-import difflib
+import dataclasses
 import functools
 import logging
 import os
@@ -17,15 +17,14 @@ from absl import flags
 from ml_collections import config_flags
 
 import conversion
+from bcmb_jax.config import RunConfig, check_key
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
 from bcmb_jax.training.forecast import forecast
 from bcmb_jax.training.train import train
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs are a folder of the checkout
-
-from configs import base
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -38,16 +37,17 @@ def main() -> int:
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
     parse_flags()
     keep_freed_memory()
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
-    if config is None:
+    if CONFIG.value is None:
         raise InputError("no --config; try --config configs/tiny.py")
+    config, workdir = RunConfig.from_dict(CONFIG.value.to_dict()), Path(WORKDIR.value)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         jax.distributed.initialize()
     if not config.data.train:
         if config.init_from:
             raise InputError("init_from without data.train; name the folders of prepare_data.py")
-        vocab_size = config.model.vocab_size
-        config.data.train = (str(prepare_synthetic(workdir / "synthetic", vocab_size=vocab_size)),)
+        notes = prepare_synthetic(workdir / "synthetic", vocab_size=config.model.vocab_size)
+        data = dataclasses.replace(config.data, train=(str(notes),))
+        config = dataclasses.replace(config, data=data)
     if PLAN.value:
         print(forecast(config))
         return 0
@@ -64,29 +64,16 @@ def keep_compiled(directory: Path) -> None:
     jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
-def check_keys(arguments: list[str]) -> None:
-    """Refuse `--config.KEY` that is not in configs/base.py, naming the nearest that is."""
-    known = list(_keys(base.get_config().to_dict()))
-    for argument in arguments:
-        key = argument.partition("=")[0].lstrip("-").removeprefix("config.")
-        if argument.lstrip("-").startswith("config.") and key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise InputError(
-                f"there is no key config.{key}; the nearest is config.{near[0]} (all are in "
-                "configs/base.py)"
-            )
-
-
-def _keys(config: dict, prefix: str = "") -> list[str]:
-    nested = [
-        _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
-        for key, value in config.items()
-    ]
-    return [key for keys in nested for key in keys]
-
-
 def parse_flags() -> None:
-    check_keys(sys.argv[1:])
+    """Read the command line and the config file that it names.
+
+    Raises:
+      InputError: a key that does not exist, or whatever is wrong in the file.
+    """
+    for argument in sys.argv[1:]:  # with a better message than ml_collections has
+        name = argument.partition("=")[0].lstrip("-")
+        if name.startswith("config."):
+            check_key(name.removeprefix("config."))
     try:
         flags.FLAGS(sys.argv)
         if CONFIG.value is not None:

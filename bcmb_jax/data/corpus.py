@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bcmb_jax.config import DataConfig
 from bcmb_jax.data.plan import PackingPlan
 from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
@@ -22,8 +22,8 @@ class Corpus:
     plan: PackingPlan
 
 
-def open_corpus(config: Any, *, tokenizer: str, vocab_size: int, seed: int) -> Corpus:
-    """Open what `config` (a run's `data` keys) names.
+def open_corpus(config: DataConfig, *, tokenizer: str, vocab_size: int, seed: int) -> Corpus:
+    """Open the shards and the tokenizer of a run and plan its rows.
 
     Args:
       tokenizer: folder or hub id; empty takes the copy beside the first source's shards.
@@ -33,9 +33,6 @@ def open_corpus(config: Any, *, tokenizer: str, vocab_size: int, seed: int) -> C
       InputError: a missing or damaged folder, shards of another tokenizer, a vocabulary larger
         than the model's, weights that do not match the sources.
     """
-    for folder in (*config.train, *config.validation):
-        if not isinstance(folder, str):
-            raise InputError(f"data.train and data.validation name folders; {folder!r} is not one")
     train = tuple(open_shards(Path(d) / "train") for d in config.train)
     validation = tuple(open_shards(d) for d in _validation_folders(config))
     loaded = load_tokenizer(tokenizer or str(Path(config.train[0]) / "tokenizer"))
@@ -55,7 +52,7 @@ def open_corpus(config: Any, *, tokenizer: str, vocab_size: int, seed: int) -> C
     return Corpus(train, validation, loaded, plan)
 
 
-def _validation_folders(config: Any) -> list[Path]:
+def _validation_folders(config: DataConfig) -> list[Path]:
     if config.validation:
         return [Path(d) / "validation" for d in config.validation]
     beside = [Path(d) / "validation" for d in config.train]

@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run would do: steps, tokens, packing, memory, disk and learning rates."""
 
-import functools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 from flax import nnx
 
+from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import open_corpus
 from bcmb_jax.device import compute_dtype
 from bcmb_jax.losses import LOGITS_ON_ACCELERATORS
-from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.cost import activation_bytes
-from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.sharding import batch_shards, gathered_shardings, make_mesh, parameter_shardings
-from bcmb_jax.training.settings import check_keys, count_microbatches, multiplier
+from bcmb_jax.training.start import model_maker
 
 CARDS = (40, 80, 141)  # GB: A100-40, A100-80 or H100, H200
 FP32 = 4
@@ -25,31 +22,31 @@ STATE_COPIES = 3  # parameters, two moments
 USABLE = 0.9  # of a card's memory
 
 
-def forecast(config: Any) -> str:
+def forecast(config: RunConfig) -> str:
     """The plan of `config` as text; reads lengths and index files, trains nothing.
 
     Raises:
       InputError: whatever training would refuse.
     """
-    check_keys(config)
-    mesh = make_mesh(**config.mesh)
-    model = ModelConfig(**config.model)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    model = config.model
     corpus = open_corpus(
         config.data, tokenizer=config.tokenizer, vocab_size=model.vocab_size, seed=config.seed
     )
-    microbatches = count_microbatches(config, mesh)
-    make = functools.partial(ModernBertForMaskedLM, model)
-    _, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
+    microbatches = config.microbatches(batch_shards(mesh))
+    make_model = model_maker(config)
+    _, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
     parameters = sum(x.size for x in shapes.values())
     sizes = parameter_shardings(mesh, shapes)
     gathered = gathered_shardings(mesh, shapes)
     on_device = sum(math.prod(sizes[n].shard_shape(x.shape)) for n, x in shapes.items())
+    dtype = compute_dtype(config.precision)
     epoch = corpus.plan.epoch(0)
     per_step = config.train_rows_per_step * epoch.tokens / epoch.rows
     steps = math.ceil(config.max_tokens / per_step)
 
     def lines() -> Iterator[str]:
-        yield f"model        {parameters:,} parameters, products in {_dtype(config)}"
+        yield f"model        {parameters:,} parameters, products in {dtype}"
         yield (
             f"length       {config.max_tokens:,} tokens, about {steps:,} steps of "
             f"{config.train_rows_per_step:,} rows of {config.data.row_length:,} "
@@ -74,7 +71,6 @@ def forecast(config: Any) -> str:
         in_a_pass = sum(math.prod(gathered[n].shard_shape(x.shape)) for n, x in shapes.items())
         copies = 1 + (mesh.shape["fsdp"] > 1) + (microbatches > 1)
         state = state_bytes(on_device, copies * in_a_pass)
-        dtype = compute_dtype(config.precision)
         row = activation_bytes(model, config.data.row_length, dtype, config.remat)
         recomputed = activation_bytes(model, config.data.row_length, dtype, True)
         yield (
@@ -92,23 +88,11 @@ def forecast(config: Any) -> str:
             f"checkpoints  {size:.2f} GB each, {min(saves, config.keep_checkpoints)} kept of "
             f"{saves:,}: {size * min(saves, config.keep_checkpoints):.2f} GB"
         )
-        for tokens in milestones(config):
-            rate = config.learning_rate * multiplier(config, tokens)
+        for tokens in config.schedule.milestones(config.max_tokens):
+            rate = config.learning_rate_after(tokens)
             yield f"rate         {rate:.3e} after {tokens:,} tokens"
 
     return "\n".join(lines())
-
-
-def milestones(config: Any) -> list[int]:
-    """Token counts at which the learning rate changes course, with two inside the decay."""
-    end, keys = config.max_tokens, config.schedule
-    points = {0, end}
-    if keys.name != "one_minus_sqrt":
-        points.add(keys.warmup_tokens)
-    if keys.name != "constant_with_warmup":
-        start = end - keys.decay_tokens
-        points |= {start, start + keys.decay_tokens // 4, start + keys.decay_tokens // 2}
-    return sorted(points)
 
 
 def state_bytes(parameters: int, in_a_pass: int) -> int:
@@ -123,7 +107,3 @@ def rows_that_fit(state: float, row: float) -> str:
     fit = {card: max(0, int((USABLE * card * 1e9 - state) // row)) for card in CARDS}
     rows = ", ".join(f"{count} on {card} GB" for card, count in fit.items())
     return f"rows_per_microbatch up to {rows}"
-
-
-def _dtype(config: Any) -> str:
-    return str(compute_dtype(config.precision))

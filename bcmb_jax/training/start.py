@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run starts, what it remembers of itself, and how it is told to stop."""
+"""The start of a run: fresh, given or resumed state, its metadata, and the signal to stop."""
 
 import functools
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,40 +14,31 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from bcmb_jax.attention import IMPLEMENTATIONS
+from bcmb_jax.config import RunConfig, decisive_values
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import new_directory, write_json
+from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, init_parameters
 from bcmb_jax.optimizer import StableAdamWState
 from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
 from bcmb_jax.training.checkpoint import TrainState
 
-KEPT_KEYS = (
-    "seed",
-    "model",
-    "precision",
-    "learning_rate",
-    "weight_decay",
-    "mask_rate",
-    "train_rows_per_step",
-    "schedule",
-    "data",
-    "max_tokens",
-)
-"""Keys that decide the result of a run: a workdir keeps those it was started with."""
-
 
 class Initial(NamedTuple):
-    """Where to start from instead of fresh parameters; host arrays by checkpoint name."""
+    """Weights to start from in place of fresh ones: host arrays by checkpoint name."""
 
     params: dict[str, np.ndarray]
     opt_state: StableAdamWState | None
     tokenizer: Path | None = None
-    """The folder of the tokenizer it was trained with, if that is known."""
+    """The folder of the tokenizer that the weights were trained with, if that is known."""
 
 
 class StopSignal:
-    """Whether SIGTERM, SIGUSR1 or SIGINT has asked the run to save and stop (SIGINT again kills).
+    """A flag that SIGTERM, SIGUSR1 or SIGINT raises: save and stop (a second SIGINT kills).
 
     SLURM sends such a signal before it takes the machine back (`#SBATCH --signal`). Use it with
     `with`, in the main thread; the handlers that were there come back at the end.
@@ -65,15 +57,32 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _request(self, number: int, _: Any) -> None:
+    def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def model_maker(config: RunConfig) -> Callable[..., ModernBertForMaskedLM]:
+    """Return the constructor of the run's model; it takes `rngs`.
+
+    Raises:
+      InputError: an unknown precision or attention.
+    """
+    if config.attention not in ("", *IMPLEMENTATIONS):
+        raise InputError(f"attention {config.attention!r} is not one of {IMPLEMENTATIONS}")
+    return functools.partial(
+        ModernBertForMaskedLM,
+        config.model,
+        dtype=compute_dtype(config.precision),
+        implementation=config.attention or None,
+        remat=config.remat,
+    )
 
 
 def abstract_state(
     shapes: Parameters, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """The training state as `jax.ShapeDtypeStruct`s with their places on the mesh."""
+    """Return the training state as `jax.ShapeDtypeStruct`s with their shardings on the mesh."""
     placed = parameter_shardings(mesh, shapes)
     shardings = TrainState(placed, optimizer_shardings(mesh, placed))
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), shapes)
@@ -88,7 +97,7 @@ def init_state(
     seed: int,
     like: TrainState,
 ) -> TrainState:
-    """Fresh parameters and moments, created where they belong."""
+    """Create random parameters and zero moments, each on the devices where `like` puts it."""
 
     def make() -> TrainState:
         params = init_parameters(functools.partial(make_model, rngs=nnx.Rngs(seed)))
@@ -100,19 +109,23 @@ def init_state(
 def place_initial(
     initial: Initial, optimizer: optax.GradientTransformation, like: TrainState, origin: str
 ) -> TrainState:
-    """The state that starts from `initial`, with its moments, step and `max_lr` if it has any.
+    """Move given weights to the mesh, with their moments, step and `max_lr` if they have any.
+
+    Args:
+      like: the state as `abstract_state` describes it.
+      origin: where the weights are from, for the message.
 
     Raises:
-      InputError: its tensors are not those of the model (`origin` names where they are from).
+      InputError: the tensors are not those of the model.
     """
-    theirs = {name: tuple(x.shape) for name, x in initial.params.items()}
-    ours = {name: x.shape for name, x in like.params.items()}
-    wrong = [name for name in sorted(theirs | ours) if theirs.get(name) != ours.get(name)]
+    given = {name: tuple(x.shape) for name, x in initial.params.items()}
+    wanted = {name: x.shape for name, x in like.params.items()}
+    wrong = [name for name in sorted(given | wanted) if given.get(name) != wanted.get(name)]
     if wrong:
         name = wrong[0]
         raise InputError(
             f"init_from {origin} does not fit the model: {len(wrong)} tensors differ, first {name} "
-            f"is {theirs.get(name)} there and {ours.get(name)} here; set model.* to its sizes"
+            f"is {given.get(name)} there and {wanted.get(name)} here; set model.* to its sizes"
         )
     shardings = jax.tree.map(lambda x: x.sharding, like)
     params = jax.device_put(initial.params, shardings.params)
@@ -124,26 +137,26 @@ def place_initial(
 
 
 def check_tokenizer(initial: Initial, corpus: Corpus, origin: str) -> None:
-    """Refuse weights that were trained with another tokenizer than the data's.
+    """Refuse weights that were trained with another tokenizer than that of the data.
 
     Raises:
-      InputError: naming both tokenizers.
+      InputError: the message names both tokenizers.
     """
     if initial.tokenizer is None:
         return
-    theirs, ours = load_tokenizer(str(initial.tokenizer)), corpus.tokenizer
-    if theirs.fingerprint != ours.fingerprint:
+    given, wanted = load_tokenizer(str(initial.tokenizer)), corpus.tokenizer
+    if given.fingerprint != wanted.fingerprint:
         raise InputError(
-            f"init_from {origin} has another tokenizer (fingerprint {theirs.fingerprint[:12]}, "
-            f"vocabulary {theirs.vocab_size:,}) than the data ({ours.fingerprint[:12]}, "
-            f"{ours.vocab_size:,}): prepare the data with --tokenizer {initial.tokenizer}"
+            f"init_from {origin} has another tokenizer (fingerprint {given.fingerprint[:12]}, "
+            f"vocabulary {given.vocab_size:,}) than the data ({wanted.fingerprint[:12]}, "
+            f"{wanted.vocab_size:,}): prepare the data with --tokenizer {initial.tokenizer}"
         )
 
 
-def run_facts(config: Any, corpus: Corpus) -> dict[str, Any]:
-    """What a checkpoint says of its run beside numbers and arrays; JSON."""
+def run_metadata(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
+    """Return what a checkpoint states about its run beside counters and arrays, as JSON values."""
     return {
-        "config": config.to_dict(),
+        "config": config.as_dict(),
         "tokenizer": {
             "fingerprint": corpus.tokenizer.fingerprint,
             "special": corpus.tokenizer.special.__dict__,
@@ -159,25 +172,36 @@ def run_facts(config: Any, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def check_same_run(meta: Mapping[str, Any], facts: Mapping[str, Any], workdir: Path) -> None:
-    """Refuse to resume a run with other data, or with keys that would make it another run."""
-    if list(meta["data"].items()) != list(facts["data"].items()):  # the plan knows their order
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
+    """Refuse to resume a run with other data, or with values that would make it another run.
+
+    Args:
+      before: the metadata in the checkpoint.
+      now: the metadata of this start.
+
+    Raises:
+      InputError: the message names the first difference.
+    """
+    if list(before["data"].items()) != list(now["data"].items()):  # the plan depends on their order
         raise InputError(
-            f"{workdir} was trained on {list(meta['data'])}, with other contents or in another "
-            f"order than {list(facts['data'])} now; use another --workdir"
+            f"{workdir} was trained on {list(before['data'])}, with other contents or in another "
+            f"order than {list(now['data'])} now; use another --workdir"
         )
-    before, now = ({k: c["config"][k] for k in KEPT_KEYS} for c in (meta, facts))
-    for key in KEPT_KEYS:
-        old, new = (_comparable(config[key]) for config in (before, now))
-        if old != new:
+    kept = decisive_values(before["config"])
+    for key, value in decisive_values(now["config"]).items():
+        if kept.get(key) != value:
             raise InputError(
-                f"{workdir} was started with {key}={old}, now it is {new}; go back to that, or "
-                "start another --workdir (with --config.init_from to take the weights along)"
+                f"{workdir} was started with {key}={kept.get(key)}, now it is {value}; go back to "
+                "that, or start another --workdir (with --config.init_from to take the weights "
+                "along)"
             )
 
 
-def _comparable(value: Any) -> Any:
-    """`value` as JSON gives it back; folders aside, since contents are compared."""
-    if isinstance(value, Mapping):
-        return {k: _comparable(v) for k, v in value.items() if k not in ("train", "validation")}
-    return list(value) if isinstance(value, tuple) else value
+def write_run_files(config: RunConfig, corpus: Corpus, workdir: Path) -> None:
+    """Write the configuration and the tokenizer beside the checkpoints that they belong to."""
+    if jax.process_index() == 0:
+        write_json(workdir / "config.json", config.as_dict())
+        if not (workdir / "tokenizer").exists():
+            with new_directory(workdir / "tokenizer") as folder:
+                folder.rmdir()  # the tokenizer makes it
+                corpus.tokenizer.save(folder)

@@ -2,9 +2,8 @@
 """Training, top to bottom: mesh, data, model, optimizer, start, loop."""
 
 import contextlib
+import dataclasses
 import functools
-import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,21 +17,18 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
+from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.loader import Loader, StepBatch
-from bcmb_jax.device import compute_dtype
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
-from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.cost import forward_flops_per_token
-from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.sharding import batch_sharding, make_mesh, whole_over_fsdp
+from bcmb_jax.sharding import batch_sharding, batch_shards, make_mesh, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.reporting import Reporter
-from bcmb_jax.training.settings import check_keys, count_microbatches, masking_rule, multiplier
 from bcmb_jax.training.start import (
     Initial,
     StopSignal,
@@ -40,8 +36,10 @@ from bcmb_jax.training.start import (
     check_same_run,
     check_tokenizer,
     init_state,
+    model_maker,
     place_initial,
-    run_facts,
+    run_metadata,
+    write_run_files,
 )
 from bcmb_jax.training.unigram import Unigram
 from bcmb_jax.training.validation import Evaluator, evaluation_rows
@@ -60,7 +58,7 @@ class StepMetrics(NamedTuple):
 
 
 def train(
-    config: Any,
+    config: RunConfig,
     workdir: Path,
     load_initial: Callable[[], Initial] | None = None,
     *,
@@ -80,30 +78,28 @@ def train(
       InputError: something in the config or the data; FloatingPointError: the loss is not finite.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
-    check_keys(config)
-    mesh = make_mesh(**config.mesh)
-    model_config = ModelConfig(**config.model)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     corpus = open_corpus(
         config.data,
         tokenizer=config.tokenizer,
-        vocab_size=model_config.vocab_size,
+        vocab_size=config.model.vocab_size,
         seed=config.seed,
     )
-    microbatches = count_microbatches(config, mesh)
-    make_model = functools.partial(
-        ModernBertForMaskedLM,
-        model_config,
-        dtype=compute_dtype(config.precision),
-        implementation=config.attention or None,
-        remat=config.remat,
-    )
+    microbatches = config.microbatches(batch_shards(mesh))
+    make_model = model_maker(config)
     graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
 
     # --- optimizer, step -----------------------------------------------------------------------
     optimizer = stable_adamw(
         weight_decay=config.weight_decay, max_lr=config.learning_rate, decay_mask=decays
     )
-    rule = masking_rule(config, corpus)
+    special = corpus.tokenizer.special
+    rule = MaskingRule(
+        rate=config.mask_rate,
+        mask_token=special.mask,
+        special_tokens=dataclasses.astuple(special),
+        random_tokens=corpus.tokenizer.ordinary_ids,
+    )
     step_fn: Callable = jax.jit(
         functools.partial(
             train_step, graph=graph, optimizer=optimizer, rule=rule, seed=config.seed
@@ -116,11 +112,11 @@ def train(
     with contextlib.ExitStack() as stack:
         # --- start: resume this workdir, else the given weights, else from scratch --------------
         like = abstract_state(shapes, optimizer, mesh)
-        facts = run_facts(config, corpus)
+        metadata = run_metadata(config, corpus)
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
         )
-        restored = checkpoints.restore(like, lambda meta: check_same_run(meta, facts, workdir))
+        restored = checkpoints.restore(like, lambda meta: check_same_run(meta, metadata, workdir))
         if restored is not None:
             state, progress = restored
         else:
@@ -133,7 +129,7 @@ def train(
             else:
                 state = init_state(make_model, optimizer, config.seed, like)
         del restored  # large arrays
-        keep_with_the_run(config, corpus, workdir)
+        write_run_files(config, corpus, workdir)
 
         # --- loop -------------------------------------------------------------------------------
         rows = evaluation_sets(config, corpus)
@@ -156,7 +152,7 @@ def train(
             started = time.perf_counter()
             item = next(batches)
             waited = time.perf_counter() - started
-            rate = config.learning_rate * multiplier(config, progress.tokens_seen)
+            rate = config.learning_rate_after(progress.tokens_seen)
             state, metrics = step_fn(state, to_mesh(item.batch, mesh, microbatches), rate)
             progress = advance(progress, item)
             done = progress.tokens_seen >= config.max_tokens
@@ -167,7 +163,7 @@ def train(
             stopping = stop.requested
             if done or stopping or (config.save_every and progress.step % config.save_every == 0):
                 reporter.flush()  # first the lines, so that a checkpoint never lacks one
-                checkpoints.save(state, progress, facts)
+                checkpoints.save(state, progress, metadata)
     return DONE if done else PREEMPTED
 
 
@@ -256,18 +252,7 @@ def advance(progress: Progress, item: StepBatch) -> Progress:
     )
 
 
-def keep_with_the_run(config: Any, corpus: Corpus, workdir: Path) -> None:
-    """The config and the tokenizer, beside the checkpoints they belong to."""
-    if jax.process_index() == 0:
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        if not (workdir / "tokenizer").exists():
-            partial = workdir / ".tokenizer.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            corpus.tokenizer.save(partial)
-            partial.rename(workdir / "tokenizer")
-
-
-def evaluation_sets(config: Any, corpus: Corpus) -> dict[str, MaskedBatch]:
+def evaluation_sets(config: RunConfig, corpus: Corpus) -> dict[str, MaskedBatch]:
     """The fixed validation rows of each source."""
     return {
         shards.name: evaluation_rows(
@@ -282,11 +267,14 @@ def evaluation_sets(config: Any, corpus: Corpus) -> dict[str, MaskedBatch]:
 
 
 def make_reporter(
-    config: Any, corpus: Corpus, progress: Progress, rows: dict[str, MaskedBatch], workdir: Path
+    config: RunConfig,
+    corpus: Corpus,
+    progress: Progress,
+    rows: dict[str, MaskedBatch],
+    workdir: Path,
 ) -> Reporter:
     """The run's reporter, with the unigram baseline of each validation source."""
-    model_config = ModelConfig(**config.model)
-    unigram = Unigram(corpus.train, model_config.vocab_size)
+    unigram = Unigram(corpus.train, config.model.vocab_size)
     lengths = np.concatenate([shards.lengths for shards in corpus.train])
     lengths = np.minimum(lengths, config.data.max_document_length)
     return Reporter(
@@ -295,5 +283,5 @@ def make_reporter(
         max_tokens=config.max_tokens,
         log_every=config.log_every,
         unigram={name: unigram.score(batch).loss for name, batch in rows.items()},
-        flops_per_token=3 * forward_flops_per_token(model_config, lengths, config.mask_rate),
+        flops_per_token=3 * forward_flops_per_token(config.model, lengths, config.mask_rate),
     )

@@ -10,13 +10,15 @@ import jax
 import numpy as np
 import pytest
 
+from bcmb_jax.config import RunConfig
 from bcmb_jax.data.loader import Loader
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.training import checkpoint
-from bcmb_jax.training.forecast import forecast
+from bcmb_jax.training import forecast as forecasting
+from bcmb_jax.training import train as training
 from bcmb_jax.training.start import Initial
-from bcmb_jax.training.train import DONE, PREEMPTED, train
+from bcmb_jax.training.train import DONE, PREEMPTED
 from configs import base, phase1, phase2, tiny
 
 TIMINGS = {"tokens_per_second", "seconds_waiting_for_data", "mfu"}
@@ -41,6 +43,15 @@ def config(shards):
     small = dict(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
     config.model.update(small | dict(intermediate_size=48, attention_output_dropout=0.1))
     return config
+
+
+def train(config, workdir, *arguments):
+    """Train as the command line does with a ConfigDict."""
+    return training.train(RunConfig.from_dict(config.to_dict()), workdir, *arguments)
+
+
+def forecast(config):
+    return forecasting.forecast(RunConfig.from_dict(config.to_dict()))
 
 
 def lines(workdir):

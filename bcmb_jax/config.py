@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a run: checked, typed and frozen.
+
+Users edit and override the ConfigDicts of `configs/`. The command line makes a `RunConfig` of one,
+once; everything below the command line takes that, or a part of it. Fields are named like the keys
+in `configs/base.py`, which says what each of them means.
+"""
+
+import difflib
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from bcmb_jax import schedule
+from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import ModelConfig
+
+FREE = {"decides_result": False}
+"""Metadata of a key that may change between two parts of a run. Every other key decides the run's
+result: to resume with another value of it is refused."""
+
+SCHEDULES = ("constant_with_warmup", "one_minus_sqrt", "warmup_stable_decay")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The course of the learning rate; lengths in tokens."""
+
+    name: str
+    warmup_tokens: int
+    decay_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise InputError(f"schedule.name {self.name!r} is not one of {', '.join(SCHEDULES)}")
+
+    def multiplier(self, tokens: int, max_tokens: int) -> float:
+        """Return the factor of the learning rate after `tokens` of `max_tokens` tokens."""
+        if self.name == "constant_with_warmup":
+            return schedule.constant_with_warmup(tokens, warmup_tokens=self.warmup_tokens)
+        decay = {"max_tokens": max_tokens, "decay_tokens": self.decay_tokens}
+        if self.name == "one_minus_sqrt":
+            return schedule.one_minus_sqrt(tokens, **decay)
+        return schedule.warmup_stable_decay(tokens, warmup_tokens=self.warmup_tokens, **decay)
+
+    def milestones(self, max_tokens: int) -> list[int]:
+        """Return the token counts at which the rate changes course, and two inside the decay."""
+        points = {0, max_tokens}
+        if self.name != "one_minus_sqrt":
+            points.add(self.warmup_tokens)
+        if self.name != "constant_with_warmup":
+            start = max_tokens - self.decay_tokens
+            points |= {start, start + self.decay_tokens // 4, start + self.decay_tokens // 2}
+        return sorted(points)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The folders of shards, their weights, and the rows that they are packed into.
+
+    Folders may move between two parts of a run: their contents are compared instead.
+    """
+
+    train: tuple[str, ...] = field(metadata=FREE)
+    validation: tuple[str, ...] = field(metadata=FREE)
+    weights: tuple[float, ...]
+    row_length: int
+    max_document_length: int
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The number of devices along each axis of the mesh."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is told; `from_dict` makes one from plain values.
+
+    Raises:
+      InputError: a value that training would only stumble over later.
+    """
+
+    # These decide the result. A resumed run compares them with the stored ones in this order.
+    seed: int
+    model: ModelConfig
+    precision: str
+    learning_rate: float
+    weight_decay: float
+    mask_rate: float
+    train_rows_per_step: int
+    schedule: ScheduleConfig
+    data: DataConfig
+    max_tokens: int
+    # These do not.
+    tokenizer: str = field(metadata=FREE)
+    init_from: str = field(metadata=FREE)
+    rows_per_microbatch: int = field(metadata=FREE)
+    remat: bool = field(metadata=FREE)
+    attention: str = field(metadata=FREE)
+    eval_every: int = field(metadata=FREE)
+    eval_tokens: int = field(metadata=FREE)
+    save_every: int = field(metadata=FREE)
+    keep_checkpoints: int = field(metadata=FREE)
+    log_every: int = field(metadata=FREE)
+    mesh: MeshConfig = field(metadata=FREE)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_rate < 1:
+            raise InputError(f"mask_rate {self.mask_rate} is not between 0 and 1")
+        for key in ("max_tokens", "log_every", "keep_checkpoints", "eval_tokens"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key} is {getattr(self, key)}; it must be at least 1")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """Make a configuration from the plain values of a ConfigDict or a stored `config.json`.
+
+        Raises:
+          InputError: a key is unknown or missing, or its value has another type.
+        """
+        config: RunConfig = _build(cls, values, "")
+        return config
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plain values as JSON holds them, keys in alphabetical order."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self), sort_keys=True))
+        return values
+
+    def learning_rate_after(self, tokens: int) -> float:
+        """Return the learning rate of the step that follows `tokens` tokens."""
+        return self.learning_rate * self.schedule.multiplier(tokens, self.max_tokens)
+
+    def microbatches(self, batch_shards: int) -> int:
+        """Return the number of forward and backward passes of one step.
+
+        Args:
+          batch_shards: the number of devices that the rows of a step are split over.
+
+        Raises:
+          InputError: the rows do not divide over the devices, or over the microbatches.
+        """
+        rows = self.train_rows_per_step
+        if rows < 1 or rows % batch_shards:
+            nearest = max(1, -(-rows // batch_shards)) * batch_shards
+            raise InputError(
+                f"train_rows_per_step {rows} does not divide over {batch_shards} devices "
+                f"(mesh.data x mesh.fsdp); the next that does is {nearest}"
+            )
+        on_device = rows // batch_shards
+        at_once = min(self.rows_per_microbatch or on_device, on_device)
+        if at_once < 1 or on_device % at_once:
+            raise InputError(
+                f"rows_per_microbatch {at_once} does not divide the {on_device} rows that each of "
+                f"{batch_shards} devices has of train_rows_per_step {rows}"
+            )
+        return on_device // at_once
+
+
+def decisive_values(values: Mapping[str, Any], kind: type = RunConfig) -> dict[str, Any]:
+    """Return those of a configuration's plain values that decide the result of its run."""
+    kinds = typing.get_type_hints(kind)
+    decisive: dict[str, Any] = {}
+    for key in fields(kind):
+        if key.name in values and key.metadata.get("decides_result", True):
+            value = values[key.name]
+            nested = _is_group(kinds[key.name])
+            decisive[key.name] = decisive_values(value, kinds[key.name]) if nested else value
+    return decisive
+
+
+def check_key(key: str) -> None:
+    """Refuse a dotted name that is not a key of a run.
+
+    Raises:
+      InputError: the message names the nearest key.
+    """
+    known = list(_keys(RunConfig, ""))
+    if key not in known:
+        (nearest,) = difflib.get_close_matches(key, known, n=1, cutoff=0)
+        raise InputError(
+            f"there is no key config.{key}; the nearest is config.{nearest} (all are in "
+            "configs/base.py)"
+        )
+
+
+def _is_group(kind: Any) -> bool:
+    return is_dataclass(kind)
+
+
+def _keys(kind: type, prefix: str) -> Iterator[str]:
+    for name, inner in typing.get_type_hints(kind).items():
+        yield from _keys(inner, f"{prefix}{name}.") if _is_group(inner) else [prefix + name]
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    kinds = typing.get_type_hints(kind)
+    for name in values:
+        if name not in kinds:
+            check_key(prefix + name)
+    for name in kinds:
+        if name not in values:
+            raise InputError(f"the configuration lacks the key {prefix}{name}")
+    return kind(**{name: _checked(kinds[name], values[name], prefix + name) for name in kinds})
+
+
+def _checked(kind: Any, value: Any, key: str) -> Any:
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, list | tuple):
+            item = typing.get_args(kind)[0]
+            return tuple(_checked(item, x, f"{key}[{i}]") for i, x in enumerate(value))
+    elif _is_group(kind):
+        if isinstance(value, Mapping):
+            return _build(kind, value, f"{key}.")
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise InputError(f"{key} is {value!r}; it must be {_description(kind)}")
+
+
+def _description(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"a tuple, each element {_description(typing.get_args(kind)[0])}"
+    if _is_group(kind):
+        return "a group of keys"
+    return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
