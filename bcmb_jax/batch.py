@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one contract between data and model: rows of packed documents."""
+"""Rows of packed documents, as data gives them to the model."""
 
 from typing import Any, NamedTuple
 

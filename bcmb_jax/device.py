@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device: its kind, the precision of products, the machine's description, freed memory."""
+"""The device: its kind, the precision of products, its description for reports, freed memory."""
 
 import contextlib
 import ctypes
@@ -27,16 +27,16 @@ BATCH_AXES = ("data", "fsdp")
 
 
 class Target(NamedTuple):
-    """The devices that what is traced now will run on."""
+    """The kind of device that the program being traced will run on."""
 
     platform: str
     """"cpu", "gpu" or "tpu"."""
     kind: str
-    """As the devices name themselves: "NVIDIA H100 80GB HBM3", "cpu"."""
+    """The name that the devices give themselves: "NVIDIA H100 80GB HBM3", "cpu"."""
 
 
 def target() -> Target:
-    """The devices of the mesh in use (`jax.set_mesh`), else the default ones.
+    """Return the kind of the devices of the mesh in use (`jax.set_mesh`), else of the default ones.
 
     A mesh may be of devices that this machine does not have, to compile for them.
     """
@@ -46,19 +46,19 @@ def target() -> Target:
 
 
 def on_cpu() -> bool:
-    """Whether `target()` is a CPU."""
+    """Tell whether `target()` is a CPU."""
     return target().platform == "cpu"
 
 
 @functools.cache
 def cpu_multiplies_bf16() -> bool:
-    """Whether this machine's CPU has instructions for it (AVX-512 BF16)."""
+    """Tell whether this machine's CPU has instructions for bf16 products (AVX-512 BF16)."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
 
 
 def compute_dtype(precision: str) -> jnp.dtype:
-    """The dtype of `"bf16"` or `"fp32"`; empty chooses bf16 wherever the hardware multiplies it.
+    """Return the dtype of `"bf16"` or `"fp32"`; empty takes bf16 where the hardware multiplies it.
 
     Parameters, moments, residual stream, norms, softmax and loss are fp32 either way.
 
@@ -91,8 +91,10 @@ def describe_device() -> dict[str, Any]:
 
 
 def commit(checkout: Path = Path(__file__).parents[1]) -> str | None:
-    """The commit that `checkout` is at, "+" behind it where its code has changed since; None
-    without git, or where the package is installed elsewhere."""
+    """Return the commit of `checkout`, with "+" behind it where its code has changed since.
+
+    None without git, or where the package is installed elsewhere.
+    """
     if not (checkout / ".git").exists():
         return None
     git = ["git", "-C", str(checkout)]

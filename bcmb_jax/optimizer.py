@@ -3,7 +3,7 @@
 
 For a tensor `p` with gradient `g` at step `t` (from 1):
 
-    b1 = (β1^t - β1) / (β1^t - 1)            likewise b2: debiased betas, both 0 at t = 1
+    b1 = (β1^t - β1) / (β1^t - 1)            debiased betas, b2 from β2; both are 0 at t = 1
     m  = b1 m + (1 - b1) g                   v = b2 v + (1 - b2) g²
     η  = lr / max(1, rms)                    rms = sqrt(mean(g² / max(v, ε²))), one a tensor
     p  = p (1 - η / max_lr · weight_decay)   only where the decay mask is true
@@ -24,17 +24,21 @@ import optax
 
 
 class StableAdamWState(NamedTuple):
-    """Arrays, or in their places whatever is said of them (shapes, shardings)."""
+    """State of the optimizer: arrays, or shapes or shardings in their places.
+
+    Attributes:
+      step: int32, the updates made. The moments are ignored at step 1, so it travels with them.
+      max_lr: the learning rate that weight decay is relative to.
+      exp_avg: `m`, shaped like the parameters.
+      exp_avg_sq: `v`, shaped like the parameters.
+      clipped_fraction: the share of tensors whose last update was clipped (`rms > 1`); a metric.
+    """
 
     step: Any
-    """int32: updates made; with the moments it must be carried (at step 1 they are ignored)."""
     max_lr: Any
     exp_avg: Any
-    """`m`, shaped like the parameters."""
     exp_avg_sq: Any
-    """`v`, shaped like the parameters."""
     clipped_fraction: Any
-    """Of tensors whose last update was clipped (`rms > 1`); for the metrics only."""
 
 
 def stable_adamw(
@@ -44,42 +48,49 @@ def stable_adamw(
     eps: float = 1e-6,
     weight_decay: float = 1e-5,
     max_lr: float,
-    decay_mask: Any | Callable[[Any], Any] | None = None,
+    decay_mask: optax.Params | Callable[[optax.Params], optax.Params] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation; `update(grads, state, params, learning_rate=lr)` takes `lr` each step.
+    """Make the transformation; `update(grads, state, params, learning_rate=lr)` takes the rate.
 
     Args:
-      max_lr: the constructor's learning rate; `max_lr` in the state wins once there is one.
-      decay_mask: tree of bools, or a function of the parameters giving one; None decays all.
+      max_lr: the highest learning rate of the run; a state that is carried over keeps its own.
+      decay_mask: a tree of bools, or a function of the parameters that gives one; None decays all.
     """
 
-    def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
+    def init(params: optax.Params) -> StableAdamWState:
         return StableAdamWState(
             step=jnp.zeros((), jnp.int32),
             max_lr=jnp.asarray(max_lr, dtype=float),
-            exp_avg=zeros,
+            exp_avg=jax.tree.map(jnp.zeros_like, params),
             exp_avg_sq=jax.tree.map(jnp.zeros_like, params),
             clipped_fraction=jnp.zeros(()),
         )
 
-    def update(grads, state, params, *, learning_rate, **_):
+    def update(
+        grads: optax.Updates,
+        state: StableAdamWState,
+        params: optax.Params,
+        *,
+        learning_rate: jax.Array | float,
+        **_: Any,
+    ) -> tuple[optax.Updates, StableAdamWState]:
         step = state.step + 1
         gain1, gain2 = (_debiased_gain(b, step) for b in (b1, b2))
         mask = decay_mask(params) if callable(decay_mask) else decay_mask
         if mask is None:
             mask = jax.tree.map(lambda _: True, params)
 
-        def tensor(g, m, v, p, decays):
+        def update_tensor(
+            g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array, decays: bool
+        ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
             m = (1 - gain1) * m + gain1 * g
             v = (1 - gain2) * v + gain2 * jnp.square(g)
             rms = jnp.sqrt(jnp.mean(jnp.square(g) / jnp.maximum(v, eps**2)))
             eta = learning_rate / jnp.maximum(1.0, rms)
-            decayed = eta / state.max_lr * weight_decay if decays else 0.0
-            step_of = eta * m / (jnp.sqrt(v) + eps)
-            return -decayed * p - step_of, m, v, rms > 1.0
+            decay = eta / state.max_lr * weight_decay if decays else 0.0
+            return -decay * p - eta * m / (jnp.sqrt(v) + eps), m, v, rms > 1.0
 
-        results = jax.tree.map(tensor, grads, state.exp_avg, state.exp_avg_sq, params, mask)
+        results = jax.tree.map(update_tensor, grads, state.exp_avg, state.exp_avg_sq, params, mask)
         updates, m, v, clipped = jax.tree.transpose(
             jax.tree.structure(grads), jax.tree.structure((0,) * 4), results
         )
@@ -89,13 +100,13 @@ def stable_adamw(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def weight_decay_mask(params: optax.Params) -> optax.Params:
+    """Choose what decays, as upstream does: every matrix, the token table too; no norm, no bias."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
 def _debiased_gain(beta: float, step: jax.Array) -> jax.Array:
     # 1 - (β^t - β)/(β^t - 1) = (1 - β)/(1 - β^t), without the cancellation; exactly 1 at t = 1,
     # where a moment is replaced.
     gain = (1 - beta) / -jnp.expm1(step * math.log(beta))
     return jnp.where(step == 1, 1.0, gain)
-
-
-def decays(params: Any) -> Any:
-    """Upstream's decay groups: every matrix, the token table included; no vector (norms, bias)."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One mesh (`data`, `fsdp`, `tensor`), and where every parameter and batch lives on it."""
+"""The mesh of devices (`data`, `fsdp`, `tensor`), and the sharding of parameters and batches."""
 
 import math
 import re
@@ -29,7 +29,7 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """All devices as `data × fsdp × tensor`; `data=-1` takes what the other two leave.
+    """Arrange all devices as `data × fsdp × tensor`; `data=-1` takes what the other two leave.
 
     Raises:
       InputError: the sizes do not multiply to the number of devices.
@@ -46,28 +46,29 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
 
 
 def mesh_for_rows(*rows: int) -> Mesh:
-    """As many of this process's devices as divide all these numbers of rows, along `data`."""
+    """Put as many of this process's devices along `data` as divide all these numbers of rows."""
     count = math.gcd(jax.local_device_count(), *rows)
     devices = jax.local_devices()[:count]
     return jax.make_mesh((count, 1, 1), AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Over how many devices the rows of a batch are split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    """Return the number of devices that the rows of a batch are split over."""
+    return int(mesh.shape["data"] * mesh.shape["fsdp"])
 
 
 def batch_sharding(mesh: Mesh, row_axis: int) -> NamedSharding:
-    """Rows (axis `row_axis`) over `data × fsdp`, everything else whole."""
+    """Split the rows (axis `row_axis`) over `data × fsdp`, and no other axis."""
     return NamedSharding(mesh, P(*(None,) * row_axis, BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Put a whole copy on every device."""
     return NamedSharding(mesh, P())
 
 
 def parameter_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, NamedSharding]:
-    """The sharding of each parameter by name; `shapes` have `.shape`.
+    """Return the sharding of each parameter by name; `shapes` have `.shape`.
 
     Raises:
       InputError: an axis that the mesh does not divide.
@@ -76,9 +77,9 @@ def parameter_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, Name
 
 
 def whole_over_fsdp(parameters: Parameters) -> Parameters:
-    """The parameters as a pass uses them: gathered over `fsdp`, still split over `tensor`.
+    """Gather the parameters over `fsdp` for a pass; they stay split over `tensor`.
 
-    Left to itself the partitioner gathers activations instead, which are many times larger. The
+    Without this constraint the partitioner gathers activations, which are many times larger. The
     gradient is scattered again where the optimizer takes it.
     """
     if jax.sharding.get_abstract_mesh().empty:
@@ -89,12 +90,12 @@ def whole_over_fsdp(parameters: Parameters) -> Parameters:
 
 
 def gathered_shardings(mesh: Mesh, names: Iterable[str]) -> dict[str, NamedSharding]:
-    """Where the parameters of `whole_over_fsdp` live."""
+    """Return the shardings that `whole_over_fsdp` gives to the parameters of these names."""
     return {name: NamedSharding(mesh, _gathered(name)) for name in names}
 
 
 def optimizer_shardings(mesh: Mesh, parameters: Parameters) -> StableAdamWState:
-    """Moments lie where their parameters lie; counters everywhere."""
+    """Put moments where their parameters lie, and counters on every device."""
     everywhere = replicated(mesh)
     return StableAdamWState(everywhere, everywhere, parameters, parameters, everywhere)
 

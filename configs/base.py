@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every key of a run, with its meaning. Other configs are differences from this one.
+"""Every key of a run, with its meaning; the other files hold differences from this one.
 
-`--config configs/NAME.py[:variant]`, and `--config.key=value` for single keys.
+`--config configs/NAME.py[:variant]` chooses a file, `--config.key=value` overrides a key. The types
+are in bcmb_jax/config.py, which also marks the keys that may change when a run resumes.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +18,7 @@ SIZES = {
 
 
 def get_config(size: str = "base") -> ConfigDict:
-    """`:base` (ModernBERT-base, 149,655,232 parameters) or `:large` (395,881,664)."""
+    """Return all keys for `:base` (149,655,232 parameters) or `:large` (395,881,664)."""
     if size not in SIZES:
         raise ValueError(f"there is no size {size!r}: choose from {', '.join(SIZES)}")
     config = ConfigDict()

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phase 1 of the paper: 160.5 B tokens of PubMed, PMC and clinical text, constant learning rate.
 
-python scripts/train.py --config configs/phase1.py:base --workdir runs/phase1 \
-    --config.init_from=CHECKPOINT --config.data.train="('shards/pubmed', 'shards/pmc', …)"
+Command:   python scripts/train.py --config configs/phase1.py:base --workdir runs/phase1 \
+               --config.init_from=modernbert-base:stable \
+               --config.data.train="('shards/pubmed', 'shards/pmc', 'shards/mimic')"
+Variants:  `:base`, `:large` (starts from modernbert-large:stable)
+Hardware:  8 H100 in the paper, with 12 (large: 7) rows a GPU at once
+Hours:     about 96 in the paper (large: 192) for both phases; this code: not measured as a whole.
+           One H200 trained base at 446,000 tokens/s (docs/performance.md): 100 hours on that card.
+Loss:      not published, not measured
 
-`:base` or `:large`. The paper took 8 H100 GPUs about four days (large: eight), with 12 (7) rows a
-GPU at once. Sources are mixed as they are; set data.weights for other shares.
+Sources are mixed as they are; set data.weights for other shares.
 """
+
+from ml_collections import ConfigDict
 
 from configs import base
 
@@ -17,7 +24,8 @@ RECIPE = {
 ROWS_PER_MICROBATCH = {"base": 12, "large": 7}
 
 
-def get_config(size: str = "base"):
+def get_config(size: str = "base") -> ConfigDict:
+    """Return the configuration of `:base` or `:large`."""
     config = base.get_config(size)
     config.update(RECIPE[size])
     config.rows_per_microbatch = ROWS_PER_MICROBATCH[size]

@@ -38,11 +38,11 @@ def write_orbax(weights: Weights, folder: Path, title: str = "") -> None:
         "dtype": weights.dtype,
         "manifest": manifest(weights),
     }
-    known = {field.name for field in dataclasses.fields(checkpoint.Progress)}
+    known = {field.name for field in dataclasses.fields(checkpoint.RunProgress)}
     progress = {k: v for k, v in facts.pop("progress", {}).items() if k in known}
     folder.rmdir()  # Orbax makes it
     state = checkpoint.TrainState(weights.params, weights.opt_state)
-    checkpoint.save_state(folder, state, facts, checkpoint.Progress(**progress))
+    checkpoint.save_state(folder, state, facts, checkpoint.RunProgress(**progress))
     if weights.tokenizer is not None:
         write_tokenizer(weights.tokenizer, folder / "tokenizer", weights.config)
 

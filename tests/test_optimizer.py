@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 
 RATES = [1e-3, 8e-4, 3e-3, 3e-3, 1e-4, 0.0, 2e-3, 1e-3, 5e-4, 1e-3]
 MAX_LR, WEIGHT_DECAY = 2e-3, 0.05
@@ -45,7 +45,7 @@ def problem():
 
 
 def run(params, gradients):
-    optimizer = stable_adamw(weight_decay=WEIGHT_DECAY, max_lr=MAX_LR, decay_mask=decays)
+    optimizer = stable_adamw(weight_decay=WEIGHT_DECAY, max_lr=MAX_LR, decay_mask=weight_decay_mask)
     state = optimizer.init(params)
     step = jax.jit(lambda g, s, p, lr: optimizer.update(g, s, p, learning_rate=lr))
     clipped = []
@@ -78,7 +78,7 @@ def test_fp32_stays_close(problem):
 
 def test_vectors_do_not_decay_and_a_state_brings_its_own_max_lr():
     params = {"matrix": jnp.ones((2, 2)), "norm": jnp.ones(2)}
-    optimizer = stable_adamw(weight_decay=0.1, max_lr=1.0, decay_mask=decays)
+    optimizer = stable_adamw(weight_decay=0.1, max_lr=1.0, decay_mask=weight_decay_mask)
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zero, optimizer.init(params), params, learning_rate=0.5)
     np.testing.assert_allclose(updates["matrix"], -0.05)
@@ -91,7 +91,7 @@ def test_vectors_do_not_decay_and_a_state_brings_its_own_max_lr():
 def test_a_dropped_step_counter_throws_the_moments_away(problem):
     params, gradients = problem
     _, state, _ = run(params, gradients)
-    optimizer = stable_adamw(weight_decay=WEIGHT_DECAY, max_lr=MAX_LR, decay_mask=decays)
+    optimizer = stable_adamw(weight_decay=WEIGHT_DECAY, max_lr=MAX_LR, decay_mask=weight_decay_mask)
 
     def next_update(state):
         return optimizer.update(gradients[0], state, params, learning_rate=1e-3)[0]["matrix"]

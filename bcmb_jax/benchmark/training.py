@@ -27,7 +27,7 @@ from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
-from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import mesh_for_rows
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import abstract_state, init_state
@@ -109,7 +109,7 @@ class Trainer:
             remat=remat,
         )
         graph, shapes = split(lambda: make(rngs=nnx.Rngs(0)))
-        optimizer = stable_adamw(max_lr=1e-4, decay_mask=decays)
+        optimizer = stable_adamw(max_lr=1e-4, decay_mask=weight_decay_mask)
         rule = MaskingRule(MASK_RATE, 4, (0, 1, 2, 3, 4), np.arange(100, 16_000))
         self._run = functools.partial(
             train_step, learning_rate=1e-4, graph=graph, optimizer=optimizer, rule=rule, seed=0

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train: python scripts/train.py --config configs/NAME.py[:variant] --workdir DIR [--plan]
+"""The command line of training.
+
+    python scripts/train.py --config configs/NAME.py[:variant] --workdir DIR [--plan]
 
 Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal and saved (requeue),
-2 something to correct, told in one line. `--config.key=value` overrides a key of configs/base.py.
+2 something to correct, named in one line. `--config.key=value` overrides a key of configs/base.py.
 """
 
 import dataclasses
@@ -33,8 +35,9 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its
 
 
 def main() -> int:
+    """Train, or print the plan, as the command line says; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it writes
     parse_flags()
     keep_freed_memory()
     if CONFIG.value is None:

@@ -21,7 +21,7 @@ from bcmb_jax.evaluation.protocol import Predicted
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, init_parameters, merge, split
-from bcmb_jax.optimizer import decays
+from bcmb_jax.optimizer import weight_decay_mask
 
 TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 32_768, "tpu": 32_768}
 """Positions in one pass; the gradients of a larger batch are added up over several passes."""
@@ -76,7 +76,7 @@ class JaxClassifier:
         optimizer = optax.chain(
             optax.clip_by_global_norm(1.0),
             optax.scale_by_adam(0.9, 0.999, 1e-8),
-            optax.add_decayed_weights(weight_decay, decays),
+            optax.add_decayed_weights(weight_decay, weight_decay_mask),
         )
         logits = functools.partial(_logits, graph, kind)
         self._begin = jax.jit(lambda params: State(params, optimizer.init(params)))

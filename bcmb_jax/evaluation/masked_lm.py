@@ -18,8 +18,14 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, split
 from bcmb_jax.sharding import make_mesh
-from bcmb_jax.training.unigram import Bigram, Unigram
-from bcmb_jax.training.validation import Evaluator, Scores, evaluation_rows, one_at_a_time
+from bcmb_jax.training.validation import (
+    Bigram,
+    Evaluator,
+    Scores,
+    Unigram,
+    evaluation_rows,
+    one_at_a_time,
+)
 
 
 def score_by_source(

@@ -2,8 +2,8 @@
 """Orbax checkpoints: asynchronous, atomic, with checksums of our own.
 
 `<workdir>/checkpoints/<step>/` holds `state` (parameters and optimizer state as arrays) and `meta`
-(JSON: counters, position in the data, config, fingerprints, checksums). They restore onto any mesh
-and any number of processes.
+(JSON: counters, position in the data, config, fingerprints, checksums). A checkpoint restores onto
+any mesh and any number of processes.
 """
 
 import dataclasses
@@ -30,20 +30,24 @@ class DamagedCheckpoint(InputError):
 
 
 class TrainState(NamedTuple):
+    """Everything that a step changes."""
+
     params: Parameters
     opt_state: StableAdamWState | None
     """None only in checkpoints of weights alone (`save_state`)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a run stands; all that resuming needs beside the arrays.
+class RunProgress:
+    """The point that a run has reached: all that resuming needs beside the arrays.
 
     Attributes:
       step: optimizer updates made.
-      tokens_seen: non-padding tokens, masked ones included; by source in `tokens_by_source`.
-      epoch, row: the next row to train on.
-      row_id: its number since the start of training.
+      tokens_seen: non-padding tokens, masked ones included.
+      tokens_by_source: the same count for each source.
+      epoch: the pass over the data, from 0.
+      row: the next row of that epoch to train on.
+      row_id: that row's number since the start of training.
     """
 
     step: int = 0
@@ -55,14 +59,14 @@ class Progress:
 
     @property
     def position(self) -> tuple[int, int, int]:
-        """`(epoch, row, row_id)`, where the loader goes on."""
+        """The next row for the loader, as `(epoch, row, row_id)`."""
         return self.epoch, self.row, self.row_id
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The folder of a run's checkpoints, of which the newest are kept."""
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int) -> None:
         keep_policy = ocp.checkpoint_managers.preservation_policy.LatestN(keep)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep_policy, cleanup_tmp_directories=True
@@ -71,9 +75,9 @@ class Checkpoints:
         self._aside = self.directory.with_name("checkpoints-damaged")
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def save(self, state: TrainState, progress: Progress, facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint of `progress.step` in the background; `facts` must be JSON."""
-        meta = dict(facts, progress=dataclasses.asdict(progress), checksums=checksums(state))
+    def save(self, state: TrainState, progress: RunProgress, metadata: Mapping[str, Any]) -> None:
+        """Write a checkpoint in the background; `metadata` holds JSON values."""
+        meta = dict(metadata, progress=dataclasses.asdict(progress), checksums=checksums(state))
         self._manager.save(
             progress.step,
             args=ocp.args.Composite(
@@ -83,12 +87,14 @@ class Checkpoints:
 
     def restore(
         self, like: TrainState, check: Callable[[Mapping[str, Any]], None]
-    ) -> tuple[TrainState, Progress] | None:
-        """The newest checkpoint that is whole, or None if there is none at all.
+    ) -> tuple[TrainState, RunProgress] | None:
+        """Load the newest checkpoint that is whole; None where there is none at all.
+
+        Damaged checkpoints are moved aside, and the one before is tried.
 
         Args:
-          like: `jax.ShapeDtypeStruct`s with shardings.
-          check: of a checkpoint's facts; raises if this is another run's.
+          like: the state as `jax.ShapeDtypeStruct`s with shardings.
+          check: takes a checkpoint's metadata and raises if it is of another run.
 
         Raises:
           InputError: there are checkpoints, and not one is whole.
@@ -104,7 +110,7 @@ class Checkpoints:
                 log.error("%s; trying the one before", str(error))
                 self._set_aside(step)
             else:
-                return state, Progress(**meta["progress"])
+                return state, RunProgress(**meta["progress"])
         damaged = len(list(self._aside.iterdir())) if self._aside.is_dir() else 0
         if damaged:
             raise InputError(
@@ -114,6 +120,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
+        """Wait until the last checkpoint is written."""
         self._manager.close()
 
     def _set_aside(self, step: int) -> None:
@@ -125,10 +132,13 @@ class Checkpoints:
 
 
 def save_state(
-    directory: Path, state: TrainState, facts: Mapping[str, Any], progress: Progress = Progress()
+    directory: Path,
+    state: TrainState,
+    metadata: Mapping[str, Any],
+    progress: RunProgress = RunProgress(),
 ) -> None:
-    """Write `directory` alone, outside a run: for `load` and a config's `init_from`."""
-    meta = dict(facts, progress=dataclasses.asdict(progress), checksums=checksums(state))
+    """Write one checkpoint outside a run, for `load` and a config's `init_from`."""
+    meta = dict(metadata, progress=dataclasses.asdict(progress), checksums=checksums(state))
     arrays = {name: tree for name, tree in state._asdict().items() if tree is not None}
     # Orbax copies host arrays, so that training may go on while it writes; here nothing goes on.
     in_place = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
@@ -150,7 +160,10 @@ def save_state(
 
 
 def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, dict[str, Any]]:
-    """One checkpoint folder, checked; `like=None` restores what is there as host arrays.
+    """Load one checkpoint folder and compare its checksums.
+
+    Args:
+      like: the state as `jax.ShapeDtypeStruct`s with shardings; None loads host arrays.
 
     Raises:
       DamagedCheckpoint: the message names the file or the tensor.
@@ -158,13 +171,13 @@ def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, d
     meta = read_meta(directory)
     try:
         state = _restore(directory / "state", like)
-    except Exception as error:  # Orbax raises many types for a damaged folder
+    except Exception as error:  # as in `read_meta`
         raise _unreadable(directory, error) from error
-    found = checksums(state)
-    wrong = sorted(name for name, value in meta["checksums"].items() if found.get(name) != value)
-    if wrong or len(found) != len(meta["checksums"]):
+    read, saved = checksums(state), meta["checksums"]
+    wrong = sorted(name for name, value in saved.items() if read.get(name) != value)
+    if wrong or len(read) != len(saved):
         raise DamagedCheckpoint(
-            f"checkpoint {directory} is damaged: {len(wrong)} of {len(found)} tensors do not have "
+            f"checkpoint {directory} is damaged: {len(wrong)} of {len(read)} tensors do not have "
             f"their checksum, first {wrong[:1]}"
         )
     return state, meta
@@ -188,16 +201,17 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
-    """A checkpoint's JSON.
+    """Read a checkpoint's metadata and counters.
 
     Raises:
       DamagedCheckpoint: it cannot be read.
     """
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return reader.restore(directory / "meta")
-    except Exception as error:  # as above
+            meta: dict[str, Any] = reader.restore(directory / "meta")
+    except Exception as error:  # Orbax raises many types for a damaged folder
         raise _unreadable(directory, error) from error
+    return meta
 
 
 def _unreadable(directory: Path, error: Exception) -> DamagedCheckpoint:
@@ -205,7 +219,7 @@ def _unreadable(directory: Path, error: Exception) -> DamagedCheckpoint:
 
 
 def latest(path: Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or the newest of a workdir.
+    """Find the checkpoint folder that `path` means: `path` itself, or the newest of a workdir.
 
     Raises:
       InputError: there is none.
@@ -220,7 +234,7 @@ def latest(path: Path) -> Path:
 
 
 def checksums(state: TrainState) -> dict[str, int]:
-    """A number for each tensor that any single flipped bit changes, the same on every mesh."""
+    """Return a number for each tensor that any single flipped bit changes, alike on every mesh."""
     # One tensor at a time: those on the host need not all lie on the device at once.
     return {name: int(_checksum(leaf)) for name, leaf in _named_leaves(state._asdict())}
 
@@ -231,7 +245,7 @@ def _checksum(x: jax.Array) -> jax.Array:
     return jnp.sum(bits * (2 * lax.iota(jnp.uint32, bits.size) + 1), dtype=jnp.uint32)
 
 
-def _named_leaves(tree: Any) -> list[tuple[str, jax.Array]]:
+def _named_leaves(tree: Mapping[str, Any]) -> list[tuple[str, jax.Array]]:
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

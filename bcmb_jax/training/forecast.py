@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run would do: steps, tokens, packing, memory, disk and learning rates."""
+"""The forecast of a run: steps, tokens, packing, memory, disk and learning rates."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ USABLE = 0.9  # of a card's memory
 
 
 def forecast(config: RunConfig) -> str:
-    """The plan of `config` as text; reads lengths and index files, trains nothing.
+    """Describe what a run would do; reads lengths and index files, trains nothing.
 
     Raises:
       InputError: whatever training would refuse.
@@ -96,14 +96,19 @@ def forecast(config: RunConfig) -> str:
 
 
 def state_bytes(parameters: int, in_a_pass: int) -> int:
-    """What a device holds whatever its rows: its share of parameters and moments, what a pass has
-    of whole parameters and gradients, and a chunk of logits with its gradient, rounded to bf16."""
+    """Return the bytes on one device that do not depend on its number of rows.
+
+    Args:
+      parameters: the device's share of the parameters; two moments are added.
+      in_a_pass: elements of gathered parameters and gradients during a pass. A chunk of logits
+        and its gradient, rounded to bf16, are added.
+    """
     logits = (FP32 + FP32 // 2) * LOGITS_ON_ACCELERATORS
     return FP32 * (STATE_COPIES * parameters + in_a_pass) + logits
 
 
 def rows_that_fit(state: float, row: float) -> str:
-    """`rows_per_microbatch` for each size of card."""
+    """Return the largest `rows_per_microbatch` for each size of card, as text."""
     fit = {card: max(0, int((USABLE * card * 1e9 - state) // row)) for card in CARDS}
     rows = ", ".join(f"{count} on {card} GB" for card, count in fit.items())
     return f"rows_per_microbatch up to {rows}"

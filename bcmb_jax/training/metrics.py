@@ -1,54 +1,206 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, the terminal. Never a word of text."""
+"""The numbers of a run: `metrics.jsonl`, TensorBoard, the terminal. Never a word of a document."""
 
 import json
-import os
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import jax
 from tensorboardX import SummaryWriter
+
+from bcmb_jax.data.loader import StepBatch
+from bcmb_jax.files import write_text
+from bcmb_jax.terminal import Display
+from bcmb_jax.training.checkpoint import RunProgress
+from bcmb_jax.training.validation import Scores
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 peak by device kind (vendor data sheets); elsewhere MFU is not reported."""
 
 
-class MetricsWriter:
-    """Appends JSON lines and TensorBoard scalars; on resume forgets what lies after `step`.
+class StepMetrics(NamedTuple):
+    """Scalar metrics of one optimizer step; the arrays stay on the device."""
 
-    Lines of steps after the restored one were written by a run that was stopped before it could
-    save them; they come again, identical.
+    loss: jax.Array
+    masked_accuracy: jax.Array
+    grad_norm: jax.Array
+    clipped_fraction: jax.Array
+
+
+class _DispatchedStep(NamedTuple):
+    """A step whose metrics are still being computed on the device."""
+
+    progress: RunProgress
+    metrics: StepMetrics
+    learning_rate: float
+    packing_efficiency: float
+
+
+class Reporter:
+    """Report a run: write each logged step once the next one runs, so that no device waits for it.
+
+    Args:
+      workdir: the run's folder.
+      progress: where this process starts.
+      max_tokens: the length of the run.
+      log_every: steps between two logged ones; the first is always logged.
+      unigram: validation loss of the unigram baseline by source, shown beside the model's.
+      flops_per_token: model FLOPs of forward and backward pass, for MFU.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        progress: RunProgress,
+        *,
+        max_tokens: int,
+        log_every: int,
+        unigram: Mapping[str, float],
+        flops_per_token: float,
+    ):
+        is_first = jax.process_index() == 0
+        self._display = Display(silent=not is_first)
+        self._writer = MetricsWriter(workdir, progress.step) if is_first else None
+        self._max_tokens, self._log_every = max_tokens, log_every
+        self._unigram, self._flops_per_token = unigram, flops_per_token
+        self._dispatched: _DispatchedStep | None = None
+        self._restart_clock(progress)
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.close()
+        if self._writer:
+            self._writer.close()
+
+    def step(
+        self,
+        progress: RunProgress,
+        metrics: StepMetrics,
+        learning_rate: float,
+        item: StepBatch,
+        seconds_waiting: float,
+    ) -> None:
+        """Take note of a dispatched step, and write the one noted before it.
+
+        Args:
+          progress: after the step.
+          item: the step's data.
+          seconds_waiting: how long the loop waited for `item`.
+        """
+        self._seconds_waiting += seconds_waiting
+        self.flush()
+        self._dispatched = _DispatchedStep(
+            progress, metrics, learning_rate, item.packing_efficiency
+        )
+
+    def flush(self) -> None:
+        """Wait for the noted step's metrics, check them, and write them if the step is logged.
+
+        Raises:
+          FloatingPointError: the loss is not finite, in a logged step or any other.
+        """
+        if self._dispatched is None:
+            return
+        progress, metrics, learning_rate, efficiency = self._dispatched
+        self._dispatched = None
+        values = {name: float(x) for name, x in metrics._asdict().items()}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the loss of step {progress.step} is {values['loss']} (gradient norm "
+                f"{values['grad_norm']}); the last checkpoint is from before it: lower "
+                "learning_rate, or look at that step's rows, from row_id "
+                f"{progress.row_id} backwards"
+            )
+        if progress.step % self._log_every and progress.step != 1:
+            return
+        seconds = time.perf_counter() - self._since
+        speed = (progress.tokens_seen - self._tokens_before) / seconds
+        devices = jax.devices()
+        self._write(
+            progress,
+            {
+                "tokens_seen": progress.tokens_seen,
+                **values,
+                "learning_rate": learning_rate,
+                "tokens_per_second": speed,
+                "mfu": mfu(speed, self._flops_per_token, devices[0].device_kind, len(devices)),
+                "packing_efficiency": efficiency,
+                "seconds_waiting_for_data": self._seconds_waiting,
+            },
+        )
+        self._display.progress(
+            progress.tokens_seen / self._max_tokens,
+            f"step {progress.step}  loss {values['loss']:.3f}  accuracy "
+            f"{values['masked_accuracy']:.3f}  {speed:,.0f} tokens/s",
+        )
+        self._restart_clock(progress)
+
+    def evaluation(self, progress: RunProgress, scores: Mapping[str, Scores]) -> None:
+        """Write one evaluation of every source; its time does not count as training's."""
+        self.flush()
+        values: dict[str, float] = {"tokens_seen": progress.tokens_seen}
+        for source, score in scores.items():
+            values[f"eval/{source}/loss"] = score.loss
+            values[f"eval/{source}/masked_accuracy"] = score.masked_accuracy
+            values[f"eval/{source}/top5_accuracy"] = score.top5_accuracy
+            self._display.say(
+                f"step {progress.step}: validation {source}: loss {score.loss:.4f} (unigram "
+                f"baseline {self._unigram[source]:.4f}), accuracy {score.masked_accuracy:.4f}, "
+                f"top 5 {score.top5_accuracy:.4f}"
+            )
+        self._write(progress, values)
+        self._restart_clock(progress)
+
+    def _write(self, progress: RunProgress, values: Mapping[str, float | None]) -> None:
+        if self._writer:
+            self._writer.write(progress.step, values)
+
+    def _restart_clock(self, progress: RunProgress) -> None:
+        self._since, self._tokens_before = time.perf_counter(), progress.tokens_seen
+        self._seconds_waiting = 0.0
+
+
+class MetricsWriter:
+    """Append JSON lines and TensorBoard scalars.
+
+    A run that was stopped may have written lines of steps after its last checkpoint. They come
+    again, identical, when it resumes: a writer that starts at `step` first removes all later ones.
     """
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
-        kept = [x for x in _whole_lines(path) if json.loads(x)["step"] <= step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, path)
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
+        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Write the metrics of a step, by name; None is left out of TensorBoard."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
-            if isinstance(value, int | float):
+            if value is not None:
                 tag = name if name.startswith("eval/") else f"train/{name}"
                 self._board.add_scalar(tag, value, step)
 
     def close(self) -> None:
+        """Close both files."""
         self._file.close()
         self._board.close()
 
 
-def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return [x for x in path.read_text().splitlines(keepends=True) if x.endswith("\n")]
-
-
 def mfu(tokens_per_second: float, flops_per_token: float, kind: str, devices: int) -> float | None:
-    """Share of the devices' bf16 peak that the model's FLOPs use; None if it is unknown."""
+    """Return the share of the devices' bf16 peak that the model's FLOPs use, None if unknown.
+
+    Args:
+      kind: the name that the devices give themselves, such as "NVIDIA H100 80GB HBM3".
+      devices: how many there are.
+    """
     peak = next((peak for name, peak in PEAK_FLOPS.items() if name in kind), None)
     return tokens_per_second * flops_per_token / (peak * devices) if peak else None

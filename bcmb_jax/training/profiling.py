@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a program goes: a trace for TensorBoard or XProf, and a table of it by part.
+"""The time that each part of a program takes: a trace for TensorBoard or XProf, and a table.
 
 Parts are the `jax.named_scope`s of the model and the training step; they reach the trace through
 the names that the compiled program keeps of its operations.
@@ -35,7 +35,7 @@ PASSES = ("forward", "recomputed", "backward")
 
 
 class Event(NamedTuple):
-    """An operation as it ran on one thread or stream."""
+    """One execution of an operation on a thread or stream; times in nanoseconds."""
 
     line: str
     operation: str
@@ -44,11 +44,11 @@ class Event(NamedTuple):
 
 
 def record(directory: Path, run: Callable[[], object], programs: Iterable[str]) -> str:
-    """Trace one call of `run` into `directory`, and say where its time went.
+    """Trace one call of `run` into `directory` and return the table of its time.
 
     Args:
-      run: returns when its work is done, and has run before.
-      programs: what it runs, as `jax.stages.Compiled.as_text()` gives it.
+      run: returns when its work is done; compiled and warm.
+      programs: the texts of the programs it runs (`jax.stages.Compiled.as_text()`).
     """
     with jax.profiler.trace(directory):
         run()
@@ -56,11 +56,12 @@ def record(directory: Path, run: Callable[[], object], programs: Iterable[str]) 
 
 
 class Profiled:
-    """A jitted function that traces one of its calls and prints where that one's time went.
+    """A jitted function that traces one of its calls and prints where the time of that call went.
 
     Args:
-      traced: which call; by the fourth everything is compiled and warm.
-      program: of `function`, where it is at hand; on a GPU there will be another.
+      function: what `jax.jit` returned.
+      traced: the number of the traced call; by the fourth everything is compiled and warm.
+      program: the compiled `function`, where it is at hand; GPUs compile their own for the trace.
     """
 
     def __init__(self, function: Any, directory: Path, traced: int = 4, program: Any = None):
@@ -69,14 +70,15 @@ class Profiled:
         self._calls = 0
 
     def __call__(self, *arguments: Any) -> Any:
+        """Call the function, and trace it if this is the call to trace."""
         if self._program is None:
-            # Else a GPU runs many operations as one command buffer, and a trace shows only that.
+            # A GPU runs many operations as one command buffer, and a trace shows only that.
             options = {"xla_gpu_enable_command_buffer": ""} if target().platform == "gpu" else None
             self._program = self._function.lower(*arguments).compile(options)
         self._calls += 1
         if self._calls > self._traced:
             return self._program(*arguments)
-        if self._calls < self._traced:  # it ends here, or it would still run in the trace
+        if self._calls < self._traced:  # waited for, or it would still run in the trace
             return jax.block_until_ready(self._program(*arguments))
         jax.block_until_ready(arguments)  # their transfer is not in the trace
         results = []
@@ -90,7 +92,7 @@ class Profiled:
 
 
 def read_events(directory: Path) -> list[Event]:
-    """The operations of the newest trace below `directory`, of its devices if it has any."""
+    """Read the operations of the newest trace below `directory`, those of devices if it has any."""
     newest = max(directory.glob("plugins/profile/*/*.xplane.pb"), key=lambda x: x.stat().st_mtime)
     data = jax.profiler.ProfileData.from_file(str(newest))  # the planes need it alive
     planes = list(data.planes)
@@ -106,7 +108,7 @@ def read_events(directory: Path) -> list[Event]:
 
 
 def table(events: Iterable[Event], programs: Iterable[str]) -> str:
-    """Milliseconds of every part in every pass, and its share; threads added up."""
+    """Return a table of milliseconds by part and pass, added up over threads or streams."""
     names = {name: op for text in programs for name, op in _operations(text)}
     spent: dict[tuple[str, str], float] = defaultdict(float)
     for event, alone in _own_time(events):
@@ -124,15 +126,15 @@ def table(events: Iterable[Event], programs: Iterable[str]) -> str:
 
 
 def _operations(text: str) -> Iterator[tuple[str, str]]:
-    """`(name, op_name)` of every instruction of a compiled program that kept one."""
+    """Yield `(name, op_name)` of every instruction of a compiled program that kept its name."""
     instruction = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*?metadata={op_name="([^"]*)"')
     for line in text.splitlines():
-        if found := instruction.match(line):
-            yield found[1], found[2]
+        if match := instruction.match(line):
+            yield match[1], match[2]
 
 
 def _part(op: str) -> str:
-    """The innermost part that an operation's path names."""
+    """Return the innermost part that the path of an operation names."""
     for scope in reversed(re.split(r"[/()]", op)):
         if scope in PARTS:
             return scope
@@ -146,17 +148,17 @@ def _pass(op: str) -> str:
 
 
 def _own_time(events: Iterable[Event]) -> Iterator[tuple[Event, float]]:
-    """Each event with its nanoseconds less those of the events inside it (of a loop, say)."""
-    lines: dict[str, list[Event]] = {}
+    """Yield each event with its nanoseconds less those of the events inside it, as in a loop."""
+    lines: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        lines.setdefault(event.line, []).append(event)
-    for of_line in lines.values():
-        open_: list[list] = []
-        for event in sorted(of_line, key=lambda x: (x.start, -x.end)):
-            while open_ and open_[-1][0].end <= event.start:
-                yield tuple(open_.pop())  # type: ignore[misc]
-            if open_:
-                open_[-1][1] -= min(event.end, open_[-1][0].end) - event.start
-            open_.append([event, event.end - event.start])
-        while open_:
-            yield tuple(open_.pop())  # type: ignore[misc]
+        lines[event.line].append(event)
+    for on_line in lines.values():
+        running: list[tuple[Event, float]] = []  # the innermost last
+        for event in sorted(on_line, key=lambda x: (x.start, -x.end)):
+            while running and running[-1][0].end <= event.start:
+                yield running.pop()
+            if running:
+                outer, alone = running[-1]
+                running[-1] = outer, alone - (min(event.end, outer.end) - event.start)
+            running.append((event, event.end - event.start))
+        yield from reversed(running)

@@ -86,9 +86,10 @@ def abstract_state(
     placed = parameter_shardings(mesh, shapes)
     shardings = TrainState(placed, optimizer_shardings(mesh, placed))
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), shapes)
-    return jax.tree.map(
+    described: TrainState = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
     )
+    return described
 
 
 def init_state(
@@ -103,7 +104,9 @@ def init_state(
         params = init_parameters(functools.partial(make_model, rngs=nnx.Rngs(seed)))
         return TrainState(params, optimizer.init(params))
 
-    return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, like))()
+    shardings = jax.tree.map(lambda x: x.sharding, like)
+    state: TrainState = jax.jit(make, out_shardings=shardings)()
+    return state
 
 
 def place_initial(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training, top to bottom: mesh, data, model, optimizer, start, loop."""
+"""Training from top to bottom: mesh, data, model, optimizer, start, loop; then the step."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +22,13 @@ from bcmb_jax.data.loader import Loader, StepBatch
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.cost import forward_flops_per_token
-from bcmb_jax.model.parameters import merge, split
-from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.model.heads import ModernBertForMaskedLM
+from bcmb_jax.model.parameters import Parameters, merge, split
+from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import batch_sharding, batch_shards, make_mesh, whole_over_fsdp
-from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
+from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from bcmb_jax.training.metrics import Reporter, StepMetrics
 from bcmb_jax.training.profiling import Profiled
-from bcmb_jax.training.reporting import Reporter
 from bcmb_jax.training.start import (
     Initial,
     StopSignal,
@@ -41,20 +41,10 @@ from bcmb_jax.training.start import (
     run_metadata,
     write_run_files,
 )
-from bcmb_jax.training.unigram import Unigram
-from bcmb_jax.training.validation import Evaluator, evaluation_rows
+from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows
 
 DONE, PREEMPTED = 0, 75
-"""Exit statuses: the run is complete; it was told to stop, has saved, and wants to be requeued."""
-
-
-class StepMetrics(NamedTuple):
-    """Of one optimizer step, on the device."""
-
-    loss: jax.Array
-    masked_accuracy: jax.Array
-    grad_norm: jax.Array
-    clipped_fraction: jax.Array
+"""Exit codes: the run is complete; it was told to stop, has saved, and wants to be requeued."""
 
 
 def train(
@@ -64,20 +54,22 @@ def train(
     *,
     profile: bool = False,
 ) -> int:
-    """Run `config` (see `configs/base.py`) in `workdir`, resuming what is there.
+    """Train in `workdir`, from its newest checkpoint if it has one.
 
     Args:
-      load_initial: loads foreign or earlier weights (`config.init_from`); called only where
-        `workdir` has no checkpoint yet.
+      load_initial: loads the weights that `config.init_from` names; called only where `workdir`
+        has no checkpoint yet.
       profile: trace one step into `workdir/profile`, and print where its time went.
 
     Returns:
       `DONE` or `PREEMPTED`.
 
     Raises:
-      InputError: something in the config or the data; FloatingPointError: the loss is not finite.
+      InputError: something in the configuration or the data is wrong.
+      FloatingPointError: the loss is not finite.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
+    # All that may be refused comes first, before anything is written or takes long.
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     corpus = open_corpus(
         config.data,
@@ -87,11 +79,13 @@ def train(
     )
     microbatches = config.microbatches(batch_shards(mesh))
     make_model = model_maker(config)
-    graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
+    graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))  # shapes alone: no array is made
 
     # --- optimizer, step -----------------------------------------------------------------------
     optimizer = stable_adamw(
-        weight_decay=config.weight_decay, max_lr=config.learning_rate, decay_mask=decays
+        weight_decay=config.weight_decay,
+        max_lr=config.learning_rate,
+        decay_mask=weight_decay_mask,
     )
     special = corpus.tokenizer.special
     rule = MaskingRule(
@@ -100,11 +94,11 @@ def train(
         special_tokens=dataclasses.astuple(special),
         random_tokens=corpus.tokenizer.ordinary_ids,
     )
-    step_fn: Callable = jax.jit(
+    step_fn: Callable[..., tuple[TrainState, StepMetrics]] = jax.jit(
         functools.partial(
             train_step, graph=graph, optimizer=optimizer, rule=rule, seed=config.seed
         ),
-        donate_argnums=0,
+        donate_argnums=0,  # the new state takes the memory of the old one
     )
     if profile:
         step_fn = Profiled(step_fn, workdir / "profile")
@@ -120,7 +114,7 @@ def train(
         if restored is not None:
             state, progress = restored
         else:
-            progress = Progress(tokens_by_source={shards.name: 0 for shards in corpus.train})
+            progress = RunProgress(tokens_by_source={shards.name: 0 for shards in corpus.train})
             if load_initial is not None:
                 initial = load_initial()
                 check_tokenizer(initial, corpus, config.init_from)
@@ -128,11 +122,20 @@ def train(
                 del initial  # large arrays
             else:
                 state = init_state(make_model, optimizer, config.seed, like)
-        del restored  # large arrays
+        del restored  # its arrays would outlive the first step, which is given them to reuse
         write_run_files(config, corpus, workdir)
 
-        # --- loop -------------------------------------------------------------------------------
-        rows = evaluation_sets(config, corpus)
+        # --- validation, metrics, data from where the run stands --------------------------------
+        rows = {
+            shards.name: evaluation_rows(
+                shards,
+                corpus.tokenizer,
+                row_length=config.data.row_length,
+                max_document_length=config.data.max_document_length,
+                max_tokens=config.eval_tokens,
+            )
+            for shards in corpus.validation
+        }
         evaluate = Evaluator(graph, rows, mesh)
         loader = Loader(
             corpus.train,
@@ -146,23 +149,27 @@ def train(
         reporter = stack.enter_context(make_reporter(config, corpus, progress, rows, workdir))
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.set_mesh(mesh))
+
+        # --- loop -------------------------------------------------------------------------------
         done = progress.tokens_seen >= config.max_tokens
         stopping = False
         while not done and not stopping:
             started = time.perf_counter()
             item = next(batches)
-            waited = time.perf_counter() - started
+            seconds_waiting = time.perf_counter() - started
+            # The rate comes from the tokens before this step, on the host: 160e9 is no int32.
             rate = config.learning_rate_after(progress.tokens_seen)
             state, metrics = step_fn(state, to_mesh(item.batch, mesh, microbatches), rate)
-            progress = advance(progress, item)
+            progress = next_progress(progress, item)
             done = progress.tokens_seen >= config.max_tokens
             # While the device is busy with this step, the one before it is written.
-            reporter.step(progress, metrics, rate, item, waited)
+            reporter.step(progress, metrics, rate, item, seconds_waiting)
             if done or (config.eval_every and progress.step % config.eval_every == 0):
                 reporter.evaluation(progress, evaluate(state.params))
             stopping = stop.requested
             if done or stopping or (config.save_every and progress.step % config.save_every == 0):
-                reporter.flush()  # first the lines, so that a checkpoint never lacks one
+                # First the metrics: a checkpoint never lacks a line, nor holds a loss of NaN.
+                reporter.flush()
                 checkpoints.save(state, progress, metadata)
     return DONE if done else PREEMPTED
 
@@ -172,15 +179,23 @@ def train_step(
     batch: Batch,
     learning_rate: float,
     *,
-    graph: nnx.GraphDef,
+    graph: nnx.GraphDef[ModernBertForMaskedLM],
     optimizer: optax.GradientTransformationExtraArgs,
     rule: MaskingRule,
     seed: int,
 ) -> tuple[TrainState, StepMetrics]:
-    """One optimizer step over `batch`, whose arrays are `[microbatches, rows, …]`."""
+    """Make one optimizer step on the loss of the whole global batch.
+
+    Args:
+      batch: arrays of `[microbatches, rows, …]`; each microbatch is one forward and backward pass.
+
+    The loss is the sum of the cross-entropies over all masked tokens, divided by their number.
+    Only sums are added up over microbatches and devices, so that the result is independent of both.
+    """
+    # Masks and dropout depend on the seed and the global number of a row alone.
     mask_key, dropout_key = jax.random.split(jax.random.key(seed))
 
-    def summed_loss(params: Any, batch: Batch) -> tuple[jax.Array, LossSums]:
+    def summed_loss(params: Parameters, batch: Batch) -> tuple[jax.Array, LossSums]:
         model = merge(graph, whole_over_fsdp(params))
         masked = mask_tokens(batch, rule, mask_key)
         hidden = model.hidden_at_positions(
@@ -200,7 +215,7 @@ def train_step(
         )
         return sums.loss, sums
 
-    def microbatch(batch: Batch) -> tuple[Any, LossSums]:
+    def microbatch(batch: Batch) -> tuple[Parameters, LossSums]:
         (_, sums), grads = jax.value_and_grad(summed_loss, has_aux=True)(state.params, batch)
         return grads, sums
 
@@ -229,7 +244,7 @@ def train_step(
 
 
 def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
-    """This process's rows → the global batch on the mesh, as `[microbatches, rows, …]`."""
+    """Put this process's rows on the mesh, as its part of `[microbatches, rows, …]`."""
     sharding = batch_sharding(mesh, row_axis=1)
     return Batch(
         *(
@@ -241,10 +256,10 @@ def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
     )
 
 
-def advance(progress: Progress, item: StepBatch) -> Progress:
-    """The progress after a step on `item`."""
+def next_progress(progress: RunProgress, item: StepBatch) -> RunProgress:
+    """Return the progress after a step on `item`."""
     before = progress.tokens_by_source
-    return Progress(
+    return RunProgress(
         step=progress.step + 1,
         tokens_seen=progress.tokens_seen + item.tokens,
         tokens_by_source={name: before[name] + n for name, n in item.tokens_by_source.items()},
@@ -252,28 +267,14 @@ def advance(progress: Progress, item: StepBatch) -> Progress:
     )
 
 
-def evaluation_sets(config: RunConfig, corpus: Corpus) -> dict[str, MaskedBatch]:
-    """The fixed validation rows of each source."""
-    return {
-        shards.name: evaluation_rows(
-            shards,
-            corpus.tokenizer,
-            row_length=config.data.row_length,
-            max_document_length=config.data.max_document_length,
-            max_tokens=config.eval_tokens,
-        )
-        for shards in corpus.validation
-    }
-
-
 def make_reporter(
     config: RunConfig,
     corpus: Corpus,
-    progress: Progress,
+    progress: RunProgress,
     rows: dict[str, MaskedBatch],
     workdir: Path,
 ) -> Reporter:
-    """The run's reporter, with the unigram baseline of each validation source."""
+    """Make the run's reporter, with the unigram baseline of each validation source."""
     unigram = Unigram(corpus.train, config.model.vocab_size)
     lengths = np.concatenate([shards.lengths for shards in corpus.train])
     lengths = np.minimum(lengths, config.data.max_document_length)
@@ -283,5 +284,6 @@ def make_reporter(
         max_tokens=config.max_tokens,
         log_every=config.log_every,
         unigram={name: unigram.score(batch).loss for name, batch in rows.items()},
+        # The backward pass costs twice the forward pass.
         flops_per_token=3 * forward_flops_per_token(config.model, lengths, config.mask_rate),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked-LM loss and accuracy by source, on documents and masks that never change.
+"""Masked-LM loss and accuracy by source, on fixed documents and masks, and their baselines.
 
 A document's mask is a function of its own tokens: 15 %, special tokens excluded, 80/10/10, the same
 at every evaluation, in every run and however the documents are packed.
@@ -10,7 +10,7 @@ at every evaluation, in every run and however the documents are packed.
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,17 +27,20 @@ from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.losses import position_chunks, split_positions
 from bcmb_jax.masking import MaskedBatch
+from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.ops.linear import linear
 from bcmb_jax.sharding import batch_sharding, batch_shards
 
 MASK_RATE = 0.15
 ROWS_PER_DEVICE = 4
+DOCUMENTS_COUNTED_AT_ONCE = 2000
+MOST_TOKENS_COUNTED = 20_000_000  # of each source: shards are shuffled, so the first are a sample
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Over the predicted tokens of one source."""
+    """Means over the predicted tokens of one source."""
 
     loss: float
     masked_accuracy: float
@@ -60,7 +63,11 @@ def evaluation_rows(
     max_document_length: int,
     max_tokens: int,
 ) -> MaskedBatch:
-    """All rows of a source's evaluation (numpy): its first documents up to `max_tokens`."""
+    """Return the rows that a source is evaluated on, as numpy arrays.
+
+    Args:
+      max_tokens: the first documents that together have no more are taken, at least one.
+    """
     lengths = np.where(np.cumsum(shards.lengths, dtype=np.int64) <= max_tokens, shards.lengths, 0)
     lengths[0] = shards.lengths[0]
     plan = PackingPlan(
@@ -70,22 +77,23 @@ def evaluation_rows(
         max_document_length=max_document_length,
         seed=0,
     ).epoch(0)
-    of_rows = []
+    documents_by_row = []
     for row in range(plan.rows):
-        pieces = []
+        documents = []
         for _, document, start, length in plan.pieces(row):
             part = slice(start, start + length)
             whole = shards.read(document, 0, int(shards.lengths[document]))
             masked, predicted = (x[part] for x in mask_document(whole, tokenizer))
             framed = (_framed(x, tokenizer) for x in (whole[part], masked))
-            pieces.append((*framed, np.pad(predicted, 1)))
-        of_rows.append(pieces)
+            documents.append((*framed, np.pad(predicted, 1)))
+        documents_by_row.append(documents)
     targets, inputs, chosen = (
-        fill_rows([[piece[i] for piece in pieces] for pieces in of_rows], row_length)
+        fill_rows([[x[i] for x in documents] for documents in documents_by_row], row_length)
         for i in range(3)
     )
-    places = -(-max(1, int(chosen.tokens.sum(1).max())) // 16) * 16
-    order = np.argsort(1 - chosen.tokens, axis=1, kind="stable")[:, : min(places, row_length)]
+    # All rows get as many masked positions as the fullest has, rounded up: one compiled program.
+    count = -(-max(1, int(chosen.tokens.sum(1).max())) // 16) * 16
+    order = np.argsort(1 - chosen.tokens, axis=1, kind="stable")[:, : min(count, row_length)]
     return MaskedBatch(
         inputs.tokens,
         inputs.segment_ids,
@@ -99,19 +107,23 @@ def evaluation_rows(
 def one_at_a_time(
     shards: Shards, tokenizer: Tokenizer, row_length: int, max_tokens: int
 ) -> MaskedBatch:
-    """Rows that mask one token each: every token of a source's first documents (their first
-    `row_length` positions), up to `max_tokens`."""
+    """Return rows that mask one token each, for pseudo-perplexity.
+
+    Args:
+      row_length: longer documents are cut.
+      max_tokens: every token of the first documents gets a row, up to this many.
+    """
     texts: list[np.ndarray] = []
-    places: list[int] = []
+    masked: list[int] = []
     for document in range(len(shards)):
-        room = min(row_length - SPECIAL_TOKENS, max_tokens - len(places))
+        room = min(row_length - SPECIAL_TOKENS, max_tokens - len(masked))
         length = min(int(shards.lengths[document]), room)
         texts += [_framed(shards.read(document, 0, length), tokenizer)] * length
-        places += range(1, length + 1)
-        if len(places) >= max_tokens:
+        masked += range(1, length + 1)
+        if len(masked) >= max_tokens:
             break
     rows = padded(texts, row_length)
-    at = np.arange(len(places)), np.array(places, np.int32)
+    at = np.arange(len(masked)), np.array(masked, np.int32)
     inputs = rows.tokens.copy()
     inputs[at] = tokenizer.special.mask
     return MaskedBatch(
@@ -120,17 +132,21 @@ def one_at_a_time(
         rows.positions,
         at[1][:, None],
         rows.tokens[at][:, None],
-        np.ones((len(places), 1), np.float32),
+        np.ones((len(masked), 1), np.float32),
     )
 
 
 def _framed(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """`[CLS] tokens [SEP]`."""
+    """Return `[CLS] tokens [SEP]`."""
     return np.concatenate([[tokenizer.special.cls], tokens, [tokenizer.special.sep]])
 
 
 def mask_document(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """`(inputs, predicted)` of a document `[N]`, from its content alone."""
+    """Mask a document by its content alone.
+
+    Returns:
+      The corrupted tokens `[N]` int32, and which of them are predicted `[N]` bool.
+    """
     digest = hashlib.sha256(np.ascontiguousarray(tokens, "<i4").tobytes()).digest()
     raw = np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(2 * len(tokens))
     r = (raw[: len(tokens)] >> 11) * 2.0**-53
@@ -141,18 +157,24 @@ def mask_document(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[np.ndarray,
 
 
 class Evaluator:
-    """Scores parameters on fixed evaluation rows, by source.
+    """Score parameters on fixed rows, by source.
 
     Args:
-      graph: of a `ModernBertForMaskedLM`.
-      sources: name → rows from `evaluation_rows`.
+      graph: the structure of a `ModernBertForMaskedLM`.
+      sources: rows from `evaluation_rows` by the name of their source.
     """
 
-    def __init__(self, graph: nnx.GraphDef, sources: Mapping[str, MaskedBatch], mesh: Mesh):
+    def __init__(
+        self,
+        graph: nnx.GraphDef[ModernBertForMaskedLM],
+        sources: Mapping[str, MaskedBatch],
+        mesh: Mesh,
+    ):
         self.sources, self._mesh = sources, mesh
         self._step = jax.jit(functools.partial(_score, graph))
 
     def __call__(self, params: Parameters) -> dict[str, Scores]:
+        """Return the scores of every source."""
         scores = {}
         for name, rows in self.sources.items():
             total = np.zeros(4)
@@ -175,13 +197,15 @@ class Evaluator:
             )
 
 
-def _score(graph: nnx.GraphDef, params: Parameters, batch: MaskedBatch) -> _Sums:
+def _score(
+    graph: nnx.GraphDef[ModernBertForMaskedLM], params: Parameters, batch: MaskedBatch
+) -> _Sums:
     model = merge(graph, params)
     hidden = model.hidden_at_positions(
         batch.inputs, batch.segment_ids, batch.positions, batch.masked_positions
     ).astype(model.dtype)
 
-    def piece(part: tuple) -> _Sums:
+    def chunk(part: tuple[jax.Array, jax.Array, jax.Array]) -> _Sums:
         hidden, targets, weights = part
         logits = linear(hidden, model.decoder_weight, model.dtype)
         logits = logits + model.decoder.bias[...].reshape(1, 1, -1)
@@ -191,5 +215,87 @@ def _score(graph: nnx.GraphDef, params: Parameters, batch: MaskedBatch) -> _Sums
         return _Sums(*((x * weights).sum() for x in (loss, better < 1, better < 5, weights**0)))
 
     pieces = position_chunks(hidden.shape, model.decoder_weight.shape[0])
-    sums = lax.map(piece, split_positions((hidden, batch.targets, batch.loss_weights), pieces))
-    return jax.tree.map(jnp.sum, sums)
+    sums = lax.map(chunk, split_positions((hidden, batch.targets, batch.loss_weights), pieces))
+    total: _Sums = jax.tree.map(jnp.sum, sums)
+    return total
+
+
+class Unigram:
+    """A baseline that predicts by token frequency, every token counted once more (add-one)."""
+
+    def __init__(self, sources: Sequence[Shards], vocab_size: int):
+        counts = np.ones(vocab_size)
+        for shards in sources:
+            for tokens in _joined_documents(shards):
+                counts += np.bincount(tokens, minlength=vocab_size)
+        self.log_probabilities = np.log(counts / counts.sum())
+        self._ranks = np.empty(vocab_size, int)
+        self._ranks[np.argsort(-counts, kind="stable")] = np.arange(vocab_size)
+
+    def score(self, rows: MaskedBatch) -> Scores:
+        """Return the baseline's scores on the masked tokens of `rows`."""
+        targets = rows.targets[rows.loss_weights > 0]
+        return _baseline_scores(self.log_probabilities[targets], self._ranks[targets])
+
+
+class Bigram:
+    """A baseline that predicts by the token before, as the model sees it.
+
+    Interpolated with the unigram (Witten-Bell).
+    """
+
+    def __init__(self, sources: Sequence[Shards], unigram: Unigram):
+        self._unigram = unigram
+        self._size = len(unigram.log_probabilities)
+        codes, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        for shards in sources:
+            for tokens in _joined_documents(shards):
+                pairs = tokens[:-1].astype(np.int64) * self._size + tokens[1:]
+                new, new_counts = np.unique(pairs, return_counts=True)
+                codes, owner = np.unique(np.concatenate([codes, new]), return_inverse=True)
+                counts = np.bincount(owner, np.concatenate([counts, new_counts])).astype(np.int64)
+        self._followers, self._counts = codes % self._size, counts
+        self._first = np.searchsorted(codes, np.arange(self._size + 1) * self._size)
+
+    def score(self, rows: MaskedBatch) -> Scores:
+        """Return the baseline's scores on the masked tokens of `rows`."""
+        row, column = np.nonzero(rows.loss_weights)
+        position = rows.masked_positions[row, column]
+        before, targets = rows.inputs[row, position - 1], rows.targets[row, column]
+        logs, ranks = np.empty(len(targets)), np.empty(len(targets), int)
+        order = np.argsort(before, kind="stable")
+        for same in np.split(order, np.flatnonzero(np.diff(before[order])) + 1):
+            probabilities = self._after(before[same[0]])
+            at_target = probabilities[targets[same]]
+            logs[same] = np.log(at_target)
+            best = -np.sort(-probabilities)[:5]
+            ranks[same] = (best[None, :] > at_target[:, None]).sum(1)
+        return _baseline_scores(logs, ranks)
+
+    def _after(self, token: int) -> np.ndarray:
+        followers = slice(self._first[token], self._first[token + 1])
+        counts = self._counts[followers]
+        total, kinds = counts.sum(), len(counts)
+        probabilities: np.ndarray = np.exp(self._unigram.log_probabilities)
+        if total:
+            probabilities *= kinds / (total + kinds)
+            probabilities[self._followers[followers]] += counts / (total + kinds)
+        return probabilities
+
+
+def _joined_documents(shards: Shards) -> Iterator[np.ndarray]:
+    """Yield the first documents of a source, joined, some thousands at a time."""
+    ends = np.cumsum(shards.lengths, dtype=np.int64)
+    count = min(len(shards), int(np.searchsorted(ends, MOST_TOKENS_COUNTED)) + 1)
+    for first in range(0, count, DOCUMENTS_COUNTED_AT_ONCE):
+        last = min(first + DOCUMENTS_COUNTED_AT_ONCE, count)
+        yield np.concatenate([shards.read(d, 0, shards.lengths[d]) for d in range(first, last)])
+
+
+def _baseline_scores(log_probabilities: np.ndarray, ranks: np.ndarray) -> Scores:
+    return Scores(
+        loss=-float(log_probabilities.mean()),
+        masked_accuracy=float((ranks < 1).mean()),
+        top5_accuracy=float((ranks < 5).mean()),
+        predicted_tokens=len(ranks),
+    )

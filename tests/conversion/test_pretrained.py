@@ -16,7 +16,7 @@ import conversion
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw
-from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
+from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from conversion.weights import read
 from conversion.writers import write_huggingface
 from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
@@ -93,7 +93,7 @@ def test_a_run_starts_from_its_own_checkpoints_with_moments(tmp_path, tiny_token
     facts = {"config": {"model": TINY.as_dict()}, "tokenizer": {"special": IDS}}
     for step in (3, 12):
         params = {name: jnp.asarray(x * step) for name, x in weights.params.items()}
-        checkpoints.save(TrainState(params, moments), Progress(step=step), facts)
+        checkpoints.save(TrainState(params, moments), RunProgress(step=step), facts)
     checkpoints.close()
     (run / "config.json").write_text("{}")
     write_huggingface(weights._replace(tokenizer=tiny_tokenizer), make(run / "tokenizer"))

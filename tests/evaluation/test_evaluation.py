@@ -12,8 +12,14 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import make_mesh
-from bcmb_jax.training.unigram import Bigram, Unigram
-from bcmb_jax.training.validation import Evaluator, evaluation_rows, mask_document, one_at_a_time
+from bcmb_jax.training.validation import (
+    Bigram,
+    Evaluator,
+    Unigram,
+    evaluation_rows,
+    mask_document,
+    one_at_a_time,
+)
 from tests.fixtures.tiny_batches import CONFIG
 
 VOCAB = 512

@@ -18,7 +18,7 @@ from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.ops.rope import rope_table
-from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.train import to_mesh, train_step
@@ -109,7 +109,7 @@ def loss_and_update(devices, mesh_shape, microbatches, config=SPLIT, remat=False
     mesh = jax.make_mesh(mesh_shape, names, (AxisType.Auto,) * 3, devices=jax.devices()[:devices])
     make = functools.partial(masked_lm, config, remat=remat)
     graph, shapes = split(make)
-    optimizer = stable_adamw(max_lr=1e-3, decay_mask=decays)
+    optimizer = stable_adamw(max_lr=1e-3, decay_mask=weight_decay_mask)
     shardings = parameter_shardings(mesh, shapes)
     shardings = TrainState(shardings, optimizer_shardings(mesh, shardings))
 

@@ -17,8 +17,8 @@ from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.batch import Batch
 from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskingRule, mask_tokens
-from bcmb_jax.optimizer import decays, stable_adamw
-from bcmb_jax.training.checkpoint import Checkpoints, Progress, TrainState
+from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
+from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.train import train_step
 from configs import tiny
 from conversion import torch_files
@@ -104,7 +104,7 @@ def test_training_goes_on_as_in_torch(sample, tree, keep_step) -> None:
         opt_state = opt_state._replace(step=np.int32(0))
     rate, decay, seed = 6e-4, 1e-2, 3
     rule = MaskingRule(0.3, 484, (480, 481, 482, 483, 484), np.arange(480))
-    optimizer = stable_adamw(weight_decay=decay, max_lr=1.0, decay_mask=decays)
+    optimizer = stable_adamw(weight_decay=decay, max_lr=1.0, decay_mask=weight_decay_mask)
     graph = our_graph(weights.config)
     step = jax.jit(
         functools.partial(train_step, graph=graph, optimizer=optimizer, rule=rule, seed=seed)
@@ -227,7 +227,7 @@ def test_runs_of_ours_go_to_composer(tmp_path) -> None:
     config.model = TINY.as_dict()
     facts = {"config": config.to_dict(), "tokenizer": {"special": IDS}, "data": {}}
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 1)
-    progress = Progress(step=12, tokens_seen=34_567, row_id=96)
+    progress = RunProgress(step=12, tokens_seen=34_567, row_id=96)
     checkpoints.save(TrainState(weights.params, moments), progress, facts)
     checkpoints.close()
     convert(str(tmp_path / "run"), "composer", tmp_path / "out")

@@ -13,7 +13,7 @@ from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.batch import Batch
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.parameters import merge
-from bcmb_jax.optimizer import decays, stable_adamw
+from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.train import train_step
 from conversion.mapping import table
@@ -84,7 +84,7 @@ def test_training_steps_equal_torch() -> None:
     tokens, whole = random_rows([60, 30], [100], [11, 80], [96], length=100, seed=3)
     rates, seed, decay, max_lr = (1e-3, 7e-4, 5e-4), 5, 1e-2, 1e-3
 
-    optimizer = stable_adamw(weight_decay=decay, max_lr=max_lr, decay_mask=decays)
+    optimizer = stable_adamw(weight_decay=decay, max_lr=max_lr, decay_mask=weight_decay_mask)
     model = torch_model().double()
     start = params = our_parameters(torch_model())
     state = TrainState(params, optimizer.init(params))
