@@ -27,7 +27,18 @@ PACKAGES = ("bcmb_jax", "conversion", "scripts", "configs")
 # A docstring that begins so needs its surroundings to be understood.
 BAD_BEGINNINGS = ("Of", "What", "The same", "Likewise")
 # Modules whose docstrings are not yet rewritten; the list only gets shorter.
-NOT_YET = ("bcmb_jax/", "conversion/")
+NOT_YET = (
+    "bcmb_jax/attention/",
+    "bcmb_jax/benchmark/",
+    "bcmb_jax/commands/",
+    "bcmb_jax/data/",
+    "bcmb_jax/evaluation/packing.py",
+    "bcmb_jax/losses.py",
+    "bcmb_jax/model/",
+    "bcmb_jax/ops/",
+    "bcmb_jax/terminal.py",
+    "conversion/",
+)
 
 
 def _name(path: Path) -> str:
