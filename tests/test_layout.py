@@ -140,6 +140,12 @@ def test_data_needs_only_the_batch_and_the_errors() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_only_the_loader_imports_grain() -> None:
+    """Grain imports jax, which preparing data does without."""
+    paths = {path for path, _, module, _ in IMPORTS if _inside(module, ("grain",), ".")}
+    assert paths == {"bcmb_jax/data/loader.py"}
+
+
 def test_configs_import_only_ml_collections_and_each_other() -> None:
     wrong = [
         place

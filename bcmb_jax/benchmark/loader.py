@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.benchmark.result import OURS, result
-from bcmb_jax.data.loader import Loader
+from bcmb_jax.data.loader import Position, Steps
 from bcmb_jax.data.plan import PackingPlan
 from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
 from bcmb_jax.data.synthetic import train_tokenizer
@@ -45,11 +45,11 @@ def cases(
             seed=0,
         )
         epoch = plan.epoch(0)
-        loader = Loader(shards, plan, special=special, rows_per_step=ROWS_PER_STEP)
         steps = max(1, epoch.rows // ROWS_PER_STEP)
         speeds, tokens, waiting = [], 0, 0.0
         for _ in range(rounds):
-            batches = loader.batches()
+            ahead = Steps(shards, plan, Position(), special=special, rows_per_step=ROWS_PER_STEP)
+            batches = ahead.read_ahead()
             for _ in itertools.islice(batches, WARM_UP):
                 pass
             start, tokens = time.perf_counter(), 0

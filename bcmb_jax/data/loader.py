@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a packing plan to batches: reads tokens by random access, ahead of the training loop."""
+"""Training steps made from a packing plan: a Grain source that is read ahead of the training loop.
 
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+Grain supplies the reading thread and its buffer. Order, packing and the position that a checkpoint
+keeps are ours (see `plan`), so that they are the same on any number of processes.
+"""
+
+from bisect import bisect_right
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import grain
 import numpy as np
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.data.plan import SPECIAL_TOKENS, EpochPlan, PackingPlan
+from bcmb_jax.data.plan import EpochPlan, PackingPlan
+from bcmb_jax.data.rows import fill_rows
 from bcmb_jax.data.tokenize import SpecialTokens
 from bcmb_jax.errors import InputError
 
-STEPS_AHEAD = 3
-"""Steps assembled before they are asked for."""
-
-THREADS = 2
-"""One to assemble, one for the next epoch's plan. More gained nothing: assembly holds the GIL."""
+READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=3)
+"""Three steps are assembled before they are asked for. More threads gain nothing: assembly holds
+the interpreter's lock."""
 
 
 class Source(Protocol):
-    """What the loader reads, from several threads; `shards.Shards` is one."""
+    """Documents with random access, read from another thread; `shards.Shards` is one."""
 
     name: str
     lengths: np.ndarray
 
-    def read(self, document: int, start: int, stop: int) -> np.ndarray: ...
+    def read(self, document: int, start: int, stop: int) -> np.ndarray:
+        """Return tokens `start:stop` of a document, `[stop - start]` int32."""
+        ...
 
 
 class Position(NamedTuple):
-    """Where in training a row stands: all that a checkpoint needs to go on with the next one."""
+    """The row that training goes on with: all that a checkpoint keeps of the data."""
 
     epoch: int = 0
     row: int = 0
@@ -39,8 +46,12 @@ class Position(NamedTuple):
     """The row's number since the start of training."""
 
 
-class StepBatch(NamedTuple):
-    """This process's rows of a step, and what is true of the whole step on all processes."""
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """This process's rows of a step, and figures of the whole step on all processes.
+
+    No tuple: Grain would walk through all arrays of every step to count their bytes.
+    """
 
     batch: Batch
     tokens: int
@@ -50,33 +61,29 @@ class StepBatch(NamedTuple):
     next_position: Position
 
 
-class _Step(NamedTuple):
-    """What the plans say about a step: nothing has been read yet."""
+class Steps:
+    """Random-access source of training steps: element `i` is step `i` counted from `start`.
 
-    row_id: int
-    rows: list[tuple[EpochPlan, int]]
-    tokens: np.ndarray
-    next_position: Position
-
-
-class Loader:
-    """Yields the steps of training from any position, each process its own rows.
+    An epoch follows the other without end, also inside a step. Elements are read by one thread at
+    a time; while an epoch is read, the next one is planned in a thread of its own.
 
     Args:
-        sources: in the order of the plan's lengths.
-        plan: how documents become rows.
-        special: ids of `[CLS]`, `[SEP]` and padding.
-        rows_per_step: over all processes; each takes a contiguous share.
+      sources: in the order of the plan's lengths.
+      plan: assigns documents to rows.
+      start: first row of step 0.
+      special: ids of `[CLS]`, `[SEP]` and padding.
+      rows_per_step: over all processes; each takes a contiguous share.
 
     Raises:
-        InputError: `rows_per_step` not a positive multiple of the number of processes, or two
-            sources of the same name.
+      InputError: `rows_per_step` is not a positive multiple of the number of processes, or two
+        sources have the same name.
     """
 
     def __init__(
         self,
         sources: Sequence[Source],
         plan: PackingPlan,
+        start: Position,
         *,
         special: SpecialTokens,
         rows_per_step: int,
@@ -98,89 +105,77 @@ class Loader:
             raise ValueError("the plan was made from other lengths than the sources have")
         self.sources = sources
         self.plan = plan
+        self.start = start
         self.special = special
         self.rows_per_step = rows_per_step
         share = rows_per_step // process_count
         self._share = slice(process_index * share, (process_index + 1) * share)
-        self._counting = np.arange(plan.max_document_length, dtype=np.int32)
+        self._planner = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._plans: dict[int, Future[EpochPlan]] = {}
+        self._epoch_starts = [-start.row]
+        """First row of each epoch from `start.epoch` on, counted from `start`."""
 
-    def batches(self, epoch: int = 0, row: int = 0, row_id: int = 0) -> Generator[StepBatch]:
-        """Steps from a position on, without end: an epoch follows the other, also inside a step.
+    def read_ahead(self) -> Generator[StepBatch]:
+        """Yield the steps in their order, assembled ahead by a thread of Grain's; only once.
 
-        Reading starts with the first `next`; closing or dropping the iterator ends its threads.
-        An error in one of them is raised by `next`.
+        Reading starts with the first `next`, which also raises what goes wrong in a thread. Closing
+        or dropping the iterator ends the threads.
 
         Raises:
-            InputError: the epoch has no such row, so the data are not those of the checkpoint.
+          InputError: the start's epoch has no such row: these are not the checkpoint's data.
         """
-        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="loader")
-        ahead: deque[Future[StepBatch]] = deque()
+        steps = iter(grain.MapDataset.source(self).to_iter_dataset(READ_OPTIONS))
         try:
-            for step in self._steps(Position(epoch, row, row_id), pool):
-                ahead.append(pool.submit(self._assemble, step))
-                if len(ahead) > STEPS_AHEAD:
-                    yield ahead.popleft().result()
+            yield from steps
         finally:
-            pool.shutdown(cancel_futures=True)
+            steps.close()
+            self._planner.shutdown(cancel_futures=True)
 
-    def _steps(self, position: Position, pool: ThreadPoolExecutor) -> Iterator[_Step]:
-        """Walks over the epochs' plans; the next epoch is planned while this one is read."""
-        epoch, row, row_id = position
-        plan = self.plan.epoch(epoch)
-        if row > plan.rows:
-            raise InputError(
-                f"no row {row} in epoch {epoch}, which has {plan.rows}: these are not the data, "
-                "weights or lengths that the position was saved with"
-            )
-        next_plan = pool.submit(self.plan.epoch, epoch + 1)
-        while True:
-            rows: list[tuple[EpochPlan, int]] = []
-            tokens = np.zeros(len(self.sources), np.int64)
-            while len(rows) < self.rows_per_step:
-                last = min(plan.rows, row + self.rows_per_step - len(rows))
-                rows += [(plan, r) for r in range(row, last)]
-                tokens += plan.count_tokens(row, last)
-                row = last
-                if row == plan.rows:
-                    epoch, row = epoch + 1, 0
-                    plan = next_plan.result()
-                    next_plan = pool.submit(self.plan.epoch, epoch + 1)
-            yield _Step(row_id, rows, tokens, Position(epoch, row, row_id + self.rows_per_step))
-            row_id += self.rows_per_step
+    def __len__(self) -> int:
+        return 2**62  # without end
 
-    def _assemble(self, step: _Step) -> StepBatch:
-        rows = step.rows[self._share]
-        shape = (len(rows), self.plan.row_length)
-        tokens = np.full(shape, self.special.pad, np.int32)
-        segment_ids, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        for i, (plan, row) in enumerate(rows):
-            self._fill(plan, row, tokens[i], segment_ids[i], positions[i])
-        row_ids = np.arange(step.row_id, step.row_id + self.rows_per_step, dtype=np.int32)
-        total = int(step.tokens.sum())
+    def __getitem__(self, step: int) -> StepBatch:
+        begin = step * self.rows_per_step
+        rows: list[tuple[EpochPlan, int]] = []
+        tokens = np.zeros(len(self.sources), np.int64)
+        number = bisect_right(self._epoch_starts, begin) - 1
+        while len(rows) < self.rows_per_step:
+            epoch = self.start.epoch + number
+            plan = self._epoch_plan(epoch)
+            if number == 0 and self.start.row > plan.rows:
+                raise InputError(
+                    f"no row {self.start.row} in epoch {epoch}, which has {plan.rows}: these are "
+                    "not the data, weights or lengths that the position was saved with"
+                )
+            first = min(plan.rows, begin + len(rows) - self._epoch_starts[number])
+            last = min(plan.rows, first + self.rows_per_step - len(rows))
+            rows += [(plan, row) for row in range(first, last)]
+            tokens += plan.count_tokens(first, last)
+            if last == plan.rows:
+                epoch, last, number = epoch + 1, 0, number + 1
+                if number == len(self._epoch_starts):
+                    self._epoch_starts.append(self._epoch_starts[-1] + plan.rows)
+        row_ids = self.start.row_id + np.arange(begin, begin + self.rows_per_step, dtype=np.int32)
+        pieces = [
+            [self.sources[s].read(document, a, a + length) for s, document, a, length in row]
+            for row in (plan.pieces(row) for plan, row in rows[self._share])
+        ]
+        batch = fill_rows(pieces, self.plan.row_length, self.special)
+        total = int(tokens.sum())
         return StepBatch(
-            Batch(tokens, segment_ids, positions, row_ids[self._share]),
+            batch._replace(row_ids=row_ids[self._share]),
             tokens=total,
             tokens_by_source={
-                source.name: int(n) for source, n in zip(self.sources, step.tokens, strict=True)
+                source.name: int(n) for source, n in zip(self.sources, tokens, strict=True)
             },
             packing_efficiency=total / (self.rows_per_step * self.plan.row_length),
-            next_position=step.next_position,
+            next_position=Position(epoch, last, int(row_ids[-1]) + 1),
         )
 
-    def _fill(
-        self,
-        plan: EpochPlan,
-        row: int,
-        tokens: np.ndarray,
-        segment_ids: np.ndarray,
-        positions: np.ndarray,
-    ) -> None:
-        """Writes the pieces of a row into `[L]` arrays that hold padding."""
-        end = 0
-        for segment, (source, document, start, length) in enumerate(plan.pieces(row), 1):
-            begin, end = end, end + length + SPECIAL_TOKENS
-            tokens[begin] = self.special.cls
-            tokens[begin + 1 : end - 1] = self.sources[source].read(document, start, start + length)
-            tokens[end - 1] = self.special.sep
-            segment_ids[begin:end] = segment
-            positions[begin:end] = self._counting[: end - begin]
+    def _epoch_plan(self, epoch: int) -> EpochPlan:
+        """Return the plan of an epoch, and have the next one made in the background."""
+        self._plans = {
+            e: self._plans.get(e) or self._planner.submit(self.plan.epoch, e)
+            for e in (epoch, epoch + 1)
+        }
+        return self._plans[epoch].result()

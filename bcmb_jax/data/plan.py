@@ -57,9 +57,14 @@ class EpochPlan:
 
     def pieces(self, row: int) -> Iterator[tuple[int, int, int, int]]:
         """(source, document, start, length) of each piece of a row, in their order."""
-        pieces = slice(self.row_offsets[row], self.row_offsets[row + 1])
-        columns = self.piece_source, self.piece_document, self.piece_start, self.piece_length
-        return zip(*(column[pieces].tolist() for column in columns), strict=True)
+        first, last = self.row_offsets[row : row + 2].tolist()
+        return zip(
+            self.piece_source[first:last].tolist(),
+            self.piece_document[first:last].tolist(),
+            self.piece_start[first:last].tolist(),
+            self.piece_length[first:last].tolist(),
+            strict=True,
+        )
 
     def count_tokens(self, first_row: int, last_row: int) -> np.ndarray:
         """`[sources]` int64: non-padding positions in rows `first_row:last_row`, by source."""

@@ -66,10 +66,10 @@ class Shards:
         """`[stop - start]` int32: that part of a document."""
         if not 0 <= document < len(self.lengths):
             raise IndexError(f"document {document} of {len(self.lengths)} in {self.directory}")
-        if not 0 <= start <= stop <= self.lengths[document]:
-            length = self.lengths[document]
+        length = int(self.lengths[document])  # plain integers: NumPy's take longer to add
+        if not 0 <= start <= stop <= length:
             raise IndexError(f"tokens {start}:{stop} of document {document} with {length} tokens")
-        first = self._starts[document]
+        first = int(self._starts[document])
         return self._tokens[first + start : first + stop].astype(np.int32)
 
     def verify(self) -> None:

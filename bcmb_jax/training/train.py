@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus, open_corpus
-from bcmb_jax.data.loader import Loader, StepBatch
+from bcmb_jax.data.loader import Position, StepBatch, Steps
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.cost import forward_flops_per_token
@@ -137,15 +137,16 @@ def train(
             for shards in corpus.validation
         }
         evaluate = Evaluator(graph, rows, mesh)
-        loader = Loader(
+        steps = Steps(
             corpus.train,
             corpus.plan,
+            Position(*progress.position),
             special=corpus.tokenizer.special,
             rows_per_step=config.train_rows_per_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        batches = stack.enter_context(contextlib.closing(loader.batches(*progress.position)))
+        batches = stack.enter_context(contextlib.closing(steps.read_ahead()))
         reporter = stack.enter_context(make_reporter(config, corpus, progress, rows, workdir))
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.set_mesh(mesh))

@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.data.loader import Loader, Position, StepBatch
+from bcmb_jax.data.loader import Position, StepBatch, Steps
 from bcmb_jax.data.plan import PackingPlan
 from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer
@@ -40,7 +40,9 @@ def sources() -> list[Documents]:
     return [notes, Documents("articles", rng.integers(1, 300, 9), seed=1)]
 
 
-def make_loader(sources, *, weights=None, seed=0, plan=PackingPlan, **options) -> Loader:
+def make_steps(
+    sources, start=(0, 0, 0), *, weights=None, seed=0, plan=PackingPlan, **options
+) -> Steps:
     packing = plan(
         [source.lengths for source in sources],
         weights=weights or [1] * len(sources),
@@ -48,15 +50,21 @@ def make_loader(sources, *, weights=None, seed=0, plan=PackingPlan, **options) -
         max_document_length=LONGEST,
         seed=seed,
     )
-    return Loader(sources, packing, special=SPECIAL, **{"rows_per_step": 8, **options})
+    options = {"rows_per_step": 8, **options}
+    return Steps(sources, packing, Position(*start), special=SPECIAL, **options)
 
 
-def take(loader: Loader, steps: int, position=(0, 0, 0)) -> list[StepBatch]:
-    iterator = loader.batches(*position)
+def take(steps: Steps, count: int) -> list[StepBatch]:
+    iterator = steps.read_ahead()
     try:
-        return list(itertools.islice(iterator, steps))
+        return list(itertools.islice(iterator, count))
     finally:
         iterator.close()
+
+
+def whole_step(step: StepBatch) -> tuple:
+    """Figures that are the same on all processes."""
+    return step.tokens, step.tokens_by_source, step.packing_efficiency, step.next_position
 
 
 def joined(batches) -> Batch:
@@ -69,8 +77,44 @@ def equal(a: Batch, b: Batch) -> bool:
     )
 
 
-def loader_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+def reading_threads() -> list[threading.Thread]:
+    ours = ("loader", "grain")
+    return [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
+
+
+def wait_for_threads_to_end() -> None:
+    """Grain's thread ends when it has read the step that it was at."""
+    for thread in reading_threads():
+        thread.join(timeout=10)
+    assert not reading_threads()
+
+
+def assemble(sources, plan: PackingPlan, rows_per_step: int, steps: int):
+    """The first steps, written out from the plan's pieces: `[(row, epoch, row of it, id), …]`."""
+    epochs = ((e, plan.epoch(e)) for e in itertools.count())
+    rows = ((e, epoch, row) for e, epoch in epochs for row in range(epoch.rows))
+    for step in range(steps):
+        batch = Batch([], [], [], [])
+        positions, counts = [], {source.name: 0 for source in sources}
+        for i, (e, epoch, row) in enumerate(itertools.islice(rows, rows_per_step)):
+            tokens, segment_ids, places = [], [], []
+            for segment, (source, document, start, length) in enumerate(epoch.pieces(row), 1):
+                text = sources[source].read(document, start, start + length).tolist()
+                tokens += [SPECIAL.cls, *text, SPECIAL.sep]
+                segment_ids += [segment] * (length + 2)
+                places += range(length + 2)
+                counts[sources[source].name] += length + 2
+            padding = [0] * (ROW_LENGTH - len(tokens))
+            batch.tokens.append(tokens + [SPECIAL.pad] * len(padding))
+            batch.segment_ids.append(segment_ids + padding)
+            batch.positions.append(places + padding)
+            batch.row_ids.append(step * rows_per_step + i)
+            at_end = row + 1 == epoch.rows
+            positions.append((e + 1, 0) if at_end else (e, row + 1))
+        end = Position(*positions[-1], (step + 1) * rows_per_step)
+        total = sum(counts.values())
+        arrays = Batch(*(np.array(field, np.int32) for field in batch))
+        yield StepBatch(arrays, total, counts, total / (rows_per_step * ROW_LENGTH), end)
 
 
 def write_shards(directory, name: str, documents: list[np.ndarray]) -> Shards:
@@ -85,10 +129,10 @@ def write_shards(directory, name: str, documents: list[np.ndarray]) -> Shards:
 
 def test_every_document_comes_out_of_the_shards_once_an_epoch(tmp_path):
     shards = [write_shards(tmp_path / s.name, s.name, s.documents) for s in sources()]
-    loader = make_loader(shards, rows_per_step=1)
     for epoch in range(2):
-        plan = loader.plan.epoch(epoch)
-        steps = take(loader, plan.rows, Position(epoch))
+        source = make_steps(shards, Position(epoch), rows_per_step=1)
+        plan = source.plan.epoch(epoch)
+        steps = take(source, plan.rows)
         assert steps[-1].next_position == Position(epoch + 1, 0, plan.rows)
         rebuilt = [[np.full(n, -1) for n in source.lengths] for source in shards]
         for row, step in enumerate(steps):
@@ -113,17 +157,17 @@ def test_every_document_comes_out_of_the_shards_once_an_epoch(tmp_path):
 
 
 def test_what_a_step_says_of_itself():
-    loader = make_loader(sources(), rows_per_step=4, process_index=1, process_count=2)
-    both = make_loader(sources(), rows_per_step=4)
-    for mine, step in zip(take(loader, 12), take(both, 12), strict=True):
+    second = make_steps(sources(), rows_per_step=4, process_index=1, process_count=2)
+    both = take(make_steps(sources(), rows_per_step=4), 12)
+    for mine, step in zip(take(second, 12), both, strict=True):
         real = step.batch.segment_ids > 0
         assert mine.batch.tokens.shape == (2, ROW_LENGTH)
         assert mine.tokens == step.tokens == real.sum() == sum(step.tokens_by_source.values())
         assert list(step.tokens_by_source) == ["notes", "articles"]
-        assert mine[2:] == step[2:]
+        assert whole_step(mine) == whole_step(step)
         assert step.packing_efficiency == real.mean()
-    total = sum(np.array(list(s.tokens_by_source.values())) for s in take(both, 12))
-    plans = [loader.plan.epoch(e) for e in range(4)]
+    total = sum(np.array(list(s.tokens_by_source.values())) for s in both)
+    plans = [second.plan.epoch(e) for e in range(4)]
     position, rest = 0, 48
     expected = np.zeros(2, int)
     for plan in plans:
@@ -136,25 +180,57 @@ def test_what_a_step_says_of_itself():
 
 @pytest.mark.parametrize("processes", [2, 7])
 def test_processes_share_the_rows_of_one(processes):
-    whole = take(make_loader(sources(), rows_per_step=14), 6)
+    whole = take(make_steps(sources(), rows_per_step=14), 6)
     parts = [
-        take(make_loader(sources(), rows_per_step=14, process_index=i, process_count=processes), 6)
+        take(make_steps(sources(), rows_per_step=14, process_index=i, process_count=processes), 6)
         for i in range(processes)
     ]
     for step, *shares in zip(whole, *parts, strict=True):
         assert equal(joined([share.batch for share in shares]), step.batch)
-        assert all(share[1:] == step[1:] for share in shares)
+        assert all(whole_step(share) == whole_step(step) for share in shares)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_steps_are_those_of_the_plan_over_two_ends_of_epochs(processes):
+    whole = make_steps(sources(), weights=[1, 0.5])
+    expected = list(assemble(sources(), whole.plan, 8, 14))
+    assert expected[-2].next_position.epoch >= 2
+    for start in (0, 1, 2, 4, 7, 12):
+        position = expected[start - 1].next_position if start else Position()
+        shares = [
+            take(
+                make_steps(
+                    sources(),
+                    position,
+                    weights=[1, 0.5],
+                    process_index=process,
+                    process_count=processes,
+                ),
+                14 - start,
+            )
+            for process in range(processes)
+        ]
+        for step, *parts in zip(expected[start:], *shares, strict=True):
+            assert equal(joined([part.batch for part in parts]), step.batch)
+            assert all(whole_step(part) == whole_step(step) for part in parts)
+
+
+def test_a_step_is_read_in_any_order():
+    source = make_steps(sources(), Position(0, 3, 100))
+    ahead = take(make_steps(sources(), Position(0, 3, 100)), 12)
+    for number in (11, 0, 5, 4):
+        assert equal(source[number].batch, ahead[number].batch)
+        assert whole_step(source[number]) == whole_step(ahead[number])
 
 
 def test_restarting_anywhere_gives_the_same_bytes():
     weights = [1, 0.5]  # epochs of different rows
-    rows = take(make_loader(sources(), weights=weights, rows_per_step=1), 150)
+    rows = take(make_steps(sources(), weights=weights, rows_per_step=1), 150)
     positions = [Position(), *(row.next_position for row in rows)]
     assert [position.row_id for position in positions] == list(range(151))
     assert positions[120].epoch >= 3
-    loader = make_loader(sources(), weights=weights)
     for start in range(0, 120, 4):
-        steps = take(loader, 3, positions[start])
+        steps = take(make_steps(sources(), positions[start], weights=weights), 3)
         assert equal(
             joined([step.batch for step in steps]),
             joined([row.batch for row in rows[start : start + 24]]),
@@ -163,27 +239,28 @@ def test_restarting_anywhere_gives_the_same_bytes():
 
 
 def test_the_seed_decides_and_epochs_differ():
-    same = [take(make_loader(sources(), seed=seed), 5) for seed in (0, 0, 1)]
+    same = [take(make_steps(sources(), seed=seed), 5) for seed in (0, 0, 1)]
     assert all(equal(a.batch, b.batch) for a, b in zip(*same[:2], strict=True))
     assert not any(equal(a.batch, b.batch) for a, b in zip(*same[1:], strict=True))
-    loader = make_loader(sources(), rows_per_step=30)
-    first, second = (take(loader, 1, Position(e))[0].batch for e in range(2))
+    first, second = (
+        take(make_steps(sources(), Position(e), rows_per_step=30), 1)[0].batch for e in range(2)
+    )
     assert not np.array_equal(first.tokens, second.tokens)
 
 
 def test_a_step_may_span_several_epochs():
     one = Documents("one", [30, 50])
-    (step,) = take(make_loader([one], rows_per_step=5), 1)
+    (step,) = take(make_steps([one], rows_per_step=5), 1)
     assert step.next_position == Position(5, 0, 5)
     for row in step.batch.tokens:
         assert sorted(row[row >= 5]) == sorted(np.concatenate(one.documents))
-    (step,) = take(make_loader([one], weights=[0.25], rows_per_step=3), 1)  # empty epochs
+    (step,) = take(make_steps([one], weights=[0.25], rows_per_step=3), 1)  # empty epochs
     assert step.next_position.row_id == 3
     assert step.tokens in (32 + 52 + 32, 52 + 32 + 52)
 
 
 def test_row_ids_go_on_from_the_given_one():
-    step = take(make_loader(sources()), 2, Position(1, 2, 1000))[1]
+    step = take(make_steps(sources(), Position(1, 2, 1000)), 2)[1]
     assert step.batch.row_ids.tolist() == list(range(1008, 1016))
 
 
@@ -195,8 +272,7 @@ def test_the_next_epoch_is_planned_in_the_background():
             planned[epoch] = threading.current_thread().name
             return super().epoch(epoch)
 
-    loader = make_loader(sources(), plan=Watched, rows_per_step=1)
-    iterator = loader.batches()
+    iterator = make_steps(sources(), plan=Watched, rows_per_step=1).read_ahead()
     next(iterator)
     for _ in range(100):
         if 1 in planned:
@@ -209,43 +285,60 @@ def test_the_next_epoch_is_planned_in_the_background():
 
 @pytest.mark.parametrize("end", ["close", "drop"])
 def test_threads_end_with_the_iterator(end):
-    iterator = make_loader(sources()).batches()
+    iterator = make_steps(sources()).read_ahead()
     next(iterator)
-    assert loader_threads()
+    assert len(reading_threads()) == 2
     if end == "close":
         iterator.close()
     del iterator
     gc.collect()
-    assert not loader_threads()
+    wait_for_threads_to_end()
 
 
-def test_an_error_in_a_thread_is_raised_by_next():
+def test_an_error_in_reading_is_raised_by_next():
     class Broken(Documents):
         def read(self, document: int, start: int, stop: int) -> np.ndarray:
             if document == 7:
                 raise OSError("the disk is gone")
             return super().read(document, start, stop)
 
-    iterator = make_loader([Broken("broken", [30] * 20)], rows_per_step=1).batches()
+    iterator = make_steps([Broken("broken", [30] * 20)], rows_per_step=1).read_ahead()
     with pytest.raises(OSError, match="the disk is gone"):
         list(itertools.islice(iterator, 20))
-    assert not loader_threads()
+    wait_for_threads_to_end()
+
+
+@pytest.mark.parametrize("broken", [0, 2])
+def test_an_error_in_planning_is_raised_by_next(broken):
+    class Broken(PackingPlan):
+        def epoch(self, epoch: int):
+            if epoch == broken:
+                raise MemoryError("no room for the plan")
+            return super().epoch(epoch)
+
+    steps = make_steps(sources(), plan=Broken, rows_per_step=1)
+    iterator, count = steps.read_ahead(), 0
+    with pytest.raises(MemoryError, match="no room for the plan"):
+        for _ in iterator:
+            count += 1
+    assert count == sum(PackingPlan.epoch(steps.plan, e).rows for e in range(broken))
+    wait_for_threads_to_end()
 
 
 def test_wrong_input_is_refused():
     with pytest.raises(InputError, match="8 rows a step do not divide among 3 processes"):
-        make_loader(sources(), process_count=3)
+        make_steps(sources(), process_count=3)
     with pytest.raises(InputError, match="0 rows a step"):
-        make_loader(sources(), rows_per_step=0)
-    rows = make_loader(sources()).plan.epoch(2).rows
+        make_steps(sources(), rows_per_step=0)
+    rows = make_steps(sources()).plan.epoch(2).rows
     with pytest.raises(InputError, match=f"no row 99 in epoch 2, which has {rows}"):
-        take(make_loader(sources()), 1, Position(2, 99))
-    plan = make_loader(sources()).plan
+        take(make_steps(sources(), Position(2, 99)), 1)
+    plan = make_steps(sources()).plan
     for others in (sources()[::-1], sources()[:1]):
         with pytest.raises(ValueError, match="other lengths"):
-            Loader(others, plan, special=SPECIAL, rows_per_step=8)
+            Steps(others, plan, Position(), special=SPECIAL, rows_per_step=8)
     with pytest.raises(InputError, match=r"different names.*: notes, notes"):
-        make_loader([Documents("notes", [5]), Documents("notes", [6])])
+        make_steps([Documents("notes", [5]), Documents("notes", [6])])
 
 
 def test_batches_come_faster_than_eight_gpus_eat_them(tmp_path):
@@ -257,12 +350,12 @@ def test_batches_come_faster_than_eight_gpus_eat_them(tmp_path):
     plan = PackingPlan(
         [shards.lengths], weights=[1], row_length=8192, max_document_length=8192, seed=0
     )
-    with_threads = Loader([shards], plan, special=SPECIAL, rows_per_step=64).batches()
-    next(with_threads)
+    ahead = Steps([shards], plan, Position(), special=SPECIAL, rows_per_step=64).read_ahead()
+    next(ahead)
     begin = time.perf_counter()
-    steps = list(itertools.islice(with_threads, 20))
+    steps = list(itertools.islice(ahead, 20))
     seconds = time.perf_counter() - begin
-    with_threads.close()
+    ahead.close()
     tokens = sum(step.tokens for step in steps)
     print(f"{20 * 64 / seconds:,.0f} rows/s, {tokens / seconds / 1e6:.1f} million tokens/s")
     assert tokens / seconds > 3e6

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bcmb_jax.config import RunConfig
-from bcmb_jax.data.loader import Loader
+from bcmb_jax.data.loader import Steps
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.training import checkpoint
@@ -65,15 +65,15 @@ def final_state(workdir):
 
 def stop_after(monkeypatch, steps, action):
     """Do `action` while the batch after `steps` more steps is fetched."""
-    original = Loader.batches
+    original = Steps.read_ahead
 
-    def batches(self, *position):
-        for count, item in enumerate(original(self, *position)):
+    def read_ahead(self):
+        for count, item in enumerate(original(self)):
             if count == steps:
                 action()
             yield item
 
-    monkeypatch.setattr(Loader, "batches", batches)
+    monkeypatch.setattr(Steps, "read_ahead", read_ahead)
 
 
 class Crash(Exception):
