@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score a model, ours or any encoder of transformers, in one way:
+"""Score a model, ours or any encoder of transformers, in one way.
 
   python scripts/evaluate.py --task bc5cdr --data DIR --model DIR_OR_ID --output DIR
   python scripts/evaluate.py --task mlm --data SHARDS... --model DIR_OR_ID --output DIR

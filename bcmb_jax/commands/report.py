@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results beside the paper's: python scripts/report.py RESULTS... --output DIR
+"""Write tables and plots of results beside the paper's.
 
-Takes every results.json of scripts/evaluate.py in the given folders, and writes DIR/tables.md
-(the paper's Tables 2, 3, 5 and 6, ours above the published rows), tables.json and plots.
+  python scripts/report.py RESULTS... --output DIR
+
+Every results.json of scripts/evaluate.py in the given folders is read. DIR gets tables.md (the
+paper's Tables 2, 3, 5 and 6, ours above the published rows), tables.json and plots.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from bcmb_jax.evaluation.results import read_results
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command with `arguments`, or with those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
         nargs="+",
         default=[],
         metavar="MODEL=LABEL",
-        help="what to call a model (as given to evaluate.py); default: its folder's name",
+        help="label of a model (named as for evaluate.py); default: its folder's name",
     )
     options = parser.parse_args(arguments)
     for name in options.names:

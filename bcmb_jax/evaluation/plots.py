@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of results: scores with their spread, learning curves, speed by length, confusions.
+"""Plot results: scores with their spread, learning curves, speed by length, confusions.
 
 Figures are matplotlib objects of their own: no pyplot, no global state.
 """
@@ -16,12 +16,12 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.results import Result, machine
 
-# Okabe and Ito's, told apart with any colour vision; beyond them, the line changes.
+# The palette of Okabe and Ito, distinct with any colour vision; after seven the line style changes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES, MARKERS = ("-", "--", ":", "-."), ("o", "s", "^", "D")
 PAPER = "BioClinical ModernBERT base"
 MOST_NUMBERED = 12
-"""Labels of a confusion whose cells still have room for a number."""
+"""Most labels of a confusion matrix whose cells have room for a number."""
 
 Style = tuple[str, str, str]
 """Colour, line and marker."""
@@ -30,7 +30,7 @@ Style = tuple[str, str, str]
 def draw(
     tasks: Mapping[str, Sequence[Result]], speed: Sequence[Result], output: Path
 ) -> list[Path]:
-    """Every plot there are results for.
+    """Draw every plot that there are results for, and return the files.
 
     Args:
       tasks: fine-tuned results by task.
@@ -60,7 +60,7 @@ def draw(
 
 
 def _scores(tasks: Mapping[str, Sequence[Result]], styles: Mapping[str, Style]) -> Figure:
-    """A panel a task: the seeds, their median, and the bootstrap interval."""
+    """Draw a panel for each task: the seeds, their median, and the bootstrap interval."""
     models = list(dict.fromkeys(x.label for found in tasks.values() for x in found))
     place = {label: i for i, label in enumerate(reversed(models))}
     columns = min(3, len(tasks))
@@ -70,15 +70,14 @@ def _scores(tasks: Mapping[str, Sequence[Result]], styles: Mapping[str, Style]) 
         layout="constrained",
     )
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    paper = next(x for x in published.MODELS if x.name == PAPER)
-    theirs = dict(zip(published.TASKS, paper.scores, strict=True))
+    theirs = published.SCORES[PAPER]
     for axes, (task, found) in zip(grid, tasks.items(), strict=False):
         for x in found:
             y, colour = place[x.label], styles[x.label][0]
             low, high = (100 * end for end in x.values["interval"])
             axes.plot([low, high], [y, y], color=colour, linewidth=5, alpha=0.3)
             seeds = [100 * score for score in x.values["per_seed"]]
-            # Side by side, so that equal ones can be counted.
+            # Side by side, so that equal scores can be counted.
             shifts = np.linspace(-0.2, 0.2, len(seeds)) if len(seeds) > 1 else [0.0]
             axes.scatter(seeds, [y + z for z in shifts], s=14, color=colour, zorder=3)
             axes.scatter(
@@ -107,7 +106,7 @@ def _scores(tasks: Mapping[str, Sequence[Result]], styles: Mapping[str, Style]) 
 
 
 def _curves(task: str, found: Sequence[Result], styles: Mapping[str, Style]) -> Figure:
-    """Training loss and validation score by epoch: means over seeds, and the seeds' range."""
+    """Draw training loss and validation score by epoch: means and ranges over seeds."""
     figure = Figure(figsize=(9, 3.6 + 0.12 * len(found)), layout="constrained")
     panels = figure.subplots(1, 2, gridspec_kw={"wspace": 0.06})
     for x in found:
@@ -136,7 +135,7 @@ def _curves(task: str, found: Sequence[Result], styles: Mapping[str, Style]) -> 
 
 
 def _speed(found: Sequence[Result], styles: Mapping[str, Style]) -> Figure:
-    """True tokens a second by the longest length of a set: fixed lengths left, variable right."""
+    """Draw true tokens a second by a set's longest length: fixed lengths left, variable right."""
     figure = Figure(figsize=(9, 4 + 0.15 * len(found)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     lines: dict[str, Line2D] = {}
@@ -183,7 +182,7 @@ def _speed(found: Sequence[Result], styles: Mapping[str, Style]) -> Figure:
 
 
 def _confusions(task: str, found: Sequence[Result]) -> Figure:
-    """A panel a model: the share of each true label that was taken for each."""
+    """Draw a panel for each model: how often each true label was predicted as each label."""
     size = max(len(x.values["confusion"]["labels"]) for x in found)
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
@@ -233,7 +232,7 @@ def _metric(found: Sequence[Result]) -> str:
 
 
 def _text(name: str, most: int = 40) -> str:
-    """As it is: a `$` begins no formula. Long ones are cut in the middle."""
+    """Escape `$`, which would begin a formula, and cut long names in the middle."""
     if len(name) > most:
         name = f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
     return "".join(c if c.isprintable() else " " for c in name).replace("$", r"\$")

@@ -1,129 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's Tables 2, 3, 5 and 6 of our results, the published rows below ours: Markdown, JSON
-and plots."""
+"""Write our results as the paper's Tables 2, 3, 5 and 6, with the published rows below ours."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.examples import SPLITS
 from bcmb_jax.evaluation.plots import draw
+from bcmb_jax.evaluation.published import title
 from bcmb_jax.evaluation.results import Result, machine
+from bcmb_jax.files import write_json, write_text
 
 NONE = "–"
+Tasks = Mapping[str, Sequence[Result]]
+"""Results of fine-tuning by task."""
 
 
 def write(results: Sequence[Result], output: Path) -> list[Path]:
-    """`tables.md`, `tables.json` and the plots, in a folder. Returns what was written."""
+    """Write `tables.md`, `tables.json` and the plots into a folder, and return their paths."""
     output.mkdir(parents=True, exist_ok=True)
-    pictures = draw(by_task(results), _of("speed", results), output)
+    pictures = draw(by_task(results), _only("speed", results), output)
     text = markdown(results)
     if pictures:
         text += "\n## Plots\n" + "".join(f"\n![{x.stem}]({x.name})\n" for x in pictures)
     table, data = output / "tables.md", output / "tables.json"
-    table.write_text(text, encoding="utf-8")
-    data.write_text(json.dumps(records(results), indent=2) + "\n", encoding="utf-8")
+    write_text(table, text)
+    write_json(data, records(results))
     return [table, data, *pictures]
 
 
 def by_task(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Fine-tuned results, the paper's tasks first and in its order."""
+    """Group the results of fine-tuning, the paper's tasks first and in its order."""
     tasks = dict.fromkeys(x.task for x in results if x.task not in ("speed", "mlm"))
-    order = [x for x in published.TASKS if x in tasks]
-    order += [x for x in tasks if x not in order]
-    return {task: [x for x in results if x.task == task] for task in order}
+    order = dict.fromkeys([*(x for x in published.TASKS if x in tasks), *tasks])
+    return {task: _only(task, results) for task in order}
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """All tables that there are results for."""
+    """Return all tables that there are results for."""
     tasks = by_task(results)
     parts = ["# Results beside the paper's"]
     if tasks:
         parts += [_performance(tasks), _runs(tasks), _learning_rates(tasks), _statistics(tasks)]
         parts += [_by_class(task, found) for task, found in tasks.items()]
-    parts += [make(results) for make in (_speed, _mlm)]
+    parts += [_speed(_only("speed", results)), _mlm(_only("mlm", results))]
     return "\n\n".join(x for x in parts if x) + "\n"
 
 
 def records(results: Sequence[Result]) -> dict[str, Any]:
-    """Ours and the published numbers, for programs. Ours are fractions, the paper's percent."""
+    """Return our numbers (fractions) and the published ones (percent), for programs."""
     ours = [
         {"file": str(x.path), "label": x.label}
         | {k: v for k, v in x.values.items() if k not in ("curves", "confusion", "by_class")}
         for x in results
     ]
-    return {
-        "ours": ours,
-        "published": {
-            "table2": {
-                x.name: dict(zip(published.TASKS, x.scores, strict=True)) for x in published.MODELS
-            },
-            "table3": {
-                x.name: dict(zip(published.SPEED_SETS, x.speed, strict=False))
-                for x in published.MODELS
-                if x.speed
-            },
-            "table5": {
-                size: {task: rates[size] for task, rates in published.LEARNING_RATES.items()}
-                for size in published.SIZES
-            },
-            "table6": {task: x._asdict() for task, x in published.STATISTICS.items()},
-        },
+    theirs = {
+        "table2": published.SCORES,
+        "table3": published.SPEEDS,
+        "table5": _rates_by_size(),
+        "table6": {task: x._asdict() for task, x in published.STATISTICS.items()},
     }
+    return {"ours": ours, "published": theirs}
 
 
-def _performance(tasks: Mapping[str, Sequence[Result]]) -> str:
-    columns = [
-        f"{published.title(task)} ({found[0].values['metric']})" for task, found in tasks.items()
+def _performance(tasks: Tasks) -> str:
+    rows = [
+        [label, *(f"{_percent(x['median'])} {_interval(x)}" if x else NONE for x in values)]
+        for label, values in _by_model(tasks).items()
     ]
-    rows = []
-    for label in _models(tasks):
-        cells = []
-        for found in tasks.values():
-            mine = next((x.values for x in found if x.label == label), None)
-            cells.append(f"{_percent(mine['median'])} {_interval(mine)}" if mine else NONE)
-        rows.append([label, *cells])
-    for model in published.MODELS:
-        theirs = dict(zip(published.TASKS, model.scores, strict=True))
-        cells = [NONE if theirs.get(task) is None else f"{theirs[task]:.1f}" for task in tasks]
-        if any(cell != NONE for cell in cells):
-            rows.append([f"*{model.name}, published*", *cells])
+    rows += _published_rows(published.SCORES, tasks, ".1f")
     about = (
         "F1 in percent: median over seeds, and a 95 % bootstrap interval over test examples of the "
         "mean over seeds. Rows in italics are the paper's medians over 5 seeds (phase 1: of its "
         "section 4.1)."
     )
     notes = [
-        f"- {published.title(task)}: {_cell(note)}"
+        f"- {title(task)}: {_cell(note)}"
         for task, found in tasks.items()
         for note in dict.fromkeys(y for x in found for y in x.values["dataset"]["notes"])
     ]
+    columns = [f"{title(task)} ({found[0].values['metric']})" for task, found in tasks.items()]
     table = _table(["model", *columns], rows)
     return _section("Performance (Table 2)", table, about, "\n".join(notes))
 
 
-def _runs(tasks: Mapping[str, Sequence[Result]]) -> str:
+def _runs(tasks: Tasks) -> str:
     rows = []
-    for task, found in tasks.items():
-        for x in found:
-            v = x.values
-            names = [k for k in v["scores"][0] if k != v["metric"]] if v["scores"] else []
-            others = {k: sum(of[k] for of in v["scores"]) / len(v["scores"]) for k in names}
-            truncated = v["truncated"] or {}
-            cut = ", ".join(f"{n} of {split}" for split, n in truncated.items() if n)
-            rows.append(
-                [
-                    published.title(task),
-                    x.label,
-                    f"{_percent(v['mean'])} ± {_percent(v['spread'])}",
-                    " ".join(map(_percent, v["per_seed"])),
-                    ", ".join(f"{k} {_percent(mean)}" for k, mean in others.items()),
-                    str(v["epochs"] or NONE),
-                    cut or "none",
-                ]
-            )
+    for task, x in ((task, x) for task, found in tasks.items() for x in found):
+        values, scores = x.values, x.values["scores"]
+        names = [name for name in scores[0] if name != values["metric"]] if scores else []
+        cut = [f"{n} of {split}" for split, n in (values["truncated"] or {}).items() if n]
+        rows.append(
+            [
+                title(task),
+                x.label,
+                f"{_percent(values['mean'])} ± {_percent(values['spread'])}",
+                " ".join(map(_percent, values["per_seed"])),
+                ", ".join(f"{name} {_percent(fmean(y[name] for y in scores))}" for name in names),
+                str(values["epochs"] or NONE),
+                ", ".join(cut) or "none",
+            ]
+        )
     columns = ["task", "model", "mean ± spread", "seeds", "other scores", "epochs", "truncated"]
     about = "Spread: standard deviation over seeds. Other scores: means over seeds."
     return _section("Runs", _table(columns, rows), about)
@@ -131,44 +110,35 @@ def _runs(tasks: Mapping[str, Sequence[Result]]) -> str:
 
 def _by_class(task: str, found: Sequence[Result]) -> str:
     scored = {x.label: {row["class"]: row for row in x.values["by_class"] or []} for x in found}
-    support = {name: row["support"] for of in scored.values() for name, row in of.items()}
+    support = {name: row["support"] for rows in scored.values() for name, row in rows.items()}
     rows = [
-        [
-            name,
-            f"{count:,}",
-            *(_percent(of[name]["f1"]) if name in of else NONE for of in scored.values()),
-        ]
+        [name, f"{count:,}"]
+        + [_percent(of[name]["f1"]) if name in of else NONE for of in scored.values()]
         for name, count in sorted(support.items(), key=lambda x: -x[1])
     ]
     about = "F1 in percent of the seed whose score is the median; how often a class is true."
     table = _table(["class", "true", *scored], rows)
-    return _section(f"{published.title(task)} by class", table, about) if rows else ""
+    return _section(f"{title(task)} by class", table, about) if rows else ""
 
 
-def _learning_rates(tasks: Mapping[str, Sequence[Result]]) -> str:
+def _learning_rates(tasks: Tasks) -> str:
     rows = []
-    for label in _models(tasks):
+    for label, values in _by_model(tasks).items():
         cells = []
-        for found in tasks.values():
-            mine = next((x.values for x in found if x.label == label), None)
-            rate = mine["learning_rate"] or None if mine else None  # 0: of text, none
-            searched = f" (best of {len(mine['grid'])})" if mine and mine["grid"] else ""
+        for x in values:
+            rate = x["learning_rate"] or None if x else None  # the text baseline has 0
+            searched = f" (best of {len(x['grid'])})" if x and x["grid"] else ""
             cells.append(NONE if rate is None else f"{rate:g}{searched}")
         if any(cell != NONE for cell in cells):
             rows.append([label, *cells])
     if not rows:
         return ""
-    for size in published.SIZES:
-        theirs = published.LEARNING_RATES
-        cells = [f"{theirs[task][size]:g}" if task in theirs else NONE for task in tasks]
-        if any(cell != NONE for cell in cells):
-            rows.append([f"*{size}, published*", *cells])
-    return _section(
-        "Learning rates (Table 5)", _table(["model", *(published.title(x) for x in tasks)], rows)
-    )
+    rows += _published_rows(_rates_by_size(), tasks, "g")
+    table = _table(["model", *map(title, tasks)], rows)
+    return _section("Learning rates (Table 5)", table)
 
 
-def _statistics(tasks: Mapping[str, Sequence[Result]]) -> str:
+def _statistics(tasks: Tasks) -> str:
     rows = []
     for task, found in tasks.items():
         groups: dict[tuple[str, ...], list[str]] = {}
@@ -183,40 +153,32 @@ def _statistics(tasks: Mapping[str, Sequence[Result]]) -> str:
             else:
                 cells += [_number(data["mean_tokens"].get(split), ",.1f") for split in SPLITS]
             groups.setdefault(tuple(cells), []).append(x.label)
-        rows += [
-            [published.title(task), ", ".join(models), *cells] for cells, models in groups.items()
-        ]
+        rows += [[title(task), ", ".join(models), *cells] for cells, models in groups.items()]
         if theirs := published.STATISTICS.get(task):
             cells = [str(theirs.labels), *(f"{n:,}" for n in theirs.examples)]
             cells += [f"{n:,.1f}" for n in theirs.mean_tokens]
-            rows.append([published.title(task), "*published*", *cells])
+            rows.append([title(task), "*published*", *cells])
     columns = ["task", "models", "labels", *SPLITS, *(f"{x}, mean tokens" for x in SPLITS)]
     return _section("Datasets (Table 6)", _table(columns, rows))
 
 
 def _speed(results: Sequence[Result]) -> str:
-    measured = _of("speed", results)
-    if not measured:
+    if not results:
         return ""
-    found = dict.fromkeys(y["set"] for x in measured for y in x.values["results"])
-    sets = [x for x in published.SPEED_SETS if x in found]
-    sets += [x for x in found if x not in sets]
+    measured = dict.fromkeys(y["set"] for x in results for y in x.values["results"])
+    sets = dict.fromkeys([*(x for x in published.SPEED_SETS if x in measured), *measured])
     rows = []
-    for x in measured:
-        v = x.values
-        rate = "nominal_tokens_per_second" if v["protocol"] == "published" else "tokens_per_second"
-        for padded in dict.fromkeys(y["padded"] for y in v["results"]):
-            own = {y["set"]: y for y in v["results"] if y["padded"] == padded}
+    for x in results:
+        protocol, lines = x.values["protocol"], x.values["results"]
+        rate = "nominal_tokens_per_second" if protocol == "published" else "tokens_per_second"
+        for padded in dict.fromkeys(y["padded"] for y in lines):
+            own = {y["set"]: y for y in lines if y["padded"] == padded}
             documents = sorted({y["documents"] for y in own.values()})
-            cells = [f"{own[s][rate] / 1000:,.1f}" if s in own else NONE for s in sets]
-            how = f"{v['protocol']}, {'padded' if padded else 'packed'}"
-            rows.append([x.label, how, machine(x), _range(documents), *cells])
-    for model in published.MODELS:
-        theirs = dict(zip(published.SPEED_SETS, model.speed, strict=False))
-        cells = [f"{theirs[s]:.1f}" if s in theirs else NONE for s in sets]
-        if any(cell != NONE for cell in cells):
-            where = [published.SPEED_MACHINE, published.SPEED_DOCUMENTS]
-            rows.append([f"*{model.name}, published*", "published", *where, *cells])
+            cells = [_number(own[s][rate] / 1000 if s in own else None, ",.1f") for s in sets]
+            layout = f"{protocol}, {'padded' if padded else 'packed'}"
+            rows.append([x.label, layout, machine(x), _range(documents), *cells])
+    setting = ("published", published.SPEED_MACHINE, published.SPEED_DOCUMENTS)
+    rows += _published_rows(published.SPEEDS, sets, ".1f", setting)
     about = (
         "Thousands of tokens a second. The protocol `published` counts as the paper does: the mean "
         "length a set was drawn with, whatever its documents hold; `honest` counts true tokens. "
@@ -227,31 +189,58 @@ def _speed(results: Sequence[Result]) -> str:
 
 
 def _mlm(results: Sequence[Result]) -> str:
-    rows, baselines = [], set()
-    for x in _of("mlm", results):
-        for source, by in x.values["sources"].items():
-            for predictor, of in by.items():
-                name = x.label if predictor == "model" else f"*{predictor}*"
-                alone = x.values["pseudo_perplexity"] if predictor == "model" else {}
-                cells = [source, name, f"{of['loss']:.4f}"]
-                cells += [_percent(of["masked_accuracy"]), _percent(of["top5_accuracy"])]
-                cells += [f"{of['predicted_tokens']:,}", _number(alone.get(source), ",.2f")]
-                if predictor == "model" or tuple(cells) not in baselines:
-                    rows.append(cells)
-                    baselines.add(tuple(cells))
+    rows: dict[tuple[str, ...], None] = {}  # baselines on the same shards are equal, and stand once
+    for x in results:
+        for source, predictors in x.values["sources"].items():
+            for predictor, scores in predictors.items():
+                is_model = predictor == "model"
+                singly = x.values["pseudo_perplexity"].get(source) if is_model else None
+                cells = [
+                    source,
+                    x.label if is_model else f"*{predictor}*",
+                    f"{scores['loss']:.4f}",
+                    _percent(scores["masked_accuracy"]),
+                    _percent(scores["top5_accuracy"]),
+                    f"{scores['predicted_tokens']:,}",
+                    _number(singly, ",.2f"),
+                ]
+                rows[tuple(cells)] = None
     if not rows:
         return ""
     columns = ["source", "model", "loss", "accuracy", "top 5", "tokens", "pseudo-perplexity"]
-    rows.sort(key=lambda cells: (cells[0], cells[1].startswith("*")))  # models first
-    return _section("Masked tokens", _table(columns, rows))
+    ordered = sorted(rows, key=lambda cells: (cells[0], cells[1].startswith("*")))  # models first
+    return _section("Masked tokens", _table(columns, ordered))
 
 
-def _of(task: str, results: Sequence[Result]) -> list[Result]:
+def _only(task: str, results: Sequence[Result]) -> list[Result]:
     return [x for x in results if x.task == task]
 
 
-def _models(tasks: Mapping[str, Sequence[Result]]) -> list[str]:
-    return list(dict.fromkeys(x.label for found in tasks.values() for x in found))
+def _by_model(tasks: Tasks) -> dict[str, list[Mapping[str, Any] | None]]:
+    """Return the values of every model, one for each task."""
+    labels = dict.fromkeys(x.label for found in tasks.values() for x in found)
+    return {
+        label: [next((x.values for x in y if x.label == label), None) for y in tasks.values()]
+        for label in labels
+    }
+
+
+def _rates_by_size() -> dict[str, dict[str, float]]:
+    rates = published.LEARNING_RATES
+    return {size: {task: rates[task][size] for task in rates} for size in ("base", "large")}
+
+
+def _published_rows(
+    rows: Mapping[str, published.Values],
+    columns: Iterable[str],
+    form: str,
+    setting: Iterable[str] = (),
+) -> Iterator[list[str]]:
+    """Yield the published rows that have a number in any of the columns."""
+    for name, values in rows.items():
+        cells = [_number(values.get(column), form) for column in columns]
+        if any(cell != NONE for cell in cells):
+            yield [f"*{name}, published*", *setting, *cells]
 
 
 def _section(name: str, *parts: str) -> str:
@@ -264,7 +253,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """On one line, and without ending its cell: names come out of files."""
+    """Keep a text, which may come out of a file, on one line and inside its cell."""
     return "".join(c if c.isprintable() else " " for c in text).replace("|", r"\|")
 
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the `results.json` that scripts/evaluate.py writes: of a fine-tuned model on a task, of
-`speed`, or of `mlm`."""
+"""Read and check the `results.json` of scripts/evaluate.py: for tasks, `speed` and `mlm`."""
 
 import dataclasses
 import json
@@ -15,7 +14,7 @@ from bcmb_jax.errors import InputError, reason
 
 TEXT_BASELINE = "TF-IDF + linear"
 
-# What is in a file. A list: any number of its one entry; a key that is the type str: any name.
+# Forms of a file's values. A list has any number of its one entry; the key `str` is any name.
 _MLM_SCORES = {
     "loss": float,
     "masked_accuracy": float,
@@ -82,7 +81,7 @@ class Result:
 
     Attributes:
       label: the model's name in tables, with that of the backend where it is not JAX.
-      values: what the file holds; of a fine-tuned model, with every key of `MAY_BE_NULL`.
+      values: content of the file; for a fine-tuned model, with every key of `MAY_BE_NULL`.
     """
 
     path: Path
@@ -92,15 +91,15 @@ class Result:
 
 
 def read_results(paths: Sequence[Path], names: Mapping[str, str]) -> list[Result]:
-    """The results of files and of whole folders, in order of the arguments and then of their paths.
+    """Read files and all results of folders, in order of the arguments and then of their paths.
 
     Args:
-      names: a model as its results name it → its label. Without: the shortest end of its path that
-        tells it from the others.
+      names: labels by the names that models have in results. A model without a label is called by
+        the shortest end of its path that differs from the others'.
 
     Raises:
-      InputError: there are none; a file is malformed, or lacks something; two are of one task,
-        model and backend; a name is of no model.
+      InputError: there are none; a file is malformed or incomplete; two files have the same task,
+        model and backend; a name belongs to no model.
     """
     files = {file.resolve(): file for path in paths for file in _files(path)}
     if not files:
@@ -128,7 +127,7 @@ def read_results(paths: Sequence[Path], names: Mapping[str, str]) -> list[Result
 
 
 def machine(result: Result) -> str:
-    """Where a speed was measured, in words."""
+    """Describe in words where a speed was measured."""
     device = result.values["device"]
     cores = f", {device['cores']} cores" if "cores" in device else ""
     return f"{device['count']} x {device['kind']}{cores}"
@@ -151,7 +150,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {reason(error)}") from None
     task = values.get("task") if isinstance(values, dict) else None
-    # It becomes part of file names.
+    # The task becomes part of file names.
     if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task, re.ASCII):
         raise InputError(f"{file}: its task is {task!r:.60}, not a name of letters, digits, _ . -")
     if task == "mlm":
@@ -167,7 +166,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check(file: Path, name: str, value: Any, form: Any) -> None:
-    """That a value is of a form (see `FORMS`)."""
+    """Raise `InputError` unless a value has a form (see `FORMS`)."""
     if isinstance(form, dict):
         if not isinstance(value, dict):
             raise InputError(f"{file}: {name} is {value!r:.60}, not an object")
@@ -189,7 +188,7 @@ def _check(file: Path, name: str, value: Any, form: Any) -> None:
 
 
 def _check_scores(file: Path, values: Mapping[str, Any]) -> None:
-    """Scores are between 0 and 1, and one a seed; a confusion is square."""
+    """Check that scores are between 0 and 1 and one for each seed, and a confusion square."""
     seeds, per_seed = values["seeds"], values["per_seed"]
     if not seeds or len(per_seed) != len(seeds):
         raise InputError(f"{file} has {len(per_seed)} scores of {len(seeds)} seeds")
@@ -209,8 +208,7 @@ def _check_scores(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def _labels(models: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
-    """A label of each model: the given one, or as few last parts of its path as tell it from the
-    others."""
+    """Return a label for each model: the given one, or as few last parts of its path as needed."""
     normal = list(dict.fromkeys(map(_normal, models)))
     given = {_normal(model): label for model, label in names.items()}
     for model in given:

@@ -90,11 +90,12 @@ def test_everything_is_in_its_table(tmp_path):
 
 def test_published_numbers_are_the_papers():
     """Sums over columns of Tables 2 and 3 as printed, against a slip of a finger."""
-    table2 = [x.scores for x in published.MODELS if x.scores[1] is not None]
+    table2 = [[*x.values()] for x in published.SCORES.values() if x["phenotype"] is not None]
     assert np.sum(table2, axis=0) == pytest.approx([875.7, 442.6, 946.3, 553.6, 754.4])
-    short = np.sum([x.speed[:2] for x in published.MODELS if x.speed], axis=0)
-    medium = np.sum([x.speed[2:4] for x in published.MODELS if len(x.speed) > 2], axis=0)
-    long = np.sum([x.speed[4:] for x in published.MODELS if len(x.speed) > 4], axis=0)
+    speeds = [[*x.values()] for x in published.SPEEDS.values()]
+    short = np.sum([x[:2] for x in speeds], axis=0)
+    medium = np.sum([x[2:4] for x in speeds if len(x) > 2], axis=0)
+    long = np.sum([x[4:] for x in speeds if len(x) > 4], axis=0)
     assert [*short, *medium, *long] == pytest.approx([710.8, 456.9, 345.9, 272.5, 220.6, 210.1])
 
 
