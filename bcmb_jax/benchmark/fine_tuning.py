@@ -18,8 +18,7 @@ from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Kind
-from bcmb_jax.evaluation.finetune_jax import HEADS, TOKENS_AT_ONCE, JaxClassifier
-from bcmb_jax.evaluation.packing import pack
+from bcmb_jax.evaluation.finetune_jax import HEADS, TOKENS_AT_ONCE, JaxClassifier, pack
 from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import Head

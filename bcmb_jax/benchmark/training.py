@@ -21,7 +21,7 @@ from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import race
 from bcmb_jax.benchmark.torch_peer import fastest_peer
 from bcmb_jax.data.rows import in_batches, packed, padded
-from bcmb_jax.evaluation.packing import shared_row_length
+from bcmb_jax.evaluation.finetune_jax import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.cost import forward_flops_per_token

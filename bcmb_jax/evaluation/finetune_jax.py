@@ -12,11 +12,11 @@ import optax
 from flax import nnx
 from jax import lax
 
+from bcmb_jax.data.rows import assign, fill_rows
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
-from bcmb_jax.evaluation.packing import Place, Rows, pack
 from bcmb_jax.evaluation.protocol import Predicted
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
@@ -26,12 +26,43 @@ from bcmb_jax.optimizer import weight_decay_mask
 TOKENS_AT_ONCE = {"cpu": 8_192, "gpu": 32_768, "tpu": 32_768}
 """Positions in one pass; the gradients of a larger batch are added up over several passes."""
 
+SHARED_ROW, SHARED_BY = 256, 3
+"""Examples share rows of `SHARED_ROW` tokens, or of as many as `SHARED_BY` mean examples need.
+
+In longer rows a CPU's tiles of attention hold more masked positions (a step on ChemProt's sentences
+takes 1.5 times as long in rows of 2,048). In shorter ones, a row of one or two abstracts is mostly
+padding.
+"""
+
 HEADS: Mapping[Kind, str] = {
     "single_label": "sequence_classification",
     "multi_label": "sequence_classification",
     "tagging": "token_classification",
 }
 """The kind of head (`model.heads.MODELS`) for a kind of task."""
+
+
+class Rows(NamedTuple):
+    """Packed examples: `B` rows of `L` tokens with up to `S` examples each.
+
+    Attributes:
+      tokens, segment_ids, positions: `[B, L]`, as in `Batch`.
+      targets: `IGNORED` where there is none: single_label `[B, S]`, tagging `[B, L]`, int32;
+        multi_label `[B, S, labels]`, float32, negative where there is none.
+    """
+
+    tokens: np.ndarray | jax.Array
+    segment_ids: np.ndarray | jax.Array
+    positions: np.ndarray | jax.Array
+    targets: np.ndarray | jax.Array
+
+
+class Place(NamedTuple):
+    """Where an example lies: its row, its number in the row, and its first position."""
+
+    row: int
+    segment: int
+    start: int
 
 
 Logits = Callable[[Parameters, Rows], jax.Array]
@@ -185,7 +216,7 @@ def _step(
     return State(params, opt_state), value
 
 
-def _summed_loss(kind: Kind, logits: jax.Array, targets: jax.Array) -> jax.Array:
+def _summed_loss(kind: Kind, logits: jax.Array, targets: np.ndarray | jax.Array) -> jax.Array:
     """Sum the cross-entropies (multi_label: binary, of every label) wherever there is a target."""
     if kind == "multi_label":
         losses = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
@@ -199,3 +230,61 @@ def _predict(logits: Logits, kind: Kind, params: Parameters, rows: Rows) -> jax.
     """Choose a class `[B, S]`, a tag `[B, L]`, or the labels that hold `[B, S, labels]`."""
     x = logits(params, rows)
     return x > 0 if kind == "multi_label" else jnp.argmax(x, axis=-1)
+
+
+def pack(
+    examples: Sequence[Encoded],
+    kind: Kind,
+    labels: int,
+    *,
+    tokens_at_once: int,
+    segments: int | None = None,
+) -> tuple[list[Rows], list[Place]]:
+    """Pack examples into passes with equally many rows, of few different shapes.
+
+    Every shape is compiled anew, so lengths and numbers are rounded up.
+
+    Args:
+      labels: number of labels.
+      tokens_at_once: positions of a pass, unless one example has more.
+      segments: S; None for as many as needed, rounded up to a power of two.
+
+    Returns:
+      The passes, and the place of each example, with rows counted over all passes.
+    """
+    lengths = [len(e.tokens) for e in examples]
+    mean_row = round_up(SHARED_BY * sum(lengths) // len(lengths))
+    row_length = shared_row_length(lengths, max(SHARED_ROW, mean_row))
+    rows = assign([e.tokens for e in examples], row_length)
+    wanted, most = round_up(len(rows), 1), max(1, tokens_at_once // row_length)
+    rows_per_pass = -(-wanted // -(-wanted // most))
+    rows += [[] for _ in range(-len(rows) % rows_per_pass)]
+    segments = segments or 1 << (max(map(len, rows)) - 1).bit_length()
+    batch = fill_rows([[examples[i].tokens for i in row] for row in rows], row_length)
+    if kind == "multi_label":
+        targets = np.full((len(rows), segments, labels), -1, np.float32)
+    else:
+        width = row_length if kind == "tagging" else segments
+        targets = np.full((len(rows), width), IGNORED, np.int32)
+    places = [Place(0, 0, 0)] * len(examples)
+    for r, row in enumerate(rows):
+        start = 0
+        for segment, i in enumerate(row):
+            places[i] = Place(r, segment, start)
+            inside = slice(start, start + lengths[i]) if kind == "tagging" else segment
+            targets[r, inside] = examples[i].targets
+            start += lengths[i]
+    arrays = (batch.tokens, batch.segment_ids, batch.positions, targets)
+    starts = range(0, len(rows), rows_per_pass)
+    return [Rows(*(x[r : r + rows_per_pass] for x in arrays)) for r in starts], places
+
+
+def shared_row_length(lengths: Sequence[int], most: int) -> int:
+    """Return the row length for examples of these lengths: `most`, if none is longer."""
+    return max(round_up(max(lengths)), min(round_up(sum(lengths)), most))
+
+
+def round_up(count: int, least: int = 64) -> int:
+    """Round up to one of few numbers: multiples of `least`, later two for each power of two."""
+    step = max(least, 2 ** (count.bit_length() - 2))
+    return -(-count // step) * step

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import finetune_jax, packing
+from bcmb_jax.evaluation import finetune_jax
 from bcmb_jax.evaluation.encode import IGNORED, Encoded
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.finetune_jax import JaxClassifier
@@ -85,7 +85,7 @@ def test_a_packed_batch_is_the_mean_of_its_examples(params, kind):
     ],
 )
 def test_rows_are_few_and_of_few_shapes(lengths, row_length, rows, passes):
-    packed, _ = packing.pack(
+    packed, _ = finetune_jax.pack(
         examples("single_label", lengths), "single_label", 3, tokens_at_once=8192
     )
     assert [x.tokens.shape for x in packed] == [(rows, row_length)] * passes
@@ -96,8 +96,8 @@ def test_passes_in_turn_give_the_same_step(params, monkeypatch):
     batch = examples(kind, [64, 60, 64])
     weights = []
     for at_once in (8192, 128, 64):  # three rows at once, two and one with an empty one, singly
-        monkeypatch.setattr(packing, "SHARED_ROW", 64)
-        monkeypatch.setattr(packing, "SHARED_BY", 1)
+        monkeypatch.setattr(finetune_jax, "SHARED_ROW", 64)
+        monkeypatch.setattr(finetune_jax, "SHARED_BY", 1)
         monkeypatch.setitem(finetune_jax.TOKENS_AT_ONCE, "cpu", at_once)
         model = classifier(params, kind)
         model.reset(0)
