@@ -25,6 +25,7 @@ import numpy as np
 from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
+from conversion import torch_models
 from conversion.mapping import check_finite
 from conversion.publish import check_free_space, publish, refuse_to_lose
 from conversion.verify import (
@@ -32,7 +33,6 @@ from conversion.verify import (
     TensorDifference,
     compare,
     compare_with_transformers,
-    torch_is_here,
 )
 from conversion.weights import Weights, read
 from conversion.writers import write_composer, write_huggingface, write_orbax
@@ -116,7 +116,7 @@ def convert(
         as_folder = folder if to == "huggingface" else original.folder
         kept = (original if to == "composer" else written)._replace(opt_state=None)
         del original, written
-        if not torch_is_here():
+        if not torch_models.is_installed():
             verdict.append(Verdict(tensors, None))
             return
         verdict.append(Verdict(tensors, compare_with_transformers(kept, as_folder, stage)))
@@ -159,8 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     display = Display(stream=sys.stdout)  # what goes wrong stands alone on stderr
     if options.verify:
-        if not torch_is_here():
-            raise InputError("--verify needs PyTorch: pip install 'bcmb-jax[torch]'")
+        torch_models.import_torch("--verify")
         weights = read(options.verify, model_config=options.model_config)
         weights = weights._replace(opt_state=None)
         report(compare_with_transformers(weights, weights.folder, display.say))

@@ -114,6 +114,16 @@ def _with_our_names(stored: dict[str, np.ndarray], origin: str) -> dict[str, np.
     return untied(stored, origin)
 
 
+def name_tensors(
+    params: Mapping[str, np.ndarray], config: ModelConfig, head: Head
+) -> dict[str, np.ndarray]:
+    """Return parameters as transformers names and shapes them, float32."""
+    stored = to_stored(params, table(config, head))
+    if head.kind == "encoder":  # alone, without "model." in front
+        return {name.removeprefix("model."): x for name, x in stored.items()}
+    return stored
+
+
 def write_model(
     folder: Path,
     config: ModelConfig,
@@ -124,9 +134,7 @@ def write_model(
 ) -> None:
     """config.json and model.safetensors into an existing folder."""
     write_json(folder / "config.json", config_json(config, token_ids, head, dtype))
-    stored = to_stored(params, table(config, head))
-    if head.kind == "encoder":  # as transformers names an encoder alone
-        stored = {name.removeprefix("model."): x for name, x in stored.items()}
+    stored = name_tensors(params, config, head)
     if dtype != "float32":
         stored = {name: x.astype(dtype) for name, x in stored.items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})

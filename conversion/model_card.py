@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What travels with a converted model: a manifest for programs, a model card for people."""
 
-import hashlib
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from conversion.config_json import ARCHITECTURES, write_json
 from conversion.mapping import table, to_stored
-from conversion.weights import Weights
+from conversion.weights import Weights, weights_fingerprint
 
 TOOLS = ("bcmb-jax", "jax", "flax", "orbax-checkpoint", "safetensors", "transformers", "torch")
 PIPELINES = {
@@ -65,7 +64,10 @@ def manifest(weights: Weights) -> dict[str, Any]:
     progress = weights.meta.get("progress", {})
     return {
         "source": source_name(weights),
-        "weights_sha256": fingerprint(weights),
+        # As stored, in the order of the table: of the model, so the same in every format.
+        "weights_sha256": weights_fingerprint(
+            to_stored(weights.params, table(weights.config, weights.head))
+        ),
         "tools": _versions(),
         "step": progress.get("step"),
         "tokens_seen": progress.get("tokens_seen"),
@@ -80,18 +82,6 @@ def source_name(weights: Weights) -> str:
     """A hub id, or the last part of a path: whose home it is in concerns nobody."""
     path = Path(weights.origin)
     return path.name if path.is_absolute() else weights.origin
-
-
-def fingerprint(weights: Weights) -> str:
-    """SHA-256 of all tensors as stored, float32, in the order of the table: of a model, not of a
-    file, so the same in every format."""
-    rows = table(weights.config, weights.head)
-    stored = to_stored(weights.params, rows)
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row.name.encode())
-        digest.update(stored[row.name].data)
-    return digest.hexdigest()
 
 
 def write_manifest(weights: Weights, folder: Path) -> None:

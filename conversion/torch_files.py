@@ -86,11 +86,11 @@ def tensor(x: np.ndarray) -> Any:
     return torch.from_numpy(x if x.flags.writeable and x.flags.c_contiguous else x.copy())
 
 
-def require_torch(file: Path) -> None:
-    """Raise `InputError` where PyTorch is not installed."""
+def require_torch(user: str | Path) -> None:
+    """Raise `InputError` where PyTorch is not installed; `user` is what needs it."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(
-            f"{file} needs PyTorch, which is not installed: pip install 'bcmb-jax[torch]' (for the "
+            f"{user} needs PyTorch, which is not installed: pip install 'bcmb-jax[torch]' (for the "
             "CPU build add --extra-index-url https://download.pytorch.org/whl/cpu)"
         )
 

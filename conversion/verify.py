@@ -2,9 +2,7 @@
 """Proof that a written model is the one that was read: every bit, and transformers' logits."""
 
 import dataclasses
-import importlib.util
 import json
-import unittest.mock
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bcmb_jax.errors import InputError, reason
-from conversion.config_json import ARCHITECTURES, config_json
-from conversion.mapping import table, to_stored
+from bcmb_jax.errors import InputError
+from conversion import torch_models
 from conversion.pretrained import PretrainedModel
 from conversion.weights import Weights
 
@@ -153,10 +150,6 @@ def compare_tensors(
     return TensorDifference(len(ours), worst, largest)
 
 
-def torch_is_here() -> bool:
-    return all(map(importlib.util.find_spec, ("torch", "transformers")))
-
-
 def compare_with_transformers(
     weights: Weights, folder: Path | None, say: Callable[[str], None] = lambda _: None
 ) -> LogitDifference:
@@ -279,27 +272,12 @@ def _sample(outputs: np.ndarray) -> np.ndarray:
 
 
 def _torch_model(weights: Weights, folder: Path | None) -> Any:
-    import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    make = getattr(transformers, ARCHITECTURES[weights.head.kind])
-    if folder is not None:
-        try:
-            return make.from_pretrained(folder).float().eval()
-        except Exception as error:  # transformers raises many types for a folder it cannot read
-            raise InputError(f"transformers cannot load {folder}: {reason(error)}") from error
-    values = config_json(weights.config, weights.token_ids, weights.head)
-    # Without random weights, which would take longer to draw than all of the rest.
-    drawing = (transformers.ModernBertPreTrainedModel, "_init_weights", lambda *_: None)
-    with unittest.mock.patch.object(*drawing):
-        model = make(transformers.ModernBertConfig(**values)).eval()
-    stored = to_stored(weights.params, table(weights.config, weights.head))
-    for name, parameter in model.named_parameters():
-        name = name if name in stored else f"model.{name}"
-        with torch.no_grad():
-            parameter.copy_(torch.from_numpy(stored.pop(name)))
-    if stored:
-        raise InputError(f"transformers' model has no {sorted(stored)[0]}")
-    return model
+    if folder is None:
+        model = torch_models.build_modernbert(weights.config, weights.head, weights.params)
+    else:
+        model = torch_models.load_model(folder, weights.head.kind)
+    return model.eval()

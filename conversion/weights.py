@@ -2,6 +2,7 @@
 """A model's weights in host memory, read from any place this package knows."""
 
 import atexit
+import hashlib
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -50,6 +51,15 @@ class Weights(NamedTuple):
     opt_state: StableAdamWState | None = None
     meta: Mapping[str, Any] = {}
     folder: Path | None = None
+
+
+def weights_fingerprint(params: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of tensors and their names, in the order of `params`."""
+    digest = hashlib.sha256()
+    for name, x in params.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(x).data)
+    return digest.hexdigest()
 
 
 def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights:

@@ -78,7 +78,10 @@ def _inside(name: str, parents: tuple[str, ...], separator: str) -> bool:
 
 
 def _imports(node: ast.AST, lazy: bool = False) -> Iterator[tuple[str, int, bool]]:
-    """`(module, line, inside a function)` of every import; `from a import b` is `a.b`."""
+    """`(module, line, inside a function or for types only)` of every import.
+
+    `from a import b` is `a.b`.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             package = "" if isinstance(child, ast.Import) else "." * child.level
@@ -87,7 +90,8 @@ def _imports(node: ast.AST, lazy: bool = False) -> Iterator[tuple[str, int, bool
             for alias in child.names:
                 yield package + alias.name, child.lineno, lazy
         function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from _imports(child, lazy or function)
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        yield from _imports(child, lazy or function or for_types)
 
 
 IMPORTS = [

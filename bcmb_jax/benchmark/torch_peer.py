@@ -17,6 +17,9 @@ from bcmb_jax.benchmark.setting import Setting
 from bcmb_jax.benchmark.timing import progress
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import Head
+from conversion import torch_models
+from conversion.config_json import default_labels
 
 WAYS = ("eager", "sdpa", "compile")
 AUTOCAST = "+autocast"
@@ -56,11 +59,7 @@ def _installed(way: str) -> bool:
 
 
 def _has_cuda() -> bool:
-    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
-        raise InputError("--compare torch needs PyTorch: pip install 'bcmb_jax[torch]'")
-    import torch
-
-    return torch.cuda.is_available()
+    return torch_models.import_torch("--compare torch").cuda.is_available()
 
 
 def choose_ways(asked: str, here: list[str]) -> list[str]:
@@ -169,27 +168,13 @@ class TorchPeer:
 
 def make_model(config: ModelConfig, kind: str, way: str, labels: int = 2) -> Any:
     """transformers' model of these sizes with random weights, without dropout."""
-    import transformers
-
-    names = {
-        "encoder": "ModernBertModel",
-        "masked_lm": "ModernBertForMaskedLM",
-        "sequence_classification": "ModernBertForSequenceClassification",
-        "token_classification": "ModernBertForTokenClassification",
-    }
-    sizes: dict[str, Any] = {
-        name: value
-        for name, value in config.as_dict().items()
-        if name != "attention_output_dropout"
-    }
-    sizes["sparse_prediction"] = True  # the decoder at labelled positions only, as ours
-    sizes["num_labels"] = labels
-    values = transformers.ModernBertConfig(**sizes)
-    attention = {"eager": "eager", "flash_attention_2": "flash_attention_2"}.get(
-        way.removesuffix(COMPILED), "sdpa"
+    attention = way.removesuffix(COMPILED)
+    return torch_models.build_modernbert(
+        config,
+        Head(kind, default_labels(labels)),
+        attention=attention if attention in ("eager", "flash_attention_2") else "sdpa",
+        sparse_prediction=True,  # the decoder at labelled positions only, as ours
     )
-    values._attn_implementation = attention
-    return getattr(transformers, names[kind])(values)
 
 
 class Peer(NamedTuple):

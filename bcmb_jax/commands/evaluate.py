@@ -26,7 +26,7 @@ import conversion
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import describe_device, target
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import finetune_torch, masked_lm, speed
+from bcmb_jax.evaluation import masked_lm, speed
 from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.load import (
     FineTuningModel,
@@ -39,6 +39,7 @@ from bcmb_jax.evaluation.sweep import evaluate_model, evaluate_text_baseline, su
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
 from bcmb_jax.terminal import Display
+from conversion import torch_models
 
 OTHERS = {
     "mlm": "masked tokens of prepared shards, by source, beside unigram and bigram baselines",
@@ -66,7 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
         "model": model_name(options),
         "backend": options.backend,
         **evaluate(options),
-        "device": describe_device() | (finetune_torch.gpu() if options.backend == "torch" else {}),
+        "device": describe_device()
+        | (torch_models.describe_gpu() if options.backend == "torch" else {}),
         "versions": versions(*REPORTED_PACKAGES),
         "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
         "date": time.strftime("%Y-%m-%d"),
@@ -247,7 +249,7 @@ def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
         platform, precision = target().platform, model.dtype.name
     else:
         encoder, precision = speed.TorchEncoder(options.model), "float32"
-        platform = finetune_torch.gpu().get("platform", "cpu")
+        platform = torch_models.describe_gpu().get("platform", "cpu")
     display, lines = Display(), []
     for left_out in (s for s in speed.SETS if encoder.longest < s.longest <= options.longest):
         display.say(f"{left_out.name} left out: the model reads {encoder.longest:,} tokens")

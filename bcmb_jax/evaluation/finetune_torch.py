@@ -4,22 +4,16 @@
 These are the baselines; batches, schedule and scores are those of the JAX models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
 
-from bcmb_jax.errors import InputError, reason
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
+from bcmb_jax.evaluation.finetune_jax import HEADS
 from bcmb_jax.evaluation.protocol import Predicted
-
-CLASSES = {
-    "single_label": "AutoModelForSequenceClassification",
-    "multi_label": "AutoModelForSequenceClassification",
-    "tagging": "AutoModelForTokenClassification",
-    "speed": "AutoModel",
-}
+from conversion.torch_models import device, import_torch, load_model, run_model
 
 
 class TorchClassifier:
@@ -50,11 +44,11 @@ class TorchClassifier:
 
     def reset(self, seed: int) -> None:
         """Load the weights, draw a new classifier by `seed`, and start a fresh optimizer."""
-        torch = import_torch()
+        torch = import_torch("--backend torch")
         torch.manual_seed(seed)
-        self._model = load(
+        self._model = load_model(
             self._source,
-            self._kind,
+            HEADS[self._kind],
             # Names of labels, for readers of the model's config.
             id2label=dict(enumerate(self._labels)),
             label2id={name: i for i, name in enumerate(self._labels)},
@@ -104,7 +98,7 @@ class TorchClassifier:
         documents = [e.tokens for e in examples]
         ids = _filled(documents, self._model.config.pad_token_id or 0)
         mask = _filled([np.ones_like(x) for x in documents], 0)
-        return forward(self._model, {"input_ids": ids, "attention_mask": mask}).logits
+        return run_model(self._model, {"input_ids": ids, "attention_mask": mask}).logits
 
     def _targets(self, examples: Sequence[Encoded]) -> Any:
         torch = import_torch()
@@ -115,81 +109,14 @@ class TorchClassifier:
         return torch.from_numpy(targets).to(device())
 
 
-def import_torch() -> Any:
-    """Return the module `torch`; `InputError` names the extra if it is missing."""
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            "--backend torch needs PyTorch: pip install 'bcmb-jax[torch]' (the CPU build will do)"
-        ) from error
-    return torch
-
-
-def device() -> str:
-    """Return PyTorch's name of the device that models run on."""
-    return "cuda" if import_torch().cuda.is_available() else "cpu"
-
-
-def gpu() -> dict[str, Any]:
-    """Describe the GPU that models run on, in the form of `describe_device`; empty on a CPU."""
-    if device() == "cpu":
-        return {}
-    name = import_torch().cuda.get_device_name()
-    return {"platform": "gpu", "kind": name, "count": 1}
-
-
-def load(path_or_id: str, use: str, **config: Any) -> Any:
-    """Load transformers' model for a use (a key of `CLASSES`), in float32.
-
-    Raises:
-      InputError: it cannot be loaded.
-    """
-    import_torch()  # a better message than transformers' own if it is missing
-    import transformers
-
-    try:
-        return getattr(transformers, CLASSES[use]).from_pretrained(path_or_id, **config).float()
-    except Exception as error:  # files and downloads fail with errors of many types
-        raise InputError(f"transformers cannot load {path_or_id}: {reason(error)}") from error
-
-
 def read_encoder(path_or_id: str) -> tuple[dict[str, np.ndarray], Any]:
     """Return an encoder's weights by name, and its config.
 
     The pooler is left out: it is unused here, and drawn at random where a checkpoint has none.
     """
-    encoder = load(path_or_id, "speed")
+    encoder = load_model(path_or_id, "encoder")
     stored = encoder.state_dict().items()
     return {name: x.numpy() for name, x in stored if "pooler." not in name}, encoder.config
-
-
-def max_length(path_or_id: str) -> int:
-    """Return how many tokens a model reads, special tokens included.
-
-    Raises:
-      InputError: it has no config that transformers reads.
-    """
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(path_or_id)
-        positions = int(config.max_position_embeddings)
-    except Exception as error:  # errors of many types, or the config of something else
-        raise InputError(f"{path_or_id} has no config of an encoder: {reason(error)}") from error
-    # RoBERTa and what is made of it (Longformer) number positions from the padding id + 1 on.
-    shifted = config.model_type in ("roberta", "longformer", "xlm-roberta", "camembert")
-    return positions - (config.pad_token_id + 1) if shifted else positions
-
-
-def forward(model: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Call a model with integer inputs by name."""
-    torch = import_torch()
-    if hasattr(model.base_model, "set_attention_type"):
-        # After one short batch BigBird would use full attention for all later ones.
-        model.base_model.set_attention_type(model.config.attention_type)
-    inputs = {n: torch.from_numpy(x.astype(np.int64)).to(device()) for n, x in arrays.items()}
-    return model(**inputs)
 
 
 def _filled(rows: Sequence[np.ndarray], value: int) -> np.ndarray:

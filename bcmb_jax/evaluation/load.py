@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load models to fine-tune: weights from anywhere under a new classifier, and how to save them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
@@ -12,10 +14,10 @@ from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.finetune_jax import HEADS, JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Settings
-from bcmb_jax.evaluation.sweep import fingerprint_of_weights
 from bcmb_jax.model.heads import Head
+from conversion import torch_models
 from conversion.publish import publish
-from conversion.weights import read
+from conversion.weights import read, weights_fingerprint
 from conversion.writers import write_huggingface
 
 PROBLEM_TYPES = {
@@ -100,7 +102,7 @@ def load_jax_classifier(
         publish(directory, lambda new: write_huggingface(now, new, directory.name), overwrite=True)
 
     metadata = {
-        "model": fingerprint_of_weights(params),
+        "model": _fingerprint(params),
         "precision": dtype.name,
         "config": weights.config.as_dict(),
         "pooling": weights.head.pooling,
@@ -120,7 +122,7 @@ def load_torch_classifier(
 
     Arguments and errors are those of `load_jax_classifier`.
     """
-    positions = finetune_torch.max_length(path_or_id)
+    positions = torch_models.max_length(path_or_id)
     weights, config = finetune_torch.read_encoder(path_or_id)
     classifier = finetune_torch.TorchClassifier(
         path_or_id,
@@ -136,8 +138,13 @@ def load_torch_classifier(
         positions=positions,
         vocab_size=config.vocab_size,
     )
-    metadata = {"model": fingerprint_of_weights(weights), "precision": "float32"}
+    metadata = {"model": _fingerprint(weights), "precision": "float32"}
     return FineTuningModel(classifier, encoder, metadata, config.hidden_size)
+
+
+def _fingerprint(params: Mapping[str, np.ndarray]) -> str:
+    """Return the fingerprint of weights, whatever the order they are in."""
+    return weights_fingerprint(dict(sorted(params.items())))
 
 
 def _load_tokenizer(

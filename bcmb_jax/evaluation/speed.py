@@ -20,10 +20,10 @@ from flax import nnx
 from bcmb_jax.batch import Batch
 from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import finetune_torch
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import Parameters, merge, split
+from conversion import torch_models
 
 PROTOCOLS = ("published", "honest")
 KINDS = ("fixed", "variable")
@@ -191,20 +191,21 @@ class TorchEncoder:
     packs = compiles = False
 
     def __init__(self, path_or_id: str):
-        self.longest = finetune_torch.max_length(path_or_id)
-        self._model = finetune_torch.load(path_or_id, "speed").to(finetune_torch.device()).eval()
+        self.longest = torch_models.max_length(path_or_id)
+        model = torch_models.load_model(path_or_id, "encoder")
+        self._model = model.to(torch_models.device()).eval()
         self.vocab_size = self._model.config.vocab_size
 
     def __call__(self, batch: Batch) -> None:
         """Encode a batch."""
-        torch = finetune_torch.import_torch()
+        torch = torch_models.import_torch()
         pad = self._model.config.pad_token_id or 0
         ids = np.where(batch.segment_ids > 0, batch.tokens, pad)
         arrays = {"input_ids": ids, "attention_mask": batch.segment_ids}
         with torch.no_grad():
-            finetune_torch.forward(self._model, arrays)
+            torch_models.run_model(self._model, arrays)
 
     def wait(self) -> None:
         """Wait until all batches are encoded."""
-        if finetune_torch.device() == "cuda":
-            finetune_torch.import_torch().cuda.synchronize()
+        if torch_models.device() == "cuda":
+            torch_models.import_torch().cuda.synchronize()

@@ -4,14 +4,11 @@
 Each fine-tuning is a file, so that a finished one is never repeated.
 """
 
-import hashlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
@@ -233,12 +230,3 @@ def _read_run(file: Path, metadata: Mapping[str, Any], dataset: Dataset) -> Run:
 
 def _validation(run: Run) -> float:
     return max((point["validation"] for point in run.curve), default=0.0)
-
-
-def fingerprint_of_weights(params: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of arrays and their names."""
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(params[name]).tobytes())
-    return digest.hexdigest()

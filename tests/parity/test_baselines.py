@@ -12,7 +12,8 @@ transformers = pytest.importorskip("transformers")
 from bcmb_jax.data.synthetic import train_tokenizer  # noqa: E402
 from bcmb_jax.errors import InputError  # noqa: E402
 from bcmb_jax.evaluation import finetune_torch  # noqa: E402
-from bcmb_jax.evaluation.sweep import fingerprint_of_weights  # noqa: E402
+from conversion import torch_models  # noqa: E402
+from conversion.weights import weights_fingerprint  # noqa: E402
 from scripts import evaluate  # noqa: E402
 from tests.fixtures.task_data import clinical_sentences  # noqa: E402
 
@@ -79,7 +80,7 @@ def test_it_is_fine_tuned_and_scored(model, task, tmp_path):
 
 def test_it_goes_through_the_speed_protocol(model, tmp_path):
     architecture, folder = model
-    assert finetune_torch.max_length(str(folder)) == READS[architecture]
+    assert torch_models.max_length(str(folder)) == READS[architecture]
     found = results_of(
         tmp_path,
         *("--task", "speed", "--model", folder, "--protocol", "published"),
@@ -101,23 +102,23 @@ def test_a_masked_lm_without_a_pooler_is_the_same_model_again(model, tmp_path):
     found = getattr(transformers, f"{architecture}ForMaskedLM").from_pretrained(folder)
     found.save_pretrained(tmp_path / "masked_lm")
     first, second = (finetune_torch.read_encoder(str(tmp_path / "masked_lm"))[0] for _ in range(2))
-    assert fingerprint_of_weights(first) == fingerprint_of_weights(second)
+    assert weights_fingerprint(first) == weights_fingerprint(second)
 
 
 def test_bigbird_keeps_its_sparse_attention_after_a_short_batch(tmp_path):
     save_random("BigBird", tmp_path)
-    encoder = finetune_torch.load(str(tmp_path), "speed").eval()
+    encoder = torch_models.load_model(str(tmp_path), "encoder").eval()
     types = []
     for length in (64, 1024):
         ids = np.full((1, length), 100)
-        finetune_torch.forward(encoder, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        torch_models.run_model(encoder, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         types.append(encoder.attention_type)
     assert types == ["original_full", "block_sparse"]
 
 
 def test_norms_and_biases_do_not_decay(model):
     _, folder = model
-    made = finetune_torch.load(str(folder), "tagging", num_labels=3)
+    made = torch_models.load_model(str(folder), "token_classification", num_labels=3)
     decayed, free = finetune_torch._groups(made, 0.1)
     assert decayed["weight_decay"] == 0.1
     assert free["weight_decay"] == 0.0
@@ -128,6 +129,6 @@ def test_norms_and_biases_do_not_decay(model):
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(InputError, match="has no config of an encoder"):
-        finetune_torch.max_length(str(tmp_path))
+        torch_models.max_length(str(tmp_path))
     with pytest.raises(InputError, match="transformers cannot load"):
-        finetune_torch.load(str(tmp_path), "tagging")
+        torch_models.load_model(str(tmp_path), "token_classification")
