@@ -65,7 +65,7 @@ def cases(
             loss = classifier.step(examples, 1e-5)
         jax.block_until_ready(loss)
 
-    peer = fastest_peer(setting, head.kind, theirs, train=True, labels=len(labels))
+    peer = fastest_peer(setting, head, theirs, train=True)
     if not setting.burst:
         train()  # it compiles, the peer of a single call does not
     times = race({OURS: train, **peer.sides}, setting.rounds, setting.burst)

@@ -19,6 +19,7 @@ from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.device import target
 from bcmb_jax.evaluation.speed import POSITIONS_AT_ONCE, lengths_of, random_documents
 from bcmb_jax.model.cost import forward_flops_per_token
+from bcmb_jax.model.heads import Head
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import batch_sharding, mesh_for_rows, replicated
@@ -55,7 +56,7 @@ def cases(
             tokens = sum(map(len, drawn))
             per_token = forward_flops_per_token(setting.config, np.array([*map(len, drawn)]), 0.0)
             peer = fastest_peer(
-                setting, "encoder", [(batch, None) for batch in rectangles], train=False
+                setting, Head("encoder"), [(batch, None) for batch in rectangles], train=False
             )
             ours = {"padded": rectangles}
             if kind == "variable":

@@ -19,7 +19,6 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from conversion import torch_models
-from conversion.config_json import default_labels
 
 WAYS = ("eager", "sdpa", "compile")
 AUTOCAST = "+autocast"
@@ -78,22 +77,19 @@ class TorchPeer:
     """One model and its batches in PyTorch.
 
     Args:
-      kind: "encoder", "masked_lm", "sequence_classification" or "token_classification".
       batches: padded rows, one document each, and for training labels: `[B, L]`, -100 where
         nothing is predicted, or a classifier's, `[B]` or (multi-label, floats) `[B, labels]`.
       way: of `ways_here`.
-      labels: of a classifier.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        kind: str,
+        head: Head,
         batches: Sequence[tuple[Batch, np.ndarray | None]],
         *,
         precision: str,
         way: str,
-        labels: int = 2,
     ):
         import torch
 
@@ -102,7 +98,7 @@ class TorchPeer:
         way = way.removesuffix(AUTOCAST)
         bf16 = precision == "bf16" and not self._autocast
         weights = torch.bfloat16 if bf16 else torch.float32
-        self.model = make_model(config, kind, way, labels).to(self._device, weights)
+        self.model = make_model(config, head, way).to(self._device, weights)
         if way == "packed_encoders":  # looks for weights on a GPU
             import packed_encoders
 
@@ -166,12 +162,12 @@ class TorchPeer:
         }
 
 
-def make_model(config: ModelConfig, kind: str, way: str, labels: int = 2) -> Any:
+def make_model(config: ModelConfig, head: Head, way: str) -> Any:
     """transformers' model of these sizes with random weights, without dropout."""
     attention = way.removesuffix(COMPILED)
     return torch_models.build_modernbert(
         config,
-        Head(kind, default_labels(labels)),
+        head,
         attention=attention if attention in ("eager", "flash_attention_2") else "sdpa",
         sparse_prediction=True,  # the decoder at labelled positions only, as ours
     )
@@ -189,17 +185,16 @@ class Peer(NamedTuple):
 
 def fastest_peer(
     setting: Setting,
-    kind: str,
+    head: Head,
     batches: Sequence[tuple[Batch, np.ndarray | None]],
     *,
     train: bool,
-    labels: int = 2,
 ) -> Peer:
     """Of the setting's ways the one whose second call is the fastest; one that fails is told and
     left out.
 
     Args:
-      kind, batches, labels: as of `TorchPeer`.
+      head, batches: as of `TorchPeer`.
       train: steps, else forward passes.
 
     Raises:
@@ -207,9 +202,7 @@ def fastest_peer(
     """
 
     def prepare(way: str) -> Callable[[], None]:
-        peer = TorchPeer(
-            setting.config, kind, batches, precision=setting.precision, way=way, labels=labels
-        )
+        peer = TorchPeer(setting.config, head, batches, precision=setting.precision, way=way)
         return peer.step if train else peer.forward
 
     ways = list(setting.ways)

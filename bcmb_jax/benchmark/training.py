@@ -25,7 +25,7 @@ from bcmb_jax.evaluation.finetune_jax import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.cost import forward_flops_per_token
-from bcmb_jax.model.heads import ModernBertForMaskedLM
+from bcmb_jax.model.heads import Head, ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import mesh_for_rows
@@ -61,7 +61,7 @@ def cases(
             ours = [pack(step, row_length, devices) for step in documents.of_steps]
         train = Trainer(setting, ours, remat)
         peer = fastest_peer(
-            setting, "masked_lm", [(batch, labels(batch)) for batch in theirs], train=True
+            setting, Head("masked_lm"), [(batch, labels(batch)) for batch in theirs], train=True
         )
         parts = {} if real else train.passes()
         times = race({OURS: train, **parts, **peer.sides}, setting.rounds, setting.burst)

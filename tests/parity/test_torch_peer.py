@@ -17,6 +17,7 @@ from bcmb_jax.data.rows import padded
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
+from bcmb_jax.model.heads import Head
 from conversion.mapping import table
 from tests.fixtures.task_data import clinical_sentences
 from tests.fixtures.tiny_batches import CONFIG
@@ -28,7 +29,7 @@ NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=50_368, attention_output_dro
 
 
 def test_the_peer_has_our_sizes_and_no_dropout():
-    model = make_model(NO_DROPOUT, "masked_lm", "sdpa")
+    model = make_model(NO_DROPOUT, Head("masked_lm"), "sdpa")
     ours = sum(math.prod(row.shape) for row in table(NO_DROPOUT))
     assert sum(p.numel() for p in model.parameters()) == ours
     rates = [m.p for m in model.modules() if type(m).__name__ == "Dropout"]
@@ -46,7 +47,7 @@ def test_the_peer_predicts_as_many_tokens_and_no_padding():
 def test_a_step_of_the_peer_trains_it():
     batch = padded(random_documents(np.array([30, 50])), 64)
     peer = TorchPeer(
-        NO_DROPOUT, "masked_lm", [(batch, labels(batch))], precision="fp32", way="sdpa"
+        NO_DROPOUT, Head("masked_lm"), [(batch, labels(batch))], precision="fp32", way="sdpa"
     )
     before = {name: p.detach().clone() for name, p in peer.model.named_parameters()}
     peer.step()
@@ -66,7 +67,7 @@ def test_a_way_that_fails_is_told_and_left_out(monkeypatch, capsys):
     def peer(*ways):
         batches = [(batch, None)] * 2
         setting = Setting("small", NO_DROPOUT, "fp32", "xla", ways, rounds=1, burst=1)
-        return fastest_peer(setting, "encoder", batches, train=False)
+        return fastest_peer(setting, Head("encoder"), batches, train=False)
 
     found = peer("eager", "sdpa")
     assert [*found.sides] == ["transformers sdpa"]
