@@ -11,7 +11,7 @@ import json
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from bcmb_jax import schedule
 from bcmb_jax.errors import InputError
@@ -20,6 +20,8 @@ from bcmb_jax.model.config import ModelConfig
 FREE = {"decides_result": False}
 """Metadata of a key that may change between two parts of a run. Every other key decides the run's
 result: to resume with another value of it is refused."""
+
+Group = TypeVar("Group")  # a dataclass of keys
 
 SCHEDULES = ("constant_with_warmup", "one_minus_sqrt", "warmup_stable_decay")
 
@@ -125,8 +127,7 @@ class RunConfig:
         Raises:
           InputError: a key is unknown or missing, or its value has another type.
         """
-        config: RunConfig = _build(cls, values, "")
-        return config
+        return _build(cls, values, "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plain values as JSON holds them, keys in alphabetical order."""
@@ -190,8 +191,8 @@ def check_key(key: str) -> None:
         )
 
 
-def _is_group(kind: Any) -> bool:
-    return is_dataclass(kind)
+def _is_group(kind: object) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind)
 
 
 def _keys(kind: type, prefix: str) -> Iterator[str]:
@@ -199,7 +200,7 @@ def _keys(kind: type, prefix: str) -> Iterator[str]:
         yield from _keys(inner, f"{prefix}{name}.") if _is_group(inner) else [prefix + name]
 
 
-def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+def _build(kind: type[Group], values: Mapping[str, Any], prefix: str) -> Group:
     kinds = typing.get_type_hints(kind)
     for name in values:
         if name not in kinds:
@@ -210,7 +211,7 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
     return kind(**{name: _checked(kinds[name], values[name], prefix + name) for name in kinds})
 
 
-def _checked(kind: Any, value: Any, key: str) -> Any:
+def _checked(kind: object, value: object, key: str) -> object:
     if typing.get_origin(kind) is tuple:
         if isinstance(value, list | tuple):
             item = typing.get_args(kind)[0]
@@ -225,9 +226,10 @@ def _checked(kind: Any, value: Any, key: str) -> Any:
     raise InputError(f"{key} is {value!r}; it must be {_description(kind)}")
 
 
-def _description(kind: Any) -> str:
+def _description(kind: object) -> str:
     if typing.get_origin(kind) is tuple:
         return f"a tuple, each element {_description(typing.get_args(kind)[0])}"
     if _is_group(kind):
         return "a group of keys"
-    return {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[kind]
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+    return names[typing.cast(type, kind)]

@@ -97,9 +97,10 @@ def test_stopped_and_resumed_is_identical_to_the_bit(config, tmp_path, monkeypat
     assert train(config, workdir) == DONE
 
     assert lines(workdir) == lines(tmp_path / "undisturbed")
-    (ours, our_meta), (theirs, their_meta) = map(final_state, (workdir, tmp_path / "undisturbed"))
-    assert our_meta["progress"] == their_meta["progress"]
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    resumed, resumed_meta = final_state(workdir)
+    undisturbed, undisturbed_meta = final_state(tmp_path / "undisturbed")
+    assert resumed_meta["progress"] == undisturbed_meta["progress"]
+    jax.tree.map(np.testing.assert_array_equal, resumed, undisturbed)
     assert train(config, workdir) == DONE  # nothing left to do
     assert lines(workdir) == lines(tmp_path / "undisturbed")
 
