@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
-from bcmb_jax.data.ingest import FORMATS, SOURCES, read
+from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import list_files
-from bcmb_jax.data.ingest.groups import ALONE
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE
 from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.progress import ProgressLine

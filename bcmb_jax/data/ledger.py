@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bcmb_jax.data.ingest.source import Source
-from bcmb_jax.data.ingest.sources import SOURCES
+from bcmb_jax.data.ingest import SOURCES, Source
 from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.errors import InputError
 

@@ -1,33 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From files to documents: one short module per source format, all read through `read`.
+"""From files to documents, all read through `read`.
 
-`FORMATS` are files of the user's own, `SOURCES` datasets as they are distributed.
+`FORMATS` are files of the user's own, `SOURCES` datasets as they are distributed. A reader returns
+a table, whose text and group columns `columns` chooses, or the documents of a format without them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bcmb_jax.data.ingest.delimited import read_delimited
-from bcmb_jax.data.ingest.files import Reader, Records, list_files
-from bcmb_jax.data.ingest.groups import Group
-from bcmb_jax.data.ingest.jsonl import read_jsonl
-from bcmb_jax.data.ingest.mds import read_mds
-from bcmb_jax.data.ingest.mds_index import list_indexes
-from bcmb_jax.data.ingest.parquet import read_parquet
+from bcmb_jax.data.ingest.columns import Table
+from bcmb_jax.data.ingest.files import Reader, Records, Stream, list_files
+from bcmb_jax.data.ingest.formats import read_csv, read_jsonl, read_parquet, read_text, read_tsv
+from bcmb_jax.data.ingest.mds import list_indexes, read_mds
 from bcmb_jax.data.ingest.record import Document, Record, Skipped
-from bcmb_jax.data.ingest.source import Source
-from bcmb_jax.data.ingest.sources import SOURCES
-from bcmb_jax.data.ingest.text import read_text
-from bcmb_jax.data.progress import Progress, silent
+from bcmb_jax.data.ingest.sources import ALONE, SOURCES, Group, Source
 from bcmb_jax.errors import InputError
 
-__all__ = ["FORMATS", "SOURCES", "Document", "Format", "Skipped", "Source", "read"]
+__all__ = ["ALONE", "FORMATS", "SOURCES", "Document", "Format", "Skipped", "Source", "read"]
 
 
 class Format(NamedTuple):
-    """How one plain format is read: its files, whether it has columns, and a line about it."""
+    """A plain format: its reader, its files, whether it has columns, and a line about it."""
 
     reader: Reader
     suffixes: tuple[str, ...]
@@ -38,13 +33,13 @@ class Format(NamedTuple):
 
 FORMATS = {
     "csv": Format(
-        partial(read_delimited, delimiter=","),
+        read_csv,
         (".csv", ".csv.gz"),
         True,
         "comma-separated with a header line; quoted fields may hold line breaks",
     ),
     "tsv": Format(
-        partial(read_delimited, delimiter="\t"),
+        read_tsv,
         (".tsv", ".tsv.gz"),
         True,
         "tab-separated with a header line; quoted as csv is",
@@ -71,14 +66,20 @@ def read(
     format: str,
     text_column: str | None = None,
     group_column: str | None = None,
-    progress: Progress = silent,
+    progress: Callable[..., None] | None = None,
 ) -> Records:
-    """Iterates over a `Document` or a `Skipped` for every record of files and folders, in order.
+    """Return the records of files and folders, in order: documents, and reasons for having none.
 
-    `format` is one of `FORMATS` or `SOURCES`. `text_column` may join several ("title,abstract");
-    without one, a source has its own, and of a format an only column or an only one with a usual
-    name is taken. `progress` is of what is read before the first record, if anything is. Raises
-    `InputError` at once if an input or a column does not exist.
+    Args:
+      format: one of `FORMATS` or `SOURCES`.
+      text_column: a column, or several to be joined ("title,abstract"). Without one, a source has
+        its own; for a format the only column, or the only one with a usual name, is taken.
+      group_column: the column of a patient's or article's id.
+      progress: called as `progress(stage, documents, fraction=…)` while PubMed's files are read
+        for the first time, before the first record.
+
+    Raises:
+      InputError: an input or a column does not exist.
     """
     if format not in {**FORMATS, **SOURCES}:
         raise InputError(
@@ -102,23 +103,23 @@ def _read_source(
     source: Source,
     text_column: str | None,
     group_column: str | None,
-    progress: Progress,
+    progress: Callable[..., None] | None,
 ) -> Records:
     group = Group("group", column=group_column) if group_column else source.group
-    texts = [path for path in paths if not group.holds(Path(path))]
-    files = source.find(texts, source.files)
+    files = source.find([path for path in paths if not group.is_table(Path(path))], source.files)
+    reader = source.reader
+    if source.make_reader:
+        # Only once records are asked for: reading all files may take an hour.
+        make = cache(partial(source.make_reader, files, progress))
+
+        def reader(stream: Stream, file: str) -> Table | Iterator[Record]:
+            return make()(stream, file)
+
     return Records(
         files,
-        partial(_read_after, cache(partial(source.reader_of, files, progress)))
-        if source.reader_of
-        else source.reader,
+        reader,
         text_column or source.text_column,
         group.column,
         regroup=group.regroup(paths),
         unique=source.unique,
     )
-
-
-def _read_after(make: Callable[[], Reader], *arguments: Any) -> Iterator[Record]:
-    """With a reader that sees all files, only once records are asked for: that may take an hour."""
-    return make()(*arguments)

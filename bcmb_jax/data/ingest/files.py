@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding, opening and walking through input files: plain or gzip, with the way gone in bytes."""
+"""Input files: finding them, opening them (plain or gzip), and walking through their records."""
 
 import gzip
 import os
@@ -8,45 +8,45 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
 
-from bcmb_jax.data.ingest.record import REPEATED, Document, Record, Skipped, digest
+from bcmb_jax.data.ingest.columns import Table
+from bcmb_jax.data.ingest.record import Document, Record, Skipped
 from bcmb_jax.errors import InputError
 
-Reader = Callable[[Any, str, str | None, str | None], Iterator[Record]]
-"""`reader(binary stream, file's name, text column, group column)` yields its records."""
+Stream = BufferedReader | gzip.GzipFile
 
-Reshape = Callable[[dict[str, Any]], dict[str, Any]]
-"""`reshape(values by column)` is the values that a record is made of."""
+Reader = Callable[[Stream, str], Table | Iterator[Record]]
+"""`reader(stream, file's name)` returns a table, or the records of a format without columns."""
 
 Regroup = Callable[[Path, str | None], str | None]
-"""`regroup(a document's file, its group)` is the group that it shall have."""
+"""`regroup(file, group)` returns the group that a document of that file and group shall have."""
 
 Repeats = Callable[[Document], str | None]
-"""`repeats(document)` is why it does not count after those before it; None if it does."""
+"""`repeats(document)` returns why the document repeats an earlier one, or None if it is new."""
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_GZIP_MARK = b"\x1f\x8b"
 
 
 def matches(path: Path, patterns: Sequence[str]) -> bool:
-    """Whether a path ends as one of the patterns ("notes/*.json") does, case and `.gz` aside."""
+    """Return whether a path ends like a pattern ("notes/*.json"), without case and `.gz`."""
     name = PurePosixPath(path.as_posix().lower().removesuffix(".gz"))
     return any(name.match(pattern.lower()) for pattern in patterns)
 
 
-def is_jsonl(name: str) -> bool:
-    """Whether a file of this name holds a JSON object a line."""
-    return matches(Path(name), ("*.jsonl",))
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name in lower case, without `.gz`."""
+    return PurePosixPath(name.lower().removesuffix(".gz")).suffix
 
 
 def find_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """The files below a folder that match, sorted; hidden ones left out."""
-    found = [file for file in _below(folder) if matches(file, patterns) and file.is_file()]
+    """Return the files below a folder that match, sorted; hidden ones left out."""
+    found = [file for file in _files_below(folder) if matches(file, patterns) and file.is_file()]
     return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Also through links to folders, each folder once."""
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield files, also through links to folders, but each folder once."""
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -57,7 +57,11 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
-    """The files as given, and all below folders that match a pattern."""
+    """Return the files that were given, and those below given folders that match a pattern.
+
+    Raises:
+      InputError: a path does not exist, holds no file, or is given twice.
+    """
     files: list[Path] = []
     wanted = " or ".join(pattern.removeprefix("*") for pattern in patterns)
     for path in map(Path, paths):
@@ -79,38 +83,27 @@ def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Pat
     return files
 
 
-def open_text(stream: BufferedReader | gzip.GzipFile, newline: str | None) -> IO[str]:
-    """Decodes UTF-8, or UTF-16 that says so; undecodable bytes become lone surrogates."""
+def open_text(stream: Stream, newline: str | None) -> TextIOWrapper:
+    """Decode UTF-8, or UTF-16 with a byte order mark; undecodable bytes become lone surrogates."""
     encoding = "utf-16" if stream.peek(2)[:2] in _UTF16_MARKS else "utf-8-sig"
     return TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
 
 
-def by_text() -> Repeats:
-    """A text counts only where it comes first."""
-    seen: set[bytes] = set()
-
-    def repeats(document: Document) -> str | None:
-        known = digest(document.text)
-        if known in seen:
-            return REPEATED
-        seen.add(known)
-        return None
-
-    return repeats
-
-
 class Records:
-    """The records of many files in order; `fraction` of their bytes have been read.
+    """The records of many files, in order.
 
-    `unique` makes, for every reading, what leaves out documents that count already.
+    Args:
+      text_column: the column (or several, joined by commas) of readers that return tables.
+      regroup: changes the group of every document.
+      unique: makes, for each reading, the function that tells repeated documents.
     """
 
     def __init__(
         self,
         files: Sequence[Path],
         reader: Reader,
-        text_column: str | None,
-        group_column: str | None,
+        text_column: str | None = None,
+        group_column: str | None = None,
         *,
         regroup: Regroup | None = None,
         unique: Callable[[], Repeats] | None = None,
@@ -135,11 +128,12 @@ class Records:
         return (self._bytes_before + here) / max(1, sum(self._sizes))
 
     def check(self) -> None:
-        """Reads the first record of every file, so that a missing column is not a late surprise."""
+        """Read the first record of every file, so that a missing column is found at once."""
         for file, name in self._files:
             next(self._read(file, name), None)
 
     def __iter__(self) -> Iterator[Record]:
+        """Yield a document, or the reason why there is none, for every record."""
         self._bytes_before = 0
         repeats = self._unique() if self._unique else lambda document: None
         for (file, name), size in zip(self._files, self._sizes, strict=True):
@@ -153,10 +147,13 @@ class Records:
         line = 0
         with open(file, "rb") as self._raw:
             raw = self._raw
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            stream = gzip.GzipFile(fileobj=raw) if packed else raw
+            packed = raw.peek(2)[:2] == _GZIP_MARK
+            stream: Stream = gzip.GzipFile(fileobj=raw) if packed else raw
             try:
-                for record in self._reader(stream, name, *self._columns):
+                content = self._reader(stream, name)
+                if isinstance(content, Table):
+                    content = content.records(*self._columns)
+                for record in content:
                     line = record.line
                     if self._regroup and isinstance(record, Document):
                         record = replace(record, group=self._regroup(file, record.group))

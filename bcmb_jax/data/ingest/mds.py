@@ -6,79 +6,106 @@ tokens between `[CLS]` and `[SEP]`, and nothing in MDS says which of them belong
 one document are packed, and split into train and validation, like documents of their own.
 """
 
+import hashlib
+import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bcmb_jax.data.ingest.mds_index import Shard, read_index
-from bcmb_jax.data.ingest.record import Columns, Record, choose_columns
+from bcmb_jax.data.ingest.columns import Columns, Row, Table
+from bcmb_jax.data.ingest.files import Stream, list_files
 from bcmb_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_CODECS = {"br": "brotli", "bz2": "bz2", "gz": "gzip", "zstd": "zstd"}  # streaming's: pyarrow's
+_HASHES = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # these have no fixed length
 _READABLE = re.compile(r"str|int|u?int(8|16|32|64)|ndarray(:u?int(8|16|32|64)(:\d+)?)?")
 _DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "int32"}
-_DTYPES |= {64: "uint64", 65: "int64"}  # the first byte of an array whose column names no type
+_DTYPES |= {64: "uint64", 65: "int64"}  # by the first byte of an array whose column names no type
 
 
-def read_mds(
-    stream: Any, file: str, text_column: str | None, group_column: str | None
-) -> Iterator[Record]:
-    """Yields a record a sample: its file is the shard, its line the sample's number from 1.
+def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
+    """Return what `list_files` finds, less each index whose shards a merged one above names too."""
+    files = list_files(paths, patterns)
+    named: set[Path] = set()
+    kept: set[Path] = set()
+    for file in sorted(files, key=lambda file: len(file.resolve().parts)):
+        here = {shard.plain.path.resolve() for shard in read_index(file.read_bytes(), file)}
+        if here & named and here - named:
+            raise InputError(
+                f"{file} names shards that another index names too, and others: merge them again"
+            )
+        if not here & named:
+            kept.add(file)
+        named |= here
+    return [file for file in files if file in kept]
 
-    `stream` is the index, opened in the folder of its shards. Without a text column, `input_ids` or
-    the only array is taken before any text. Sizes are always compared with the index, hashes where
-    Python knows them (it does not know xxhash).
+
+def read_mds(stream: Stream, file: str) -> Table:
+    """Read the shards of an index: a row's file is the shard, its line the sample's number from 1.
+
+    `stream` is the index, opened in the folder of its shards. The columns are those that all shards
+    have. Without a text column, `input_ids` or the only array is taken before any text. Sizes are
+    always compared with the index, hashes where Python knows them (it does not know xxhash).
     """
     path, content = Path(stream.name), stream.read()
     shards = read_index(content, path)
-    chosen = []
-    for shard in shards:  # all before the first record, so that nothing missing is a late surprise
-        shard.find()
-        chosen.append(_choose_columns(shard, text_column, group_column, file))
-    for done, (shard, columns) in enumerate(zip(shards, chosen, strict=True), start=1):
-        name = (PurePosixPath(file).parent / shard.name).as_posix()
-        wanted = {*columns.text, columns.group}
-        for line, sample in enumerate(_samples(shard), start=1):
-            try:
-                values = _values(sample, shard, wanted)
-            except (ValueError, LookupError) as error:
-                raise shard.damaged(f"sample {line:,} does not hold the index's columns") from error
-            yield columns.record(values, name, line)
-        stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` how far it is
-    if unhashed := sum(not shard.hashed for shard in shards):
-        log.warning(
-            "%s: %d of %d shards have no hash that can be checked: their sizes and columns are "
-            "right, but a changed token would not be seen",
-            *(file, unhashed, len(shards)),
-        )
-
-
-def _choose_columns(
-    shard: Shard, text_column: str | None, group_column: str | None, file: str
-) -> Columns:
-    encodings = {name: encoding for name, (encoding, _) in shard.columns.items()}
+    for shard in shards:
+        shard.find()  # before the first record, so that nothing missing is a late surprise
+    if not shards:
+        return Table(file, None, lambda _: iter(()))
+    encodings = _common_encodings(shards)
     arrays = [name for name in encodings if encodings[name].startswith("ndarray")]
-    if text_column is None and ("input_ids" in arrays or len(arrays) == 1):
-        text_column = "input_ids" if "input_ids" in arrays else arrays[0]
-    columns = choose_columns(list(encodings), text_column, group_column, file)
-    for name in (*columns.text, *([columns.group] if columns.group else [])):
-        if not _READABLE.fullmatch(encodings[name]) or (name == columns.group and name in arrays):
-            raise InputError(
-                f"{file} has {name!r} encoded as {encodings[name]}, which is not read: text must "
-                "be str, tokens an ndarray of integers with one dimension, a group str or int"
+    text = "input_ids" if "input_ids" in arrays else arrays[0] if len(arrays) == 1 else None
+
+    def read_rows(columns: Columns) -> Iterator[Row]:
+        for name in columns.names:
+            readable = _READABLE.fullmatch(encodings[name])
+            if not readable or (name == columns.group and name in arrays):
+                raise InputError(
+                    f"{file} has {name!r} encoded as {encodings[name]}, which is not read: text "
+                    "must be str, tokens an ndarray of integers with one dimension, a group str or "
+                    "int"
+                )
+        for done, shard in enumerate(shards, start=1):
+            name = (PurePosixPath(file).parent / shard.name).as_posix()
+            for line, sample in enumerate(_split_samples(shard), start=1):
+                try:
+                    values = _decode_sample(sample, shard, columns.names)
+                except (ValueError, LookupError) as error:
+                    raise shard.damaged(
+                        f"sample {line:,} does not hold the index's columns"
+                    ) from error
+                yield Row(name, line, values)
+            stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` the progress
+        if unhashed := sum(not shard.hashed for shard in shards):
+            log.warning(
+                "%s: %d of %d shards have no hash that can be checked: their sizes and columns are "
+                "right, but a changed token would not be seen",
+                *(file, unhashed, len(shards)),
             )
-    return columns
+
+    return Table(file, list(encodings), read_rows, text)
 
 
-def _samples(shard: Shard) -> Iterator[bytes]:
-    """A shard is the number of samples, where each starts and the last ends, a copy of what the
-    index says of the columns, and the samples."""
+def _common_encodings(shards: "Sequence[Shard]") -> dict[str, str]:
+    """Return the encodings by column of those that every shard has alike."""
+    columns = [[(name, kind) for name, (kind, _) in shard.columns.items()] for shard in shards]
+    return dict(pair for pair in columns[0] if all(pair in other for other in columns))
+
+
+def _split_samples(shard: "Shard") -> Iterator[bytes]:
+    """Yield the samples of a shard, checking that they fill it.
+
+    A shard is the number of samples, where each starts and the last ends, a copy of what the index
+    says of the columns, and the samples.
+    """
     data = shard.load()
     count, expected = int.from_bytes(data[:4], "little"), shard.samples
     if count != expected:
@@ -91,22 +118,22 @@ def _samples(shard: Shard) -> Iterator[bytes]:
         yield data[start:stop]
 
 
-def _values(sample: bytes, shard: Shard, wanted: set[str | None]) -> dict[str, Any]:
-    """The wanted columns: the sizes of all that have no fixed one come first, then the values."""
+def _decode_sample(sample: bytes, shard: "Shard", wanted: Sequence[str]) -> dict[str, Any]:
+    """Return the wanted columns of a sample: the sizes that are not fixed, then all values."""
     start = 4 * sum(size is None for _, size in shard.columns.values())
     sizes = np.frombuffer(sample[:start], "<u4").tolist()
     values = {}
     for name, (encoding, fixed) in shard.columns.items():
         stop = start + (sizes.pop(0) if fixed is None else fixed)
         if name in wanted:
-            values[name] = _value(encoding, sample[start:stop])
+            values[name] = _decode_value(encoding, sample[start:stop])
         start = stop
     if start != len(sample):
         raise ValueError("the sizes of its columns do not add up")
     return values
 
 
-def _value(encoding: str, data: bytes) -> Any:
+def _decode_value(encoding: str, data: bytes) -> str | int | np.ndarray:
     kind, *form = encoding.split(":")
     if kind == "str":
         return data.decode("utf-8", "surrogateescape")
@@ -120,11 +147,140 @@ def _value(encoding: str, data: bytes) -> Any:
         length = int(form[1])
     else:  # a byte for the number of dimensions and the width of their lengths, which follow
         if data[at] >> 2 != 1:
-            raise ValueError("not a row")
+            raise ValueError("not one dimension")
         width = 1 << (data[at] & 3)
         length = int(np.frombuffer(data, f"<u{width}", 1, at + 1)[0])
         at += 1 + width
-    ids = np.frombuffer(data[at:], dtype)
+    ids: np.ndarray = np.frombuffer(data[at:], dtype)
     if len(ids) != length:
         raise ValueError("not as long as it says")
     return ids
+
+
+class StoredFile(NamedTuple):
+    """A file as the index describes it: its size in bytes, and its hashes by algorithm."""
+
+    path: Path
+    size: int
+    hashes: dict[str, str]
+
+    def check_size(self, size: int, where: str) -> None:
+        """Raise `InputError` about `where` unless that is the size."""
+        if size != self.size:
+            raise InputError(
+                f"{where} has {size:,} bytes, the index says {self.size:,}: it was cut short or "
+                "changed; fetch it again"
+            )
+
+    def check_hashes(self, data: bytes, where: str) -> None:
+        """Raise `InputError` about `where` unless the hashes that Python knows are right."""
+        for name in sorted(_HASHES & self.hashes.keys()):
+            expected, actual = self.hashes[name], hashlib.new(name, data, usedforsecurity=False)
+            if actual.hexdigest() != expected:
+                raise InputError(
+                    f"{where} is damaged ({name} {actual.hexdigest()[:12]}…, the index says "
+                    f"{expected[:12]}…): fetch it again"
+                )
+
+
+class Shard(NamedTuple):
+    """A shard as the index describes it.
+
+    Attributes:
+      name: its unpacked file, from the index's folder.
+      columns: encoding by name, and the size in bytes where it is fixed.
+    """
+
+    name: str
+    plain: StoredFile
+    packed: StoredFile | None
+    codec: str
+    samples: int
+    columns: dict[str, tuple[str, int | None]]
+
+    def find(self) -> StoredFile:
+        """Return the file, packed or (as streaming leaves it in a cache) not; check its size."""
+        files = [file for file in (self.plain, self.packed) if file]
+        for file in files:
+            if file.path.is_file():
+                file.check_size(file.path.stat().st_size, str(file.path))
+                return file
+        raise InputError(f"{files[-1].path} is missing, but the index names it: fetch it again")
+
+    @property
+    def hashed(self) -> bool:
+        """Whether a changed byte would be seen, packed or not."""
+        files = [file for file in (self.plain, self.packed) if file]
+        return any(_HASHES & file.hashes.keys() for file in files)
+
+    def damaged(self, reason: str) -> InputError:
+        """Return the error that names the shard's file and the damage."""
+        return InputError(f"{self.find().path} is damaged: {reason}; fetch it again")
+
+    def load(self) -> bytes:
+        """Return the content, unpacked; sizes and hashes are checked before and after."""
+        file = self.find()
+        where, data = str(file.path), file.path.read_bytes()
+        file.check_hashes(data, where)
+        if file is self.plain:
+            return data
+        if self.codec not in _CODECS:
+            raise InputError(
+                f"{where} is packed with {self.codec}, which is not read (but {', '.join(_CODECS)} "
+                f"are): unpack it to {self.plain.path.name}"
+            )
+        import pyarrow
+
+        try:
+            unpacked = pyarrow.input_stream(
+                pyarrow.py_buffer(data), compression=_CODECS[self.codec]
+            )
+            data = bytes(unpacked.read(self.plain.size + 1))
+        except OSError as error:
+            raise InputError(f"{where} is not readable as {self.codec}: fetch it again") from error
+        self.plain.check_size(len(data), f"{where}, unpacked,")
+        self.plain.check_hashes(data, f"{where}, unpacked,")
+        return data
+
+
+def read_index(content: bytes, path: Path) -> list[Shard]:
+    """Return the shards of an `index.json`.
+
+    Raises:
+      InputError: it is something else.
+    """
+    try:
+        index = json.loads(content)
+        if index["version"] != 2 or any(shard["format"] != "mds" for shard in index["shards"]):
+            raise ValueError("not MDS version 2")
+        return [_shard(shard, path.parent) for shard in index["shards"]]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not an MDS index (version 2, format mds): give the folder that streaming's "
+            "MDSWriter wrote"
+        ) from error
+
+
+def _shard(entry: dict[str, Any], folder: Path) -> Shard:
+    columns = zip(
+        entry["column_names"], entry["column_encodings"], entry["column_sizes"], strict=True
+    )
+    return Shard(
+        name=str(PurePosixPath(entry["raw_data"]["basename"])),
+        plain=_stored_file(entry["raw_data"], folder),
+        packed=_stored_file(entry["zip_data"], folder) if entry["zip_data"] else None,
+        codec=str(entry["compression"]).split(":")[0],  # "zstd:3" is zstd of level 3
+        samples=int(entry["samples"]),
+        columns={
+            str(name): (str(encoding), None if size is None else int(size))
+            for name, encoding, size in columns
+        },
+    )
+
+
+def _stored_file(entry: dict[str, Any], folder: Path) -> StoredFile:
+    name = PurePosixPath(entry["basename"])
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError("a shard outside the folder")
+    hashes = {str(algorithm): str(value) for algorithm, value in entry["hashes"].items()}
+    return StoredFile(folder / name, int(entry["bytes"]), hashes)

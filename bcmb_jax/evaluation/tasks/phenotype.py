@@ -2,11 +2,10 @@
 """Phenotypes of intensive-care patients, annotated in notes of MIMIC-III."""
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
-from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Records
+from bcmb_jax.data.ingest.formats import read_csv
 from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Task
@@ -86,7 +85,7 @@ def _row_id(written: str, where: str) -> int:
 def _read_texts(file: Path, wanted: set[int], counts: Counter[str]) -> dict[int, str]:
     """Return the texts of the wanted notes; the two million others are neither kept nor checked."""
     texts: dict[int, str] = {}
-    for record in Records([file], partial(read_delimited, delimiter=","), "TEXT", "ROW_ID"):
+    for record in Records([file], read_csv, "TEXT", "ROW_ID"):
         if isinstance(record, Skipped):
             counts[f"rows of {file.name} left out ({record.reason})"] += 1
         elif isinstance(record, Document):

@@ -18,6 +18,8 @@ from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
+from bcmb_jax.data.ingest.columns import Row as IngestRow
+from bcmb_jax.data.ingest.columns import choose_columns
 from bcmb_jax.data.ingest.files import open_text
 from bcmb_jax.data.ingest.record import (
     BROKEN_COLUMNS,
@@ -27,7 +29,6 @@ from bcmb_jax.data.ingest.record import (
     EMPTY,
     Document,
     Skipped,
-    choose_columns,
 )
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Example
@@ -188,7 +189,7 @@ def read_table(path: Path, text: str | None, delimiter: str | None = "\t") -> li
     columns = choose_columns(read_columns(path, delimiter), text, None, str(path))
     rows = []
     for line, values in _read_json_lines(path) if delimiter is None else _read_csv(path, delimiter):
-        record = columns.record(values, path.name, line)
+        record = columns.record(IngestRow(path.name, line, values))
         if isinstance(record, Skipped):
             _refuse(path, line, record.reason)
         assert isinstance(record, Document)

@@ -3,8 +3,8 @@
 
 from pathlib import Path
 
+from bcmb_jax.data.ingest.columns import choose_columns
 from bcmb_jax.data.ingest.files import matches
-from bcmb_jax.data.ingest.record import choose_columns
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind, Task
 from bcmb_jax.evaluation.tasks.reading import (

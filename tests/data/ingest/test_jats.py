@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from bcmb_jax.data.ingest import read
-from bcmb_jax.data.ingest.jats import read_jats
-from bcmb_jax.data.ingest.jats_package import read_package
+from bcmb_jax.data.ingest.jats import read_jats, read_package
 from bcmb_jax.data.ingest.record import SUPERSEDED, Document
 from bcmb_jax.errors import InputError
 from tests.fixtures.xml_files import BOMB, KEPT, SECRET, of, records, write
@@ -46,7 +45,7 @@ def test_an_article_is_title_abstract_and_body() -> None:
         "</article>"
     )
     expected = Document("A title\n\nAims\nAbstract.\n\nMethods\na b\nc", "PMC34", "a.xml", 2)
-    assert list(read_jats(io.BytesIO(b"\n" + content.encode()), "a.xml", None, None)) == [expected]
+    assert list(read_jats(io.BytesIO(b"\n" + content.encode()), "a.xml")) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +133,7 @@ def test_an_article_without_text_is_skipped_with_its_reason(
 def test_the_group_of_an_article_is_its_first_known_id() -> None:
     def group(front: str) -> Any:
         content = io.BytesIO(jats("<p>a</p>", front=front).encode())
-        (found,) = read_jats(content, "a.xml", None, None)
+        (found,) = read_jats(content, "a.xml")
         return found.group
 
     assert group(FRONT) == "PMC34"

@@ -12,8 +12,7 @@ import pytest
 
 from bcmb_jax.data.ingest import read
 from bcmb_jax.data.ingest.files import Records
-from bcmb_jax.data.ingest.pubmed import read_pubmed
-from bcmb_jax.data.ingest.pubmed_versions import DELETED, STAGE, _find_fates, pubmed_reader
+from bcmb_jax.data.ingest.pubmed import DELETED, STAGE, _find_fates, pubmed_reader, read_pubmed
 from bcmb_jax.data.ingest.record import SUPERSEDED, Document
 from bcmb_jax.errors import InputError
 from tests.fixtures.xml_files import BOMB, DOCTYPE, KEPT, SECRET, of, records, write
@@ -140,7 +139,7 @@ def test_a_pubmed_file_that_is_not_whole_or_none_is_an_error() -> None:
 
 def test_the_articles_before_a_break_come_first() -> None:
     content = article_set(article(), "</Article>").encode()
-    found = read_pubmed(io.BytesIO(content), "a", None, None)
+    found = read_pubmed(io.BytesIO(content), "a")
     assert next(found) == Document("Title.\n\nText.", "1", "a", 3)
     with pytest.raises(InputError):
         list(found)
@@ -231,7 +230,7 @@ def test_fates_do_not_depend_on_how_the_articles_are_parted(
     contents = {f"p{i}.xml": article_set(*parts[i::4]) for i in range(4)}
     found = fates(tmp_path, contents)
     assert {what for what, *_ in found} == {"a", DELETED, SUPERSEDED}
-    monkeypatch.setattr("bcmb_jax.data.ingest.pubmed_versions._PARTS", 1)
+    monkeypatch.setattr("bcmb_jax.data.ingest.pubmed._PARTS", 1)
     assert fates(tmp_path, contents) == found
 
 
@@ -284,7 +283,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     (file,) = write(tmp_path, {"a.xml": content})
     assert len(content) > 4_000_000
     tracemalloc.start()
-    found = sum(isinstance(r, Document) for r in Records([file], read_pubmed, None, None))
+    found = sum(isinstance(r, Document) for r in Records([file], read_pubmed))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == 800

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""csv and tsv: quotes, delimiters and what is broken."""
+"""Plain formats: quotes and delimiters of csv and tsv, and what is broken."""
 
 from pathlib import Path
 
 import pytest
 
-from bcmb_jax.data.ingest import delimited
+from bcmb_jax.data.ingest import formats
 from bcmb_jax.errors import InputError
 from tests.fixtures.ingested import records
 
@@ -60,7 +60,7 @@ def test_the_rest_of_a_broken_record_is_no_document(tmp_path: Path) -> None:
 
 
 def test_a_quote_left_open_does_not_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(delimited, "_LARGEST_FIELD", 1000)
+    monkeypatch.setattr(formats, "_LARGEST_FIELD", 1000)
     lines = "".join(f"{n},a short text\n" for n in range(2, 200))
     with pytest.raises(InputError, match="opened in the record at line 2 is still open at line"):
         records(tmp_path, f'id,text\n1,"open\n{lines}'.encode(), "csv")

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rows with named columns to documents: the one place that chooses text and group."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bcmb_jax.data.ingest.record import (
+    BROKEN_TYPE,
+    EMPTY,
+    NO_TEXT_COLUMN,
+    Record,
+    Skipped,
+    TokenDocument,
+    make_record,
+)
+from bcmb_jax.errors import InputError
+
+USUAL_NAMES = (
+    "text",
+    "note",
+    "notes",
+    "note_text",
+    "report",
+    "report_text",
+    "transcription",
+    "document",
+    "content",
+)
+"""Names of a text column that need not be given, in any case."""
+
+_NAME = re.compile(r"[^\W\d][\w.()/:#%-]*( [\w.()/:#%-]+){0,3}")
+_LONGEST_NAME = 40
+
+
+class Row(NamedTuple):
+    """A record of a format with columns: where it stands, and its values by column."""
+
+    file: str
+    line: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that make a document: texts, joined by blank lines, and perhaps a group."""
+
+    text: tuple[str, ...]
+    group: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """All columns to be read."""
+        return [*self.text, *([self.group] if self.group else [])]
+
+    def record(self, row: Row) -> Record:
+        """Return the record of a row; empty and missing parts are left out.
+
+        A single array holds token ids.
+        """
+        file, line, values = row
+        if not any(name in values for name in self.text):
+            return Skipped(file, line, NO_TEXT_COLUMN)
+        parts = [part for name in self.text if (part := values.get(name)) is not None]
+        group = group_value(values.get(self.group)) if self.group else None
+        if len(parts) == 1 and isinstance(parts[0], np.ndarray):
+            ids = parts[0]
+            return TokenDocument(ids, group, file, line) if len(ids) else Skipped(file, line, EMPTY)
+        if not all(isinstance(part, str) for part in parts):
+            return Skipped(file, line, BROKEN_TYPE)
+        text = "\n\n".join(part for part in parts if part and not part.isspace())
+        return make_record(text, group, file, line)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with named columns, as the reader of such a format returns them.
+
+    Attributes:
+      file: the name that messages use.
+      names: the columns, or None where the file does not list them.
+      rows: yields the rows (or why there is none) with at least the chosen columns' values.
+      text: the text column if none is named; else the usual names are tried.
+    """
+
+    file: str
+    names: Sequence[str] | None
+    rows: Callable[[Columns], Iterator[Row | Skipped]]
+    text: str | None = None
+
+    def records(self, text_column: str | None, group_column: str | None) -> Iterator[Record]:
+        """Choose the columns, and return the records of all rows.
+
+        Raises:
+          InputError: a column does not exist, or the text column is not clear.
+        """
+        text_column = text_column or self.text
+        if self.names is None:
+            columns = Columns(tuple((text_column or "").split(",")), group_column)
+        else:
+            columns = choose_columns(self.names, text_column, group_column, self.file)
+        return (
+            row if isinstance(row, Skipped) else columns.record(row) for row in self.rows(columns)
+        )
+
+    def map(self, change: Callable[[Row], Row | Skipped]) -> "Table":
+        """Return the table with every row changed, or left out."""
+
+        def rows(columns: Columns) -> Iterator[Row | Skipped]:
+            for row in self.rows(columns):
+                yield row if isinstance(row, Skipped) else change(row)
+
+        return replace(self, rows=rows)
+
+
+def group_value(value: Any) -> str | None:
+    """Return a group's id as text; None for an empty value or NaN, as pandas writes it."""
+    return None if value is None or value == "" or value != value else str(value)
+
+
+def choose_columns(
+    names: Sequence[str], text_column: str | None, group_column: str | None, file: str
+) -> Columns:
+    """Return the columns to read: those named, else the only or the only usual one as text.
+
+    Args:
+      text_column: a name, or several joined by commas.
+
+    Raises:
+      InputError: a column is missing, is there twice, or has to be named; lists those of `file`.
+    """
+    # Without a header line, a record's text would be taken for names, and must not be shown.
+    if all(len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) for name in names):
+        listed = f"{file} has the columns {', '.join(names)}"
+    else:
+        listed = f"{file} has {len(names)} columns, not all of them with names (no header line?)"
+    if text_column is None:
+        usual = [name for name in names if name.lower() in USUAL_NAMES]
+        chosen = list(names) if len(names) == 1 else usual
+        if len(chosen) != 1:
+            raise InputError(f"{listed}: say which holds the text with --text-column")
+    else:
+        # The name itself may hold a comma.
+        chosen = [text_column] if text_column in names else text_column.split(",")
+    for option, column in [*(("text", name) for name in chosen), ("group", group_column)]:
+        if column is None:
+            continue
+        if column not in names:
+            raise InputError(f"{listed}, not {column!r}: correct --{option}-column")
+        if list(names).count(column) > 1:
+            raise InputError(f"{listed}, {column!r} more than once: rename one in the header")
+    return Columns(tuple(chosen), group_column)
