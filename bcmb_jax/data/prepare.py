@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.data.clean import Cleaner, Cleaning
-from bcmb_jax.data.clean.duplicates import FILE as FINGERPRINTS
+from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.progress import Progress, silent
 from bcmb_jax.data.shards import ShardWriter

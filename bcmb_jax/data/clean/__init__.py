@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cleaning between reading and tokenizing: each kind is off unless asked for, and is reported."""
+"""Cleaning of documents before they are tokenized; every kind is off unless asked for."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,20 +23,27 @@ NOT_CLEANED = "came as tokens, not cleaned"
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is asked for."""
+    """Options of cleaning, all off by default.
+
+    Attributes:
+      min_characters: shortest text, without white space. Not tokens, so that the same documents
+        stay, and of duplicates the same one, whatever the tokenizer.
+      near_duplicates: the Jaccard similarity from which on a text is left out; exact duplicates
+        always are.
+      against: folders prepared with duplicates looked for, whose texts count as earlier ones.
+      seed: the seed of the surrogates.
+
+    Raises:
+      InputError: a value makes no sense.
+    """
 
     unwrap_lines: bool = False
     placeholders: str = "keep"
     min_characters: int = 0
-    """Without white space. Not tokens, so that the same documents stay, and of duplicates the same
-    one, whatever the tokenizer."""
     exact_duplicates: bool = False
     near_duplicates: float | None = None
-    """The Jaccard similarity from which on a text is left out; exact duplicates always are."""
     against: Sequence[str | Path] = ()
-    """Folders prepared with duplicates looked for, whose texts count as earlier ones."""
     seed: int = 0
-    """Of the surrogates."""
 
     def __post_init__(self) -> None:
         near = self.near_duplicates
@@ -53,10 +60,11 @@ class Cleaning:
 
     @property
     def looks_for_duplicates(self) -> bool:
+        """Whether exact or near duplicates are left out."""
         return self.exact_duplicates or self.near_duplicates is not None
 
     def options(self) -> dict[str, Any]:
-        """What was asked for, to be written down; of folders only the names."""
+        """Return the options for the report; folders by their names alone."""
         return {
             "unwrap_lines": self.unwrap_lines,
             "placeholders": self.placeholders,
@@ -68,7 +76,7 @@ class Cleaning:
 
 
 class Cleaner:
-    """Cleans records; it remembers the texts it met, and in `counts` how many it changed how.
+    """Cleans records; remembers the texts met so far, and in `counts` how many were changed how.
 
     Raises:
       InputError: a folder to compare with holds no fingerprints, or damaged ones.
@@ -76,14 +84,14 @@ class Cleaner:
 
     def __init__(self, cleaning: Cleaning):
         self.counts: Counter[str] = Counter()
-        self._asked = cleaning
+        self._options = cleaning
         self._duplicates: Duplicates | None = None
         if cleaning.looks_for_duplicates:
             earlier = [Path(folder) for folder in cleaning.against]
             self._duplicates = Duplicates(cleaning.near_duplicates, earlier)
 
     def apply(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yields the records in order, documents cleaned or skipped; what it met, it remembers.
+        """Yield the records in order, documents cleaned or skipped.
 
         Duplicates are looked for in the texts as they came, so other cleaning does not hide them.
         """
@@ -95,25 +103,25 @@ class Cleaner:
             yield record
 
     def save(self, folder: Path) -> None:
-        """Writes what later sources' `against` needs, if duplicates were looked for."""
+        """Write what the option `against` of later sources needs, if duplicates were looked for."""
         if self._duplicates:
             self._duplicates.save(folder)
 
     def _clean(self, document: Document) -> Record:
-        asked = self._asked
+        options = self._options
         text, file, line = document.text, document.file, document.line
-        if asked.min_characters and sum(map(len, text.split())) < asked.min_characters:
-            return Skipped(file, line, f"shorter than {asked.min_characters:,} characters")
+        if options.min_characters and sum(map(len, text.split())) < options.min_characters:
+            return Skipped(file, line, f"shorter than {options.min_characters:,} characters")
         if self._duplicates and (reason := self._duplicates.find(text)):
             return Skipped(file, line, reason)
-        # Surrogates are about as long as what they stand for was, placeholders are not.
-        if asked.placeholders == "surrogate":
-            # As for the split: a document without a group is a patient of its own.
+        # Before lines are joined: surrogates are about as long as the original words were.
+        if options.placeholders == "surrogate":
+            # As in the split, a document without a group is a patient of its own.
             group = document.group if document.group is not None else f"{file}:{line}"
-            replaced = replace_placeholders(text, asked.seed, group)
+            replaced = replace_placeholders(text, options.seed, group)
             self.counts[REPLACED] += replaced != text
             text = replaced
-        if asked.unwrap_lines:
+        if options.unwrap_lines:
             unwrapped = unwrap(text)
             self.counts[UNWRAPPED] += unwrapped != text
             text = unwrapped

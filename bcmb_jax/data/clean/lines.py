@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Line-wrap repair: notes that an old terminal broke at a fixed width get their paragraphs back."""
+"""Line-wrap repair for notes that an old terminal broke at a fixed width."""
 
 import re
 from itertools import accumulate, pairwise
@@ -8,19 +8,19 @@ from typing import NamedTuple
 from bcmb_jax.data.clean.placeholders import PLACEHOLDER
 
 _NARROWEST, _WIDEST = 50, 100  # columns
-_LONGEST_LINE = 400  # longer than any wrapped one, long placeholders and all
-_STAND_IN = "x" * 8  # columns that the text behind a placeholder took, give or take as many
+_LONGEST_LINE = 400  # characters; longer than any wrapped line with its placeholders
+_STAND_IN = "x" * 8  # the removed text behind a placeholder took 0 to 16 columns
 _LIST = r"[-*+•·>#=~_|]|\(?(?:\d{1,3}|[A-Za-z])[.)](?:\s|$)|\([a-z0-9]{1,3}\)|\[[ xX]?\]"
 _OPENS = re.compile(rf"{_LIST}|[A-Z][^:.]{{0,40}}:(?!\d)|[\d/-]{{3,10}}:(?!\d)")
 _CELLS = re.compile(r"\S(?:\t| {3,})|[^\s.:;,?!)] {2}\S")
 _HYPHEN = re.compile(r"[A-Za-z]-$")
 _LETTER = re.compile(r"[^\W\d_]")
-_NUMBER = re.compile(r"\d\S*")  # what is left of a word from its first digit on
+_NUMBER = re.compile(r"\d\S*")  # a word from its first digit on
 _SUSPENDED = re.compile(r"(?:and|or|to)\b")
 
 
 class _Line(NamedTuple):
-    """A line as it is measured, with every placeholder eight columns wide."""
+    """A line with placeholders eight columns wide; `opens` if it begins a list item or header."""
 
     shown: str
     indent: str
@@ -30,7 +30,7 @@ class _Line(NamedTuple):
 
 
 class _Break(NamedTuple):
-    """A line break that a wrap may have made: one at any of `range(low, high)` columns would."""
+    """A line break that wrapping at any width of `range(low, high)` columns would have made."""
 
     line: int
     low: int
@@ -39,7 +39,7 @@ class _Break(NamedTuple):
 
 
 def unwrap(text: str) -> str:
-    """Joins the lines of wrapped paragraphs; all characters but white space stay, in order.
+    """Join the lines of wrapped paragraphs; all characters but white space stay, in order.
 
     A width explains a line break if the line fits into it and would not with the next line's first
     word. The text's width is the one of 50 to 100 columns that explains most breaks, the widest of
@@ -63,8 +63,8 @@ def unwrap(text: str) -> str:
             parts.append(line + "\n")
             continue
         line, after = line.rstrip(), lines[number + 1].lstrip()
-        whole = _HYPHEN.search(line) and after[0].islower() and not _SUSPENDED.match(after)
-        parts.append(line if whole else line + " ")
+        hyphenated = _HYPHEN.search(line) and after[0].islower() and not _SUSPENDED.match(after)
+        parts.append(line if hyphenated else line + " ")
     return "".join(parts)[:-1]
 
 
@@ -82,7 +82,7 @@ def _find_breaks(lines: list[str]) -> list[_Break]:
 
 
 def _measure(line: str) -> _Line | None:
-    """None if the line is blank."""
+    """Return the line as it is compared; None if it is blank."""
     line = line[:_LONGEST_LINE].rstrip()
     shown = PLACEHOLDER.sub(_STAND_IN, line) if "[**" in line or "___" in line else line
     words = shown.split()
@@ -109,7 +109,7 @@ def _may_continue(line: _Line, after: _Line) -> bool:
 
 
 def _find_width(breaks: list[_Break]) -> int:
-    """The width that explains most breaks, or 0."""
+    """Return the width that explains most breaks, or 0."""
     breaks = [b for b in breaks if b.exact]
     changes = [0] * (_WIDEST + 2)
     for low, high in ((b.low, b.high) for b in breaks if b.low <= _WIDEST):

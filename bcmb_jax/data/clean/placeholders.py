@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What de-identification left behind: MIMIC-III's `[**Last Name 12**]` and MIMIC-IV's `___`."""
+"""Placeholders of de-identification: MIMIC-III's `[**Last Name 12**]` and MIMIC-IV's `___`."""
 
 import hashlib
 import re
+from datetime import date, timedelta
 from functools import lru_cache
 
-from bcmb_jax.data.clean.blanks import fill_blank, guess_kind
-from bcmb_jax.data.clean.surrogates import Surrogates
+from bcmb_jax.data.clean.surrogates import DATA, Surrogates
 
 # None holds another or much text, so that one without an end swallows nothing, and costs no time.
 PLACEHOLDER = re.compile(r"\[\*\*(?P<label>[^\[\]]{0,200}?)\*\*\]|(?<!_)___(?!_)")
@@ -21,52 +21,29 @@ _DATES = [
         r"(?P<year>\d{4})",
     )
 ]
-_KINDS = [  # the first that is found in a label
-    (re.compile(pattern), kind)
-    for pattern, kind in (
-        (r"age over", "old age"),
-        (r"holiday", "holiday"),
-        (r"range", "dates"),
-        (r"day.*year|year.*day", "date"),
-        (r"month.*year|year.*month", "month and year"),
-        (r"month.*day|day.*month", "day"),
-        (r"month", "month"),
-        (r"year", "year"),
-        (r"\bdate", "date"),
-        (r"phone|fax", "phone"),
-        (r"pager", "pager"),
-        (r"\burl|web", "url"),
-        (r"e-?mail", "email"),
-        (r"social security", "social security"),
-        (r"medical record|unit number", "record"),
-        (r"number|identifier|\bbox\b|^[^a-z]+$", "digits"),
-        (r"street|address|apartment", "street"),
-        (r"\bstate\b", "state"),
-        (r"\bzip", "zip"),
-        (r"country", "country"),
-        (r"university|college|school", "university"),
-        (r"company|employer", "company"),
-        (r"ward|unit", "ward"),
-        (r"hospital|clinic|facility", "hospital"),
-        (r"location|city|town", "town"),
-        (r"initial", "initials"),
-        (r"female", "female"),
-        (r"\bmale", "male"),
-        (r"first ?name|\(ni\)|\(nameis\)", "first"),
-        (r"\binfo\b", "full"),
-        (r"", "last"),
-    )
-]
+_LABELS = [(re.compile(pattern), str(kind)) for pattern, kind in DATA["labels"].items()]
+_PHRASES = {phrase: str(kind) for kind, phrases in DATA["phrases"].items() for phrase in phrases}
+_LONGEST_PHRASE = 3  # words
+_REACH = 48  # characters to either side of `___` that are looked at
+_AFTER = re.compile(
+    r"""\s?(?:
+    (?P<age>-?\s?(?:years?|yrs?)[ -]old | y\.?/?o\b | (?:yo)?[MF]\b(?!/))
+    | (?P<count>-?\s?(?:day|week|month|hour|hr|min|year|time|pack|drink|beer|cig|tab|mg|mL|cm)s?\b)
+    | (?P<date>\d{1,2}:\d\d | at\s\d)
+    )""",
+    re.VERBOSE,
+)
 
 
 def replace_placeholders(text: str, seed: int, group: str) -> str:
-    """Replaces every placeholder; what is outside of them stays as it is.
+    """Replace every placeholder by a surrogate; the text around them stays.
 
-    MIMIC-III's label and the patient (`group`) decide what stands for it, so a name stays the same
-    in all of a patient's notes; their dates all move by one time, so intervals stay. An unknown
-    label becomes a last name. `___` says nothing: its kind is guessed from the words around it. A
-    patient's own name, record number and birth stay the same in all notes; the rest, dates too,
-    differs by note and place, but for an admission before its discharge and an age that fits.
+    MIMIC-III's label and the patient (`group`) decide the surrogate, so a name stays the same in
+    all of a patient's notes; the patient's dates all move by one time, so intervals stay. An
+    unknown label becomes a last name. `___` has no label: its kind is guessed from the words around
+    it. A patient's own name, record number and birth stay the same in all notes; other surrogates,
+    dates too, differ by note and position, but an admission comes before its discharge and an age
+    fits the birth.
     """
     if not PLACEHOLDER.search(text):
         return text
@@ -77,8 +54,8 @@ def replace_placeholders(text: str, seed: int, group: str) -> str:
         label = match["label"]
         parts.append(text[end : match.start()])
         if label is None:
-            kind = guess_kind(text, *match.span())
-            parts.append(fill_blank(kind, surrogates, note, number))
+            kind = _guess_kind(text, *match.span())
+            parts.append(_fill_blank(kind, surrogates, note, number))
         else:
             parts.append(_replace_label(" ".join(label.split()), surrogates))
         end = match.end()
@@ -89,10 +66,62 @@ def _replace_label(label: str, surrogates: Surrogates) -> str:
     for pattern in _DATES:
         if match := pattern.fullmatch(label):
             parts = {name: int(value) for name, value in match.groupdict().items()}
-            return surrogates.dates.shifted(**parts) or surrogates.make("date", label)
+            return surrogates.shift_date(**parts) or surrogates.make("date", label)
     return surrogates.make(_kind_of(re.sub(r"\d+$", "", label.lower()) or label), label)
 
 
 @lru_cache(maxsize=10_000)
 def _kind_of(label: str) -> str:
-    return next(kind for pattern, kind in _KINDS if pattern.search(label))
+    return next((kind for pattern, kind in _LABELS if pattern.search(label)), "last")
+
+
+def _guess_kind(text: str, start: int, end: int) -> str:
+    """Return the kind of what `text[start:end]` may have been; "last" (name) if nothing tells."""
+    if match := _AFTER.match(text, end, end + _REACH):
+        return match.lastgroup or "last"
+    words = text[max(0, start - _REACH) : start].lower().split()[-_LONGEST_PHRASE:]
+    for first in range(len(words)):  # the longest phrase is the most telling
+        phrase = " ".join(words[first:]).lstrip("(")
+        kind = _PHRASES.get(phrase) or _PHRASES.get(phrase.rstrip(".:,# "))
+        if kind:
+            return kind
+    return "last"
+
+
+def _fill_blank(kind: str, surrogates: Surrogates, note: str, number: int) -> str:
+    """Return a surrogate for the `number`-th `___` of a note, `note` being a hash of its text."""
+    born = date(1925, 1, 1) + timedelta(surrogates.number("born", 65 * 365))
+    admitted = date(2008, 1, 1) + timedelta(surrogates.number(f"admitted {note}", 12 * 365))
+    stay = 1 + surrogates.number(f"stay {note}", 14)
+    position = f"{note} {number}"
+    match kind:
+        case "own":
+            return f"{surrogates.make('first', 'own')} {surrogates.make('last', 'own')}"
+        case "surname":
+            return surrogates.make("last", "own")
+        case "record":
+            return surrogates.make("record", "own")
+        case "birth":
+            return surrogates.format_date("date", born)
+        case "admission":
+            return surrogates.format_date("date", admitted)
+        case "discharge":
+            return surrogates.format_date("date", admitted + timedelta(stay))
+        case "date":
+            during = timedelta(surrogates.number(f"date {position}", stay + 1))
+            return surrogates.format_date("date", admitted + during)
+        case "past":
+            before = timedelta(30 + surrogates.number(f"past {position}", 10 * 365))
+            return surrogates.format_date("month and year", admitted - before)
+        case "age":
+            birthday_to_come = (admitted.month, admitted.day) < (born.month, born.day)
+            return str(admitted.year - born.year - birthday_to_come)
+        case "doctor":  # one doctor a note, as most mentions mean the same
+            return surrogates.make("last", f"doctor {note}")
+        case "attending":
+            last = surrogates.make("last", f"doctor {note}")
+            return f"{surrogates.make('first', position)} {last}"
+        case "relative":
+            return surrogates.make("first", f"relative {position}")
+        case _:
+            return surrogates.make(kind, position)

@@ -1,94 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in for a patient's removed names, places and numbers."""
+"""Stand-ins for a patient's removed names, places, numbers and dates."""
 
 import hashlib
+import tomllib
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import TypeVar
-
-from bcmb_jax.data.clean import names
-from bcmb_jax.data.clean.dates import MONTHS, Dates
+from importlib import resources
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_FIRST_DAY, _DAYS = date(1990, 1, 1), 30 * 365  # of dates that had to be made up
+DATA: dict[str, Any] = tomllib.loads(
+    resources.files(__package__).joinpath("surrogates.toml").read_text(encoding="utf-8")
+)
+"""Word lists, and how the kind of a placeholder is told: `words`, `labels` and `phrases`."""
+
+_WORDS: dict[str, list[str]] = DATA["words"]
+_FIRST_DAY, _DAYS = date(1990, 1, 1), 30 * 365  # the range of dates that had to be made up
 _PHONES = ("({}) 555-{}", "{}-555-{}", "{}.555.{}")
+_DATE_STYLES = (
+    {"date": "{m}/{d}/{y}", "day": "{m}/{d}", "month and year": "{m}/{y}"},
+    {"date": "{m:02}/{d:02}/{y}", "day": "{m:02}/{d:02}", "month and year": "{m:02}/{y}"},
+    {"date": "{y}-{m:02}-{d:02}", "day": "{m:02}-{d:02}", "month and year": "{y}-{m:02}"},
+    {"date": "{month} {d}, {y}", "day": "{month} {d}", "month and year": "{month} {y}"},
+)
 
 
 class Surrogates:
-    """One patient's: each depends on the seed, the patient and its key, and on nothing else."""
+    """A patient's stand-ins: functions of the seed, the patient (`group`) and a key alone.
+
+    All dates of a patient are moved by one time, and written in one style.
+    """
 
     def __init__(self, seed: int, group: str):
         start = f"{seed}\0{group}\0".encode("utf-8", "surrogatepass")
         self._hash = hashlib.blake2b(start, digest_size=8)
-        self.dates = Dates(self.number)
+        self._date_style = self.pick("style", _DATE_STYLES)
+        # MIMIC's dates lie in the 22nd century, in the right season and on the right weekday: so
+        # 112 to 132 years and up to two weeks are taken off, in whole weeks, and so that leap years
+        # (every fourth, but not 2100) meet leap years.
+        self._years = 112 + 4 * self.number("years", 6)
+        days = 1461 * self._years // 4 - 1
+        self._shift = timedelta(days - days % 7 + 7 * self.number("weeks", 3) - 7)
 
     def number(self, key: str, limit: int) -> int:
-        """From 0 to `limit` - 1."""
+        """Draw a number from 0 to `limit` - 1."""
         drawn = self._hash.copy()
         drawn.update(key.encode("utf-8", "surrogatepass"))
         return int.from_bytes(drawn.digest(), "little") % limit
 
     def pick(self, key: str, items: Sequence[T]) -> T:
+        """Draw one of the items."""
         return items[self.number(key, len(items))]
 
+    def shift_date(
+        self, year: int | None = None, month: int | None = None, day: int | None = None
+    ) -> str | None:
+        """Return the known part of a date, moved; None if there is no such date."""
+        kind = "day" if year is None else "month and year" if day is None else "date"
+        if year is None:  # any will do, as leap years meet leap years
+            year = 2104 if (month, day) == (2, 29) else 2105
+        try:
+            if month is None:
+                return str(date(year - self._years, 1, 1).year)
+            moved = date(year, month, 15 if day is None else day) - self._shift
+            return self.format_date(kind, moved)
+        except (ValueError, OverflowError):  # the 31st of February, the year 1
+            return None
+
+    def format_date(self, kind: str, day: date) -> str:
+        """Write a "date", a "day" without its year, or a "month and year"."""
+        style, month = self._date_style[kind], _WORDS["months"][day.month - 1]
+        return style.format(y=day.year, m=day.month, d=day.day, month=month)
+
     def make(self, kind: str, key: str) -> str:
-        """A stand-in of that kind; the same for the same kind and key."""
+        """Return a stand-in of that kind; the same for the same kind and key."""
         key = f"{kind}\0{key}"
         # Several draws for one stand-in differ by a word after the key.
-        first, last = self.pick(key + "first", names.EITHER), self.pick(key + "last", names.LAST)
-        town = self.pick(key + "town", names.TOWN_STARTS) + self.pick(key + "end", names.TOWN_ENDS)
-        made_up = self.number(key + "number", 10**9)
+        first = self.pick(key + "first", _WORDS["either"])
+        last = self.pick(key + "last", _WORDS["last"])
+        town = self.pick(key + "town", _WORDS["town_starts"])
+        town += self.pick(key + "end", _WORDS["town_ends"])
+        drawn = self.number(key + "number", 10**9)
         match kind:
             case "date" | "day" | "month and year":
-                return self.dates.format(kind, _FIRST_DAY + timedelta(made_up % _DAYS))
+                return self.format_date(kind, _FIRST_DAY + timedelta(drawn % _DAYS))
             case "dates":
-                days = [_FIRST_DAY + timedelta(made_up % _DAYS + more) for more in (0, 5)]
-                return " - ".join(self.dates.format("day", day) for day in days)
-            case "month":
-                return self.pick(key, MONTHS)
+                days = [_FIRST_DAY + timedelta(drawn % _DAYS + more) for more in (0, 5)]
+                return " - ".join(self.format_date("day", day) for day in days)
             case "year":
-                return str(_FIRST_DAY.year + made_up % 30)
-            case "holiday":
-                return self.pick(key, names.HOLIDAYS)
+                return str(_FIRST_DAY.year + drawn % 30)
             case "old age":
-                return str(90 + made_up % 10)
+                return str(90 + drawn % 10)
             case "count":
-                return str(2 + made_up % 8)
+                return str(2 + drawn % 8)
             case "phone":  # next to nobody has a 555 number
-                return self.pick(key, _PHONES).format(200 + made_up % 700, f"{made_up:09}"[:4])
+                return self.pick(key, _PHONES).format(200 + drawn % 700, f"{drawn:09}"[:4])
             case "pager" | "zip":
-                return f"{made_up:09}"[:5]
+                return f"{drawn:09}"[:5]
             case "social security":  # none begins with 9
-                return f"9{made_up:09}"[:3] + f"-{made_up % 100:02}-{made_up // 100 % 10**4:04}"
+                return f"9{drawn:09}"[:3] + f"-{drawn % 100:02}-{drawn // 100 % 10**4:04}"
             case "digits":
-                return str(10**4 + made_up)[: 5 + made_up % 4]
+                return str(10**4 + drawn)[: 5 + drawn % 4]
             case "record":
-                return str(10**6 + made_up % (9 * 10**6))
+                return str(10**6 + drawn % (9 * 10**6))
             case "url":
                 return f"www.{town.lower()}.example.org"
             case "email":
                 return f"{first}.{last}@example.org".lower()
             case "street":
-                return f"{1 + made_up % 900} {last} {self.pick(key, names.STREETS)}"
-            case "state" | "country" | "ward":
-                table = {"state": names.STATES, "country": names.COUNTRIES, "ward": names.WARDS}
-                return self.pick(key, table[kind]) + (f" {1 + made_up % 9}" * (kind == "ward"))
+                return f"{1 + drawn % 900} {last} {self.pick(key, _WORDS['streets'])}"
+            case "ward":
+                return f"{self.pick(key, _WORDS['wards'])} {1 + drawn % 9}"
             case "university":
-                return f"{town} {self.pick(key, names.UNIVERSITIES)}"
+                return f"{town} {self.pick(key, _WORDS['universities'])}"
             case "company":
-                return f"{last} {self.pick(key, names.COMPANIES)}"
+                return f"{last} {self.pick(key, _WORDS['companies'])}"
             case "hospital":
-                return f"{town} {self.pick(key, names.HOSPITALS)}"
+                return f"{town} {self.pick(key, _WORDS['hospitals'])}"
             case "town":
                 return town
             case "initials":
                 return first[0] + last[0]
             case "first":
                 return first
-            case "female" | "male":
-                return self.pick(key, names.FEMALE if kind == "female" else names.MALE)
             case "full":
                 return f"{first} {last}"
+            case "country":
+                return self.pick(key, _WORDS["countries"])
+            case "month" | "holiday" | "state":
+                return self.pick(key, _WORDS[kind + "s"])
+            case "female" | "male":
+                return self.pick(key, _WORDS[kind])
             case _:
                 return last

@@ -79,7 +79,7 @@ def test_very_short_texts_are_near_only_if_their_words_are_the_same() -> None:
 
 
 def test_the_index_finds_what_a_plain_comparison_finds() -> None:
-    from bcmb_jax.data.clean.bands import Index
+    from bcmb_jax.data.clean.duplicates import Index
 
     draw = np.random.default_rng(6)
     index, seen = Index(0.8), np.zeros((0, 128), np.uint8)
@@ -105,7 +105,7 @@ def test_the_index_finds_what_a_plain_comparison_finds() -> None:
 
 
 def test_many_added_at_once_are_found_as_if_added_singly() -> None:
-    from bcmb_jax.data.clean.bands import Index
+    from bcmb_jax.data.clean.duplicates import Index
 
     draw = np.random.default_rng(7)
     signatures = draw.integers(0, 4, (3000, 128), dtype=np.uint8)  # many share a band
@@ -121,7 +121,7 @@ def test_many_added_at_once_are_found_as_if_added_singly() -> None:
 
 
 def test_of_a_crowd_in_one_band_the_latest_256_are_compared() -> None:
-    from bcmb_jax.data.clean.bands import Index
+    from bcmb_jax.data.clean.duplicates import Index
 
     index = Index(0.8)  # 18 bands of 7
     crowd = np.random.default_rng(8).integers(0, 256, (5000, 128), dtype=np.uint8)
