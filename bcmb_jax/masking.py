@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from bcmb_jax.batch import Batch
 
@@ -63,12 +64,12 @@ def masked_positions_per_row(row_length: int, rate: float) -> int:
 
 
 @jax.named_scope("masking")
-def mask_tokens(batch: Batch, rule: MaskingRule, key: jax.Array) -> MaskedBatch:
+def mask_tokens(batch: Batch, rule: MaskingRule, key: Key[Array, ""]) -> MaskedBatch:
     """Corrupt every row of `batch` (its `row_ids` `[B]` choose the draws) for prediction."""
     length = batch.tokens.shape[1]
     count = masked_positions_per_row(length, rule.rate)
 
-    def row(tokens, segment_ids, row_id):
+    def row(tokens: Array, segment_ids: Array, row_id: Array) -> tuple[Array, ...]:
         draw, random = jax.random.split(jax.random.fold_in(key, row_id))
         r = jax.random.uniform(draw, (length,))
         chosen = (r < rule.rate) & (segment_ids > 0)

@@ -37,8 +37,8 @@ def get_config(size: str = "base") -> ConfigDict:
     config.rows_per_microbatch = 0  # at most so many rows at once on a device; 0: all of its rows
     config.remat = False  # compute layers again in the backward pass: a third of the memory, a
     #                       third more time
-    # How attention is computed (bcmb_jax/attention): "xla", "interval", "cudnn", "fa4", "dew" or
-    # "tokamax"; empty: the best for the device.
+    # How attention is computed (bcmb_jax/attention): "xla", "interval", "fa4" or "dew"; empty: the
+    # best for the device.
     config.attention = ""
 
     # StableAdamW; betas 0.9 and 0.98, epsilon 1e-6.

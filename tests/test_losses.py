@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from bcmb_jax import losses
+from bcmb_jax.ops import cpu
+from bcmb_jax.ops.cross_entropy import position_chunks
 
 
 @pytest.fixture(params=[10**9, 600])  # one chunk, several
 def problem(request, monkeypatch):
-    monkeypatch.setattr(losses, "LOGITS_ON_CPU", request.param)
+    monkeypatch.setattr(cpu, "LOGITS_AT_ONCE", request.param)
     random = np.random.default_rng(0)
     hidden, weight = random.normal(size=(2, 12, 8)), random.normal(size=(50, 8))
     bias, targets = random.normal(size=50), random.integers(0, 50, (2, 12))
@@ -30,8 +32,8 @@ def dense(hidden, weight, bias, targets, weights):
 
 def test_loss_accuracy_and_gradients(problem):
     arrays, targets, weights = problem
-    pieces = losses.position_chunks(arrays[0].shape, 50)
-    assert (pieces > 1) == (losses.LOGITS_ON_CPU == 600)
+    pieces = position_chunks(arrays[0].shape, 50)
+    assert (pieces > 1) == (cpu.LOGITS_AT_ONCE == 600)
 
     def ours(*arrays):
         sums = losses.masked_lm_sums(*arrays, targets, weights, jnp.dtype(jnp.float32))

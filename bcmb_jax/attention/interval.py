@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention by key intervals on NVIDIA GPUs (Ampere and later), written in Pallas for Triton.
 
-One kernel for local and global layers: a block of queries meets exactly the blocks of keys that any
-of its intervals touches, and in the backward pass a block of keys exactly the queries that see it.
-Three launches, forward, dq and dk/dv; every output block has one writer, so there are no atomics
-and results repeat to the bit. On a CPU the kernels run in Pallas's interpreter, for tests.
+One kernel for local and global layers: a block of queries visits exactly the blocks of keys that
+any of its intervals touches, and in the backward pass a block of keys exactly the queries that see
+it. Three launches, forward, dq and dk/dv; every output block has one writer, so there are no
+atomics and results repeat to the bit. On a CPU the kernels run in Pallas's interpreter, for tests.
 
 Idioms that the Triton lowering dictates: bounds of loops are loaded from arrays, since it has no
 scalar prefetch; refs are sliced, never values; blocks are powers of two.
@@ -20,39 +20,45 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jaxtyping import Array, Float, Int
 
 from bcmb_jax.attention.mask import (
     LEAST,
     MASKED,
+    fully_visible_keys,
     visible,
     visited_keys,
     visited_queries,
-    whole_keys,
 )
+from bcmb_jax.attention.one_head import Arrays
+from bcmb_jax.attention.vjp import Bounds, Heads, Queries
 from bcmb_jax.errors import InputError
-from bcmb_jax.ops.triton import fill_up, triton_call
+from bcmb_jax.ops.triton import pad_to_multiple, triton_call
 
 LOG2E = math.log2(math.e)
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A `vjp.Kernel` for any key intervals.
+    """The `vjp.Kernel` for any key intervals.
 
     Attributes:
-      whole: in the forward pass, blocks of keys that all queries of a block see have a loop of
+      unmasked: in the forward pass, blocks of keys that all queries of a block see have a loop of
         their own, without a mask: a quarter less time in long documents, more in local layers.
 
     Raises:
       InputError: a head size that is not a power of two from 16 to 128.
     """
 
-    whole: bool = False
+    unmasked: bool = False
 
-    def forward(self, q, k, v, start, end):
+    def forward(self, q: Heads, k: Heads, v: Heads, start: Bounds, end: Bounds) -> Arrays:
+        """Return the output and the log-sum-exps (see `vjp.Kernel`)."""
         see = _Views(q)
-        q, k, v, start, end = (fill_up(x, 1, see.block) for x in (q, k, v, start, end))
-        bounds = (whole_keys if self.whole else visited_keys)(start, end, see.block, see.block)
+        q, k, v, start, end = (pad_to_multiple(x, 1, see.block) for x in (q, k, v, start, end))
+        bounds = (fully_visible_keys if self.unmasked else visited_keys)(
+            start, end, see.block, see.block
+        )
         out, lse = self._call(
             _forward_kernel,
             see,
@@ -61,15 +67,26 @@ class Interval:
             + [see.number] * len(bounds),
             outputs=[see.block_of_heads, see.block_of_queries],
             shapes=[q, jax.ShapeDtypeStruct((*q.shape[::2], q.shape[1]), jnp.float32)],
-            stages=3 if self.whole else 2,
+            stages=3 if self.unmasked else 2,
         )(q, k, v, start, end, *bounds)
         return out[:, : see.length], lse[..., : see.length]
 
-    def backward(self, q, k, v, start, end, dout, lse, delta):
+    def backward(
+        self,
+        q: Heads,
+        k: Heads,
+        v: Heads,
+        start: Bounds,
+        end: Bounds,
+        dout: Heads,
+        lse: Queries,
+        delta: Queries,
+    ) -> Arrays:
+        """Return the gradients of queries, keys and values (see `vjp.Kernel`)."""
         see = _Views(q)
-        per_head = [fill_up(x, 1, see.block) for x in (q, k, v, dout)]
-        rows = [fill_up(x, 1, see.block) for x in (start, end)]
-        queries = [fill_up(x, 2, see.block) for x in (lse, delta)]
+        per_head = [pad_to_multiple(x, 1, see.block) for x in (q, k, v, dout)]
+        start, end = (pad_to_multiple(x, 1, see.block) for x in (start, end))
+        queries = [pad_to_multiple(x, 2, see.block) for x in (lse, delta)]
         q, k, v, dout = per_head
         dq = self._call(
             _dq_kernel,
@@ -80,7 +97,7 @@ class Interval:
             + [see.number] * 2,
             outputs=[see.block_of_heads],
             shapes=[q],
-        )(*per_head, *rows, *queries, *visited_keys(*rows, see.block, see.block))
+        )(*per_head, start, end, *queries, *visited_keys(start, end, see.block, see.block))
         dk, dv = self._call(
             _dkv_kernel,
             see,
@@ -90,13 +107,19 @@ class Interval:
             + [see.number] * 2,
             outputs=[see.block_of_heads, see.block_of_heads],
             shapes=[k, v],
-        )(*per_head, *rows, *queries, *visited_queries(*rows, see.block))
+        )(*per_head, start, end, *queries, *visited_queries(start, end, see.block))
         return tuple(x[:, : see.length] for x in (*dq, dk, dv))
 
     def _call(
-        self, kernel: Callable, see: "_Views", inputs, outputs, shapes, stages: int = 2
-    ) -> Callable:
-        """`pallas_call` with a program for each head, block and row."""
+        self,
+        kernel: Callable[..., None],
+        see: "_Views",
+        inputs: list[pl.BlockSpec],
+        outputs: list[pl.BlockSpec],
+        shapes: list[Array | jax.ShapeDtypeStruct],
+        stages: int = 2,
+    ) -> Callable[..., list[Array]]:
+        """Return `triton_call` with a program for each head, block and row."""
         batch, length, heads, _ = shapes[0].shape
         return triton_call(
             functools.partial(kernel, block=see.block),  # one for each grid (jax issue 40847)
@@ -111,17 +134,19 @@ class Interval:
 
 
 class _Views:
-    """What a program (head `h`, block `i`, row `b`) sees of an array; a whole row is a pointer
-    until it is sliced."""
+    """Block specs of the arrays for the program of head `h`, block `i` and row `b`.
 
-    def __init__(self, q: jax.Array):
+    A whole row is a pointer until it is sliced.
+    """
+
+    def __init__(self, q: Array):
         _, self.length, _, size = q.shape
         if size & (size - 1) or not 16 <= size <= 128:
             raise InputError(
                 f"the interval kernel takes head sizes 16, 32, 64 and 128, not {size}; "
                 "implementation='xla' takes any"
             )
-        # Of queries and of keys. Larger ones spill registers in dk/dv, on H100 and A100.
+        # Queries, and keys. Larger ones spill registers in dk/dv, on H100 and A100.
         self.block = block = 32 if q.dtype == jnp.float32 else 64
         padded = -(-self.length // block) * block
         # [B, L, H, D]
@@ -137,13 +162,25 @@ class _Views:
         self.number = pl.BlockSpec((None, 1), lambda h, i, b: (b, i))
 
 
-def _forward_kernel(q_ref, k_ref, v_ref, start_ref, end_ref, *rest, block):
-    """`rest`: the bounds of the loops over blocks of keys, and the outputs. A loop with a mask, one
-    without and one with again, or a single one with a mask."""
+def _forward_kernel(
+    q_ref: Float[jax.Ref, "block K"],
+    k_ref: Float[jax.Ref, "L K"],
+    v_ref: Float[jax.Ref, "L K"],
+    start_ref: Int[jax.Ref, " block"],
+    end_ref: Int[jax.Ref, " block"],
+    *rest: jax.Ref,
+    block: int,
+) -> None:
+    """Compute output and log-sum-exps of a block of queries.
+
+    `rest` holds the bounds, `[1]` each, of the loops over blocks of keys, and the outputs `[block,
+    K]` and `[block]`. The loops are one with a mask, one without and one with again, or a single
+    one with a mask.
+    """
     *bounds, out_ref, lse_ref = rest
     q, start, end = q_ref[...], start_ref[...], end_ref[...]
 
-    def keys(masked, j, carry):
+    def keys(masked: bool, j: Array, carry: Arrays) -> Arrays:
         top, total, out = carry
         here = pl.ds(j * block, block)
         scores = _dot(q, k_ref[here, :].T)
@@ -167,24 +204,25 @@ def _forward_kernel(q_ref, k_ref, v_ref, start_ref, end_ref, *rest, block):
 
 
 def _dq_kernel(
-    q_ref,
-    k_ref,
-    v_ref,
-    dout_ref,
-    start_ref,
-    end_ref,
-    lse_ref,
-    delta_ref,
-    first,
-    stop,
-    dq_ref,
+    q_ref: Float[jax.Ref, "block K"],
+    k_ref: Float[jax.Ref, "L K"],
+    v_ref: Float[jax.Ref, "L K"],
+    dout_ref: Float[jax.Ref, "block K"],
+    start_ref: Int[jax.Ref, " block"],
+    end_ref: Int[jax.Ref, " block"],
+    lse_ref: Float[jax.Ref, " block"],
+    delta_ref: Float[jax.Ref, " block"],
+    first: Int[jax.Ref, " 1"],
+    stop: Int[jax.Ref, " 1"],
+    dq_ref: Float[jax.Ref, "block K"],
     *,
-    block,
-):
+    block: int,
+) -> None:
+    """Compute the gradient of a block of queries."""
     q, dout, start, end = q_ref[...], dout_ref[...], start_ref[...], end_ref[...]
     lse, delta = lse_ref[...] * LOG2E, delta_ref[...]
 
-    def keys(j, dq):
+    def keys(j: Array, dq: Array) -> Array:
         here = pl.ds(j * block, block)
         k, v = k_ref[here, :], v_ref[here, :]
         seen = visible(start[:, None], end[:, None], _numbers(j, block, axis=1))
@@ -198,25 +236,26 @@ def _dq_kernel(
 
 
 def _dkv_kernel(
-    q_ref,
-    k_ref,
-    v_ref,
-    dout_ref,
-    start_ref,
-    end_ref,
-    lse_ref,
-    delta_ref,
-    first,
-    stop,
-    dk_ref,
-    dv_ref,
+    q_ref: Float[jax.Ref, "L K"],
+    k_ref: Float[jax.Ref, "block K"],
+    v_ref: Float[jax.Ref, "block K"],
+    dout_ref: Float[jax.Ref, "L K"],
+    start_ref: Int[jax.Ref, " L"],
+    end_ref: Int[jax.Ref, " L"],
+    lse_ref: Float[jax.Ref, " L"],
+    delta_ref: Float[jax.Ref, " L"],
+    first: Int[jax.Ref, " 1"],
+    stop: Int[jax.Ref, " 1"],
+    dk_ref: Float[jax.Ref, "block K"],
+    dv_ref: Float[jax.Ref, "block K"],
     *,
-    block,
-):
+    block: int,
+) -> None:
+    """Compute the gradient of a block of keys and values."""
     k, v = k_ref[...], v_ref[...]
     key = _numbers(pl.program_id(1), block, axis=0)
 
-    def queries(i, carry):
+    def queries(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         dk, dv = carry
         here = pl.ds(i * block, block)
         q, dout, lse = q_ref[here, :], dout_ref[here, :], lse_ref[here] * LOG2E
@@ -233,12 +272,12 @@ def _dkv_kernel(
     dk_ref[...], dv_ref[...] = dk.astype(dk_ref.dtype), dv.astype(dv_ref.dtype)
 
 
-def _numbers(i: jax.Array, block: int, axis: int) -> jax.Array:
-    """`[block, block]`: the positions of the keys of block `i`, along `axis`."""
+def _numbers(i: Array, block: int, axis: int) -> Array:
+    """Return `[block, block]`: the positions of the keys of block `i`, along `axis`."""
     return i * block + lax.broadcasted_iota(jnp.int32, (block, block), axis)
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """fp32 sums; fp32 operands are not rounded to TF32."""
+def _dot(a: Array, b: Array) -> Array:
+    """Return the product in fp32; fp32 operands are not rounded to TF32."""
     precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jnp.dot(a, b, preferred_element_type=jnp.float32, precision=precision)

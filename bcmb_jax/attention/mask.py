@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which keys a query sees: one contiguous interval, the contract of every attention kernel.
+"""The keys that a query sees: one contiguous interval, the contract of every attention kernel.
 
 In a packed row, segment ids are 1, 2, … in contiguous runs and 0 is padding. Query `i` sees the
 keys `[max(segment_start, i - window), min(segment_end, i + window + 1))`; `window=None` is a
@@ -15,20 +15,24 @@ Two segments and a padding position, window 1 (`#` is seen):
     query 5      . . . . . .          (padding sees nothing; its output is 0)
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Int
 
 MASKED = -1e30
-"""The score of an unseen key: finite, so that a row without keys gives no NaN."""
+"""Score of an unseen key: finite, so that a row without keys gives no NaN."""
 
 LEAST = -1e29
-"""The least maximum of a query's scores: far above `MASKED`, so that unseen keys weigh exactly
+"""Lower bound of a query's maximal score: far above `MASKED`, so that unseen keys weigh exactly
 nothing also where nothing is seen, and far below any score."""
 
 
-def key_intervals(segment_ids: jax.Array, window: int | None) -> tuple[jax.Array, jax.Array]:
-    """`(start, end)`, each `[B, L]` int32: query `i` sees the keys `start[i] <= j < end[i]`."""
+def key_intervals(
+    segment_ids: Int[ArrayLike, "B L"], window: int | None
+) -> tuple[Int[Array, "B L"], Int[Array, "B L"]]:
+    """Return `(start, end)`, int32: query `i` sees the keys `start[i] <= j < end[i]`."""
+    segment_ids = jnp.asarray(segment_ids)
     position = lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
     length = segment_ids.shape[1]
     change = segment_ids[:, 1:] != segment_ids[:, :-1]
@@ -44,44 +48,56 @@ def key_intervals(segment_ids: jax.Array, window: int | None) -> tuple[jax.Array
     return jnp.where(padding, 0, start), jnp.where(padding, 0, end)
 
 
-def segment_positions(segment_ids: jax.Array) -> jax.Array:
-    """`[B, L]` int32: the position of each token in its segment, from 0; 0 in padding."""
+def segment_positions(segment_ids: Int[ArrayLike, "B L"]) -> Int[Array, "B L"]:
+    """Return the position of each token in its segment, from 0; 0 in padding."""
     start, end = key_intervals(segment_ids, None)
-    position = lax.broadcasted_iota(jnp.int32, segment_ids.shape, 1)
+    position = lax.broadcasted_iota(jnp.int32, start.shape, 1)
     return jnp.where(end > start, position - start, 0)
 
 
-def visible(start: jax.Array, end: jax.Array, keys: jax.Array) -> jax.Array:
-    """Bool: whether the key numbers `keys` lie in `[start, end)` (broadcast together)."""
+def visible(
+    start: Int[Array, "*#N"], end: Int[Array, "*#N"], keys: Int[Array, "*#N"]
+) -> Bool[Array, "*N"]:
+    """Return whether the key numbers `keys` lie in `[start, end)`, broadcast together."""
     return (keys >= start) & (keys < end)
 
 
 def visited_keys(
-    start: jax.Array, end: jax.Array, queries: int, keys: int
-) -> tuple[jax.Array, jax.Array]:
-    """`(first, stop)`, `[..., L / queries]`: a block of `queries` queries sees keys of the blocks
-    `first <= j < stop` of `keys` keys only; `stop` is 0 where it sees none."""
+    start: Int[Array, "*N L"], end: Int[Array, "*N L"], queries: int, keys: int
+) -> tuple[Int[Array, "*N blocks"], Int[Array, "*N blocks"]]:
+    """Return `(first, stop)` for each block of `queries` queries of a row.
+
+    The block sees keys of the blocks `first <= j < stop` of `keys` keys only; `stop` is 0 where it
+    sees none.
+    """
     start, end = (x.reshape(*x.shape[:-1], -1, queries) for x in (start, end))
     empty = end <= start
-    first = jnp.where(empty, jnp.iinfo(jnp.int32).max, start).min(-1) // keys
+    first = jnp.where(empty, 2**31 - 1, start).min(-1) // keys
     return first, -(-jnp.where(empty, 0, end).max(-1) // keys)
 
 
-def whole_keys(
-    start: jax.Array, end: jax.Array, queries: int, keys: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """`(first, whole, rest, stop)`: those of `visited_keys`, and between them the blocks
-    `whole <= j < rest`, of which all queries of a block see all keys; `rest` is `whole` where there
-    are none."""
+def fully_visible_keys(
+    start: Int[Array, "*N L"], end: Int[Array, "*N L"], queries: int, keys: int
+) -> tuple[Int[Array, "*N blocks"], ...]:
+    """Return `(first, unmasked, masked, stop)` for each block of `queries` queries of a row.
+
+    `first` and `stop` are those of `visited_keys`. Of the key blocks `unmasked <= j < masked`
+    between them, all queries of the block see all keys; `masked` is `unmasked` where there are
+    none.
+    """
     first, stop = visited_keys(start, end, queries, keys)
     start, end = (x.reshape(*x.shape[:-1], -1, queries) for x in (start, end))
-    whole = jnp.clip(-(-start.max(-1) // keys), first, stop)
-    return first, whole, jnp.clip(end.min(-1) // keys, whole, stop), stop
+    unmasked = jnp.clip(-(-start.max(-1) // keys), first, stop)
+    return first, unmasked, jnp.clip(end.min(-1) // keys, unmasked, stop), stop
 
 
-def visited_queries(start: jax.Array, end: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-    """`visited_keys` the other way round: each block of keys is seen by queries of the blocks
-    `first <= i < stop` only."""
+def visited_queries(
+    start: Int[Array, "*N L"], end: Int[Array, "*N L"], block: int
+) -> tuple[Int[Array, "*N blocks"], Int[Array, "*N blocks"]]:
+    """Return `(first, stop)` for each block of keys: queries of `first <= i < stop` see them.
+
+    The transpose of `visited_keys` for blocks of `block` queries and keys.
+    """
     first, stop = (x[..., None] for x in visited_keys(start, end, block, block))
     blocks = first.shape[-2]
     query = lax.broadcasted_iota(jnp.int32, (*first.shape[:-1], blocks), first.ndim - 2)

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dense float32 attention: the definition that every other implementation is tested against."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from bcmb_jax.attention.mask import visible
 
 
 def reference_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array, end: jax.Array
-) -> jax.Array:
-    """`[B, L, H, D]` from queries (already scaled), keys, values and `[B, L]` key intervals.
+    q: Float[Array, "B L H K"],
+    k: Float[Array, "B L H K"],
+    v: Float[Array, "B L H K"],
+    start: Int[Array, "B L"],
+    end: Int[Array, "B L"],
+) -> Float[Array, "B L H K"]:
+    """Return the attention of scaled queries to the keys `start <= j < end`.
 
     Builds `[B, H, L, L]`: for tests and short rows only.
     """

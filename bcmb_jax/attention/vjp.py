@@ -1,49 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gradient that all kernels share: outputs and log-sum-exps are kept, scores are not."""
+"""The gradient that all kernels share: outputs and log-sum-exps are saved, scores are not."""
 
 import functools
 from typing import Protocol
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
 
-from bcmb_jax.ops.linear import accumulation_dtype, row_sums
+from bcmb_jax.ops.cpu import row_sums
+from bcmb_jax.ops.linear import accumulation_dtype
+from bcmb_jax.ops.remat import ATTENTION_OUTPUT
 
-OUTPUT = "attention_output"
-"""The name under which outputs and log-sum-exps may be saved by a `jax.checkpoint` policy."""
-
-Arrays = tuple[jax.Array, ...]
+Heads = Float[Array, "B L H K"]
+Queries = Float[Array, "B H L"]
+Bounds = Int[Array, "B L"]
+Residuals = tuple[Array, Array, Array, Array, Array, Array, Array]
 
 
 class Kernel(Protocol):
     """One way to compute attention, forward and backward; hashable."""
 
-    def forward(self, q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array, end: jax.Array):
-        """`(out, lse)`, `[B, L, H, D]` and `[B, H, L]`, from queries (already scaled), keys and
-        values `[B, L, H, D]` and key intervals `[B, L]`; an empty interval gives zeros."""
+    def forward(
+        self, q: Heads, k: Heads, v: Heads, start: Bounds, end: Bounds
+    ) -> tuple[Array, ...]:
+        """Return the output `[B, L, H, K]` and the log-sum-exps `[B, H, L]` of the scores.
 
-    def backward(self, q, k, v, start, end, dout, lse, delta) -> Arrays:
-        """`(dq, dk, dv)`; `delta` `[B, H, L]` is the sum of `out · dout` over `D`."""
+        Queries are scaled already; query `i` sees the keys `start[i] <= j < end[i]`, and an empty
+        interval gives zeros.
+        """
+
+    def backward(
+        self,
+        q: Heads,
+        k: Heads,
+        v: Heads,
+        start: Bounds,
+        end: Bounds,
+        dout: Heads,
+        lse: Queries,
+        delta: Queries,
+    ) -> tuple[Array, ...]:
+        """Return `(dq, dk, dv)`; `delta` is the sum of `out · dout` over the head."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def attend(
-    kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, start: jax.Array, end: jax.Array
-) -> jax.Array:
-    """`[B, L, H, D]` of `kernel`, with the gradient of `kernel`."""
+def attend(kernel: Kernel, q: Heads, k: Heads, v: Heads, start: Bounds, end: Bounds) -> Heads:
+    """Return the output of `kernel`, whose gradient is its backward pass."""
     return kernel.forward(q, k, v, start, end)[0]
 
 
-def _fwd(kernel, q, k, v, start, end):
-    out, lse = (checkpoint_name(x, OUTPUT) for x in kernel.forward(q, k, v, start, end))
+def _forward(
+    kernel: Kernel, q: Array, k: Array, v: Array, start: Array, end: Array
+) -> tuple[Array, Residuals]:
+    out, lse = (checkpoint_name(x, ATTENTION_OUTPUT) for x in kernel.forward(q, k, v, start, end))
     return out, (q, k, v, start, end, out, lse)
 
 
-def _bwd(kernel, residuals, dout):
+def _backward(kernel: Kernel, residuals: Residuals, dout: Array) -> tuple[Array | None, ...]:
     q, k, v, start, end, out, lse = residuals
     wide = accumulation_dtype(q.dtype)
     delta = row_sums(out.astype(wide) * dout.astype(wide)).swapaxes(1, 2)
     return *kernel.backward(q, k, v, start, end, dout.astype(q.dtype), lse, delta), None, None
 
 
-attend.defvjp(_fwd, _bwd)
+attend.defvjp(_forward, _backward)

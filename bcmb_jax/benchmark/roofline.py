@@ -27,7 +27,7 @@ def _flops_per_second(shape: tuple[int, int, int], dtype: jnp.dtype) -> float:
     # Made on the device: a hundred million numbers take a host longer than a GPU's whole race.
     x = jax.random.normal(jax.random.key(0), (rows, inputs), dtype)
     weight = jax.random.normal(jax.random.key(1), (outputs, inputs))
-    run = jax.jit(lambda x, weight: linear(x, weight, dtype, out_dtype=dtype))
+    run = jax.jit(lambda x, weight: linear("md,nd->mn", x, weight, dtype, out_dtype=dtype))
     run(x, weight).block_until_ready()
     seconds = []
     for _ in range(10):

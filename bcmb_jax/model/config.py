@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What defines a ModernBERT: the fields of Hugging Face's config that the architecture reads."""
+"""The fields of Hugging Face's ModernBertConfig that the architecture reads."""
 
 import dataclasses
 from typing import Any
@@ -9,9 +9,10 @@ from bcmb_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and constants of one model; names are Hugging Face's, defaults are ModernBERT-base.
+    """Sizes and constants of one model.
 
-    `ModelConfig(**config.model)` of a run's config refuses unknown keys.
+    Names and defaults are those of transformers' `ModernBertConfig`, whose config.json may leave a
+    key out; unknown keys are refused.
 
     Raises:
       InputError: sizes that do not fit together.
@@ -49,6 +50,7 @@ class ModelConfig:
 
     @property
     def head_size(self) -> int:
+        """Elements of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
@@ -59,10 +61,11 @@ class ModelConfig:
 
     @property
     def window(self) -> int:
-        """Keys a local layer sees on each side, inclusive: 64 for `local_attention` 128."""
+        """Keys that local layers see on each side, inclusive: 64 for `local_attention` 128."""
         return self.local_attention // 2
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
         return dataclasses.asdict(self)
 
 

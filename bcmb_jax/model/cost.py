@@ -37,7 +37,7 @@ def activation_bytes(config: ModelConfig, row_length: int, dtype: jnp.dtype, rem
     """Return the bytes that one row takes on an accelerator at the peak of a training step.
 
     The sum of what every layer saves for the backward pass
-    (`modernbert.SAVED_ACTIVATIONS_ON_ACCELERATORS`) and of one layer's temporary arrays.
+    (`remat.SAVED_ACTIVATIONS_ON_ACCELERATORS`) and of one layer's temporary arrays.
     `make gpu-compile` compares it with XLA's own account of the whole step.
     """
     d, f, wide = config.hidden_size, config.intermediate_size, dtype.itemsize

@@ -1,34 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sits on the encoder: masked LM, sequence classification, token classification."""
+"""Heads on the encoder: masked LM, sequence classification, token classification."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jaxtyping import Array, Float, Int, Key
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.modernbert import INIT_STD, Linear, ModernBert, truncated_normal
+from bcmb_jax.model.modernbert import INIT_STD, LayerNorm, Linear, ModernBert, truncated_normal
 from bcmb_jax.ops.geglu import gelu
 from bcmb_jax.ops.linear import accumulation_dtype, linear
-from bcmb_jax.ops.norm import LayerNorm
 
 POOLINGS = ("cls", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What sits on the encoder.
+    """Kind and options of a head.
 
     Attributes:
       kind: a key of `MODELS`.
       labels: names of a classifier's outputs, in their order; empty for the others.
-      pooling: how a sequence classifier makes one vector of a document, "mean" of its tokens or
-        the first ("cls"); for the others, what their config says for later fine-tuning.
-      problem_type: transformers' word for a classifier's loss, or empty; carried for them alone.
+      pooling: how a sequence classifier makes one vector of a document, the "mean" of its tokens or
+        the first ("cls"); for other heads, their config's value for later fine-tuning.
+      problem_type: transformers' word for a classifier's loss, or empty; exported, not used here.
 
     Raises:
       InputError: there is no such head, or no label for a classifier.
@@ -49,19 +50,28 @@ class Head:
 
     @property
     def classifies(self) -> bool:
+        """Whether the head has labels."""
         return self.kind.endswith("_classification")
 
 
+class Options(TypedDict, total=False):
+    """Arguments of `ModernBert` that models with a head pass on."""
+
+    implementation: str | None
+    remat: bool
+
+
 class PredictionHead(nnx.Module):
-    """dense, gelu, norm, in this order."""
+    """A dense layer, GELU and a norm, in this order."""
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        hidden = (config.hidden_size,)
-        self.dense = Linear(hidden, hidden, INIT_STD, dtype, rngs)
+        shape = (config.hidden_size, config.hidden_size)
+        self.dense = Linear("bld,ed->ble", shape, INIT_STD, dtype, rngs)
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
 
     @jax.named_scope("head")
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+        """Return the features, fp32, that a decoder or classifier takes."""
         return self.norm(gelu(self.dense(x).astype(accumulation_dtype(self.dense.dtype))))
 
 
@@ -77,54 +87,76 @@ class DecoderBias(nnx.Module):
 
 
 class ModernBertForMaskedLM(nnx.Module):
-    """Encoder, prediction head and tied decoder; `options` are those of `ModernBert`."""
+    """Encoder, prediction head and tied decoder; arguments are those of `ModernBert`."""
 
     def __init__(
-        self, config: ModelConfig, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs, **options
+        self,
+        config: ModelConfig,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ):
         self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
         self.head = PredictionHead(config, dtype, rngs)
         self.decoder = DecoderBias(config, rngs)
         self.dtype = dtype
 
-    def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
-        """`[B, L, vocab_size]` fp32 logits at every position (training gathers them first)."""
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
+    ) -> Float[Array, "B L V"]:
+        """Return fp32 logits at every position (training uses `hidden_at_positions`)."""
         x = self.head(self.model(tokens, segment_ids, positions))
-        logits = linear(x, self.decoder_weight, self.dtype)
+        logits = linear("bld,vd->blv", x, self.decoder_weight, self.dtype)
         return logits + self.decoder.bias[...].reshape(1, 1, -1)
 
     def hidden_at_positions(
         self,
-        tokens: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        masked_positions: jax.Array,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """`[B, K, hidden]`: the head's output at `masked_positions` `[B, K]`, ready to decode."""
+        tokens: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
+        masked_positions: Int[Array, "B P"],
+        dropout_keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B P D"]:
+        """Return the head's output at `masked_positions`, ready for the decoder."""
         x = self.model(tokens, segment_ids, positions, dropout_keys)
         return self.head(jnp.take_along_axis(x, masked_positions[..., None], axis=1))
 
     @property
-    def decoder_weight(self) -> jax.Array:
-        """`[vocab_size, hidden]`: the token table."""
+    def decoder_weight(self) -> Float[Array, "V D"]:
+        """The token table."""
         return self.model.embeddings.tok_embeddings.weight[...]
 
 
 class Encoder(nnx.Module):
-    """The encoder alone, its parameters named as in the models with a head; `options` are those of
-    `ModernBert`."""
+    """The encoder alone, its parameters named as in the models with a head."""
 
-    def __init__(self, config: ModelConfig, head: Head, **options):
-        self.model = ModernBert(config, **options)
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: Head,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+        **options: Unpack[Options],
+    ):
+        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
 
-    def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
-        """`[B, L, hidden]` fp32."""
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
+    ) -> Float[Array, "B L D"]:
+        """Return the fp32 hidden states."""
         return self.model(tokens, segment_ids, positions)
 
 
 class Classifier(nnx.Module):
-    """`weight` `[labels, hidden]` and `bias`."""
+    """A linear classifier with a bias."""
 
     def __init__(self, config: ModelConfig, labels: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         # As transformers starts a new one.
@@ -133,8 +165,10 @@ class Classifier(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(labels))
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return linear(x, self.weight[...], self.dtype) + self.bias[...].reshape(1, 1, -1)
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N labels"]:
+        """Return fp32 logits for each vector of each row."""
+        logits = linear("bnd,cd->bnc", x, self.weight[...], self.dtype)
+        return logits + self.bias[...].reshape(1, 1, -1)
 
 
 class ModernBertForTokenClassification(Encoder):
@@ -147,38 +181,53 @@ class ModernBertForTokenClassification(Encoder):
         *,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
-        **options,
+        **options: Unpack[Options],
     ):
         super().__init__(config, head, dtype=dtype, rngs=rngs, **options)
         self.head = PredictionHead(config, dtype, rngs)
         self.classifier = Classifier(config, len(head.labels), dtype, rngs)
 
-    def __call__(self, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array):
-        """`[B, L, labels]` fp32."""
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
+    ) -> Float[Array, "B L labels"]:
+        """Return the fp32 logits of every token."""
         return self.classifier(self.head(super().__call__(tokens, segment_ids, positions)))
 
 
 class ModernBertForSequenceClassification(ModernBertForTokenClassification):
     """Encoder, pooling of each document, prediction head and classifier, in this order."""
 
-    def __init__(self, config: ModelConfig, head: Head, **options):
-        super().__init__(config, head, **options)
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: Head,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+        **options: Unpack[Options],
+    ):
+        super().__init__(config, head, dtype=dtype, rngs=rngs, **options)
         self.pooling = head.pooling
 
     def __call__(
         self,
-        tokens: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
+        tokens: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
         num_segments: int = 1,
-    ):
-        """`[B, S, labels]` fp32: for segments 1 … S = `num_segments` of each row."""
+    ) -> Float[Array, "B {num_segments} labels"]:
+        """Return the fp32 logits of segments 1 … `num_segments` of each row."""
         x = self.model(tokens, segment_ids, positions)
         return self.classifier(self.head(pool(x, segment_ids, num_segments, self.pooling)))
 
 
-def pool(x: jax.Array, segment_ids: jax.Array, num_segments: int, pooling: str) -> jax.Array:
-    """`[B, S, hidden]`: one vector for each of the segments 1 … S; zeros where there is none."""
+def pool(
+    x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], num_segments: int, pooling: str
+) -> Float[Array, "B {num_segments} D"]:
+    """Return one vector for each of the segments 1 … `num_segments`; zeros where there is none."""
     numbers = jnp.arange(1, num_segments + 1).reshape(1, -1, 1)
     inside = (segment_ids[:, None] == numbers).astype(x.dtype)
     if pooling == "cls":

@@ -5,50 +5,76 @@ One parameter per checkpoint tensor, same bytes, viewed with more axes where tha
 sharding split heads or the MLP without collectives (`Wqkv`, `Wo`, `Wi`).
 """
 
-import contextlib
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array, Float, Int, Key
 
-from bcmb_jax.attention import OUTPUT, QKV, attention
-from bcmb_jax.device import on_cpu
+from bcmb_jax.attention import attention
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.ops import cpu
 from bcmb_jax.ops.dropout import dropout
 from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.linear import linear
-from bcmb_jax.ops.norm import LayerNorm
-from bcmb_jax.ops.rope import attention_operands, rope_table
+from bcmb_jax.ops.norm import branch_norm, layer_norm
+from bcmb_jax.ops.remat import ATTENDED, MLP_INPUT, PRODUCT_INPUT, checkpoint, saved_activations
+from bcmb_jax.ops.rope import Table, attention_operands, rope_table
 
 INIT_STD = 0.02
 
-ATTENDED, MLP_INPUT, PRODUCT_INPUT = "attended", "mlp_input", "product_input"
-SAVED_ACTIVATIONS = (QKV, OUTPUT, ATTENDED, MLP_INPUT)
-"""What the backward pass keeps of a layer beside its input: what only a matrix product or attention
-could bring back. Norms, GELU and dropout are computed again."""
-SAVED_ACTIVATIONS_ON_ACCELERATORS = (*SAVED_ACTIVATIONS, PRODUCT_INPUT)
-"""There, also what products take from norms and GELU: a third more bytes kept, and neither is
-computed again but inside the kernels of their gradients."""
 
+def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param[Array]:
+    """Return a parameter drawn from a normal distribution that is cut at two `std`.
 
-def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
-    """Cut at two `std`, not rescaled, as upstream does (RECIPE §2): the real std is 0.88 `std`."""
+    Not rescaled, as upstream (RECIPE §2): the real standard deviation is 0.88 `std`.
+    """
     return nnx.Param(std * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape))
 
 
 class Linear(nnx.Module):
-    """`weight` `[*outputs, *inputs]` fp32, no bias; operands and output in `dtype`, sums fp32."""
+    """A product with `weight` fp32, without a bias.
 
-    def __init__(self, outputs: tuple, inputs: tuple, std: float, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.weight = truncated_normal(rngs, (*outputs, *inputs), std)
-        self.axes, self.dtype = len(inputs), dtype
+    Args:
+      equation: the einsum of an input and `weight`, e.g. `"bld,hkd->blhk"`.
+      shape: of `weight`, `[*outputs, *inputs]`.
+      std: standard deviation of the initial weight.
+      dtype: of operands and output; sums are fp32.
+    """
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return linear(x, self.weight[...], self.dtype, self.axes, out_dtype=self.dtype)
+    def __init__(
+        self, equation: str, shape: tuple[int, ...], std: float, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.weight = truncated_normal(rngs, shape, std)
+        self.equation, self.dtype = equation, dtype
+
+    def __call__(self, x: Float[Array, "B L *inputs"]) -> Float[Array, "B L *outputs"]:
+        """Return the product with `x`, whatever the float dtype of `x`."""
+        return linear(self.equation, x, self.weight[...], self.dtype, out_dtype=self.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm with a weight and no bias, in the dtype of its input, fp32."""
+
+    def __init__(self, size: int, eps: float):
+        self.weight = nnx.Param(jnp.ones(size))
+        self.eps = eps
+
+    @jax.named_scope("norm")
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Return the norm of `x`."""
+        return layer_norm(x, self.weight[...], self.eps)
+
+    @jax.named_scope("norm")
+    def branch(
+        self, x: Float[Array, "B L D"], dtype: jnp.dtype
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"]]:
+        """Return the residual stream `x` as it goes on, and its norm in `dtype`."""
+        return branch_norm(x, self.weight[...], self.eps, dtype)
 
 
 class TokenTable(nnx.Module):
@@ -59,12 +85,15 @@ class TokenTable(nnx.Module):
 
 
 class Embeddings(nnx.Module):
+    """Token embeddings and their norm; there is no table of positions."""
+
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.tok_embeddings = TokenTable(config, rngs)
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
 
     @jax.named_scope("embeddings")
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Return the normed embeddings of `tokens`, fp32."""
         # Fidelity: upstream's padding_idx is 0 (bert-base-uncased's), so its token 0 gets no
         # gradient through this lookup; here every token does, and padding is never looked at.
         return self.norm(jnp.take(self.tok_embeddings.weight[...], tokens, axis=0, mode="clip"))
@@ -74,15 +103,22 @@ class Attention(nnx.Module):
     """Self-attention of one layer; `window` None for a global layer."""
 
     def __init__(
-        self, config: ModelConfig, window: int | None, dtype: jnp.dtype, implementation, rngs
+        self,
+        config: ModelConfig,
+        window: int | None,
+        dtype: jnp.dtype,
+        implementation: str | None,
+        rngs: nnx.Rngs,
     ):
-        heads = (config.num_attention_heads, config.head_size)
-        hidden = (config.hidden_size,)
-        self.Wqkv = Linear((3, *heads), hidden, INIT_STD, dtype, rngs)
-        self.Wo = Linear(hidden, heads, output_std(config), dtype, rngs)
+        hidden, heads, size = config.hidden_size, config.num_attention_heads, config.head_size
+        self.Wqkv = Linear("bld,shkd->blshk", (3, heads, size, hidden), INIT_STD, dtype, rngs)
+        self.Wo = Linear("blhk,dhk->bld", (hidden, heads, size), output_std(config), dtype, rngs)
         self.window, self.dtype, self.implementation = window, dtype, implementation
 
-    def __call__(self, x: jax.Array, segment_ids: jax.Array, rope: tuple) -> jax.Array:
+    def __call__(
+        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], rope: Table
+    ) -> Float[Array, "B L D"]:
+        """Return the attention of each token of `x` to its segment, projected to the stream."""
         with jax.named_scope("qkv"):
             qkv = self.Wqkv(x)
         q, k, v = attention_operands(qkv, rope, self.dtype)
@@ -104,26 +140,37 @@ class MLP(nnx.Module):
     """GeGLU: `Wo(gelu(a) · b)` where `Wi` gives `(a, b)` in this order."""
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
-        hidden, inner = (config.hidden_size,), (config.intermediate_size,)
-        self.Wi = Linear((2, *inner), hidden, INIT_STD, dtype, rngs)
-        self.Wo = Linear(hidden, inner, output_std(config), dtype, rngs)
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.Wi = Linear("bld,sfd->blsf", (2, inner, hidden), INIT_STD, dtype, rngs)
+        self.Wo = Linear("blf,df->bld", (hidden, inner), output_std(config), dtype, rngs)
         self.dtype = dtype
 
     @jax.named_scope("mlp")
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """Return the MLP's contribution to the residual stream."""
         inner = checkpoint_name(self.Wi(x), MLP_INPUT)
         return self.Wo(checkpoint_name(geglu(inner, self.dtype), PRODUCT_INPUT))
 
 
 def output_std(config: ModelConfig) -> float:
-    """Residual projections start smaller by the square root of their number (Megatron's rule)."""
+    """Return the initial std of residual projections: smaller by the root of their number.
+
+    Megatron's rule.
+    """
     return INIT_STD / math.sqrt(2 * config.num_hidden_layers)
 
 
 class Layer(nnx.Module):
     """Pre-norm block; the first layer has no `attn_norm`, since the embeddings end in a norm."""
 
-    def __init__(self, config: ModelConfig, index: int, dtype: jnp.dtype, implementation, rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        index: int,
+        dtype: jnp.dtype,
+        implementation: str | None,
+        rngs: nnx.Rngs,
+    ):
         kind = config.layer_types[index]
         self.attn_norm = LayerNorm(config.hidden_size, config.norm_eps) if index else None
         self.attn = Attention(
@@ -133,7 +180,14 @@ class Layer(nnx.Module):
         self.mlp = MLP(config, dtype, rngs)
         self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
-    def __call__(self, x, segment_ids, rope, dropout_keys) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        segment_ids: Int[Array, "B L"],
+        rope: Table,
+        dropout_keys: Key[Array, " B"] | None,
+    ) -> Float[Array, "B L D"]:
+        """Return the residual stream `x`, fp32, after attention and MLP."""
         normed = x
         if self.attn_norm:
             x, normed = self.attn_norm.branch(x, self.dtype)
@@ -146,27 +200,14 @@ class Layer(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _run_layer(graph, state, kept, *args) -> jax.Array:
-    """A layer that keeps what `kept` names for the backward pass; layers alike are traced once."""
-
-    def run(state, *args):
-        return nnx.merge(graph, state)(*args)
-
-    with _apart(False):
-        policy = jax.checkpoint_policies.save_only_these_names(*kept)
-        return jax.checkpoint(run, policy=policy)(state, *args)
-
-
-def _apart(on: bool = True):
-    """Calls of jitted functions stay calls, on a CPU.
-
-    Inlined there, a layer's recomputation in the backward pass would be found to equal its forward
-    pass and be replaced by it, which keeps all that it was to save, and the residual stream would
-    be summed anew from the outputs of all layers wherever it is read.
-    """
-    if not on_cpu():
-        return contextlib.nullcontext()
-    return set_xla_metadata(inlineable="false" if on else "true")
+def _run_layer(
+    graph: nnx.GraphDef[Layer],
+    state: nnx.State[Any, Any],
+    saved: tuple[str, ...],
+    *args: Array | Table | None,
+) -> Array:
+    """Run a layer that saves the activations named `saved`; layers alike are traced once."""
+    return checkpoint(lambda state, *args: nnx.merge(graph, state)(*args), saved)(state, *args)
 
 
 class ModernBert(nnx.Module):
@@ -177,7 +218,7 @@ class ModernBert(nnx.Module):
       dtype: bfloat16 or float32, for matrix products and attention operands; parameters, residual
         stream, norms and softmax are float32.
       implementation: of `bcmb_jax.attention.attention`; None chooses.
-      remat: keep only the input and the attention output of each layer for the backward pass, and
+      remat: save only the input and the attention output of each layer for the backward pass, and
         compute its matrix products again: less memory, about a third more arithmetic.
     """
 
@@ -199,26 +240,24 @@ class ModernBert(nnx.Module):
 
     def __call__(
         self,
-        tokens: jax.Array,
-        segment_ids: jax.Array,
-        positions: jax.Array,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
-        """`[B, L, hidden]` fp32 from `[B, L]` int32 arrays (see `bcmb_jax.batch.Batch`).
+        tokens: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        positions: Int[Array, "B L"],
+        dropout_keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Return the fp32 hidden states of packed rows (see `bcmb_jax.batch.Batch`).
 
-        `dropout_keys` `[B]`, one key a row, turns training dropout on.
+        `dropout_keys`, one key a row, turn training dropout on.
         """
         config = self.config
         thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
         ropes = {kind: rope_table(positions, t, config.head_size) for kind, t in thetas.items()}
         x = self.embeddings(tokens)
-        kept: tuple[str, ...] = (OUTPUT,)
-        if not self.remat:
-            kept = SAVED_ACTIVATIONS if on_cpu() else SAVED_ACTIVATIONS_ON_ACCELERATORS
+        saved = saved_activations(self.remat)
         for index, (kind, layer) in enumerate(zip(config.layer_types, self.layers, strict=True)):
             keys = None
             if dropout_keys is not None:
                 keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(dropout_keys, index)
-            with _apart():
-                x = _run_layer(*nnx.split(layer), kept, x, segment_ids, ropes[kind], keys)
+            with cpu.calls(inlined=False):
+                x = _run_layer(*nnx.split(layer), saved, x, segment_ids, ropes[kind], keys)
         return self.final_norm(x)

@@ -1,2 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mathematics whose gradients are written by hand: each module is one operation."""
+"""Mathematical operations whose gradients are written by hand: one operation a module.
+
+`triton` holds what the GPU kernels share, `cpu` everything that depends on XLA's CPU backend, and
+`remat` which activations the backward pass recomputes.
+
+Dimension key of shapes in signatures: `B` rows, `L` row length, `D` width, `H` heads, `K` head
+size, `F` MLP width, `V` vocabulary, `P` predicted positions of a row.
+"""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GeGLU, `gelu(a) · b`; on NVIDIA GPUs, in bf16, its gradient is a kernel.
+"""GeGLU, `gelu(a) · b`.
 
-XLA writes the gradients of `a` and `b` side by side, as the product behind them takes them, in a
-loop for each, both of which compute the error function; the kernel computes it once.
+On NVIDIA GPUs, in bf16, its gradient is a kernel. XLA writes the gradients of `a` and `b` side by
+side, as the product behind them takes them, in a loop for each, both of which compute the error
+function; the kernel computes it once.
 """
 
 import functools
@@ -13,68 +14,83 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
 
 from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.ops.linear import accumulation_dtype
-from bcmb_jax.ops.triton import fill_up, gradient_is_a_kernel, on_each_device, pieces, triton_call
+from bcmb_jax.ops.triton import (
+    gradient_is_a_kernel,
+    on_each_device,
+    pad_to_multiple,
+    pieces,
+    triton_call,
+)
 
-TOKENS = 16
-"""Of a program of the kernel."""
-WIDEST_PIECE = 128
+TOKENS_PER_BLOCK = 16
+"""Tokens handled by one Triton program."""
+MAX_PIECE = 128
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU of ModernBERT, by erf as PyTorch has it; `jax.nn.gelu` takes twice the time
-    with erfc, or approximates."""
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return the exact GELU of ModernBERT, by erf as in PyTorch.
+
+    `jax.nn.gelu` takes twice the time with erfc, or approximates.
+    """
     return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
 
 
-def geglu(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`[B, L, I]` in `dtype` from `inner` `[B, L, 2, I]`, `a` before `b`; computed in
-    `accumulation_dtype(dtype)`, fp32."""
+def geglu(inner: Float[Array, "B L 2 F"], dtype: jnp.dtype) -> Float[Array, "B L F"]:
+    """Return `gelu(a) · b` in `dtype`, `a` before `b` in `inner`; computed in fp32."""
     if gradient_is_a_kernel(inner.dtype, inner.shape[-1]):
         return with_kernel(inner, dtype)
     return _geglu(inner, dtype)
 
 
-def _geglu(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _geglu(inner: Array, dtype: jnp.dtype) -> Array:
     halves = jnp.split(inner.astype(accumulation_dtype(dtype)), 2, axis=-2)
     activated, gate = (y.squeeze(-2) for y in halves)
     return (gelu(activated) * gate).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def with_kernel(inner: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """As `geglu`, with the kernel as its gradient."""
+def with_kernel(inner: Float[Array, "B L 2 F"], dtype: jnp.dtype) -> Float[Array, "B L F"]:
+    """Return the result of `geglu`, with the kernel as its gradient."""
     return _geglu(inner, dtype)
 
 
-def _bwd(_, inner: jax.Array, dout: jax.Array) -> tuple[jax.Array]:
+def _backward(_: jnp.dtype, inner: Array, dout: Array) -> tuple[Array]:
     halves, whole = P(BATCH_AXES, None, None, "tensor"), P(BATCH_AXES, None, "tensor")
     return (on_each_device(_gradient, (halves, whole), halves)(inner, dout),)
 
 
-with_kernel.defvjp(lambda inner, dtype: (with_kernel(inner, dtype), inner), _bwd)
+with_kernel.defvjp(lambda inner, dtype: (with_kernel(inner, dtype), inner), _backward)
 
 
-def _gradient(inner: jax.Array, dout: jax.Array) -> jax.Array:
+def _gradient(
+    inner: Float[Array, "B L 2 F"], dout: Float[Array, "B L F"]
+) -> Float[Array, "B L 2 F"]:
     size = inner.shape[-1]
-    piece, count = pieces(size, WIDEST_PIECE)
-    rows = fill_up(inner.reshape(-1, 2, size), 0, TOKENS)
-    douts = fill_up(dout.reshape(-1, size), 0, TOKENS)
-    halves = pl.BlockSpec((TOKENS, 2, piece), lambda i, j: (i, 0, j))
-    dinner = triton_call(
+    piece, count = pieces(size, MAX_PIECE)
+    rows = pad_to_multiple(inner.reshape(-1, 2, size), 0, TOKENS_PER_BLOCK)
+    douts = pad_to_multiple(dout.reshape(-1, size), 0, TOKENS_PER_BLOCK)
+    halves = pl.BlockSpec((TOKENS_PER_BLOCK, 2, piece), lambda i, j: (i, 0, j))
+    dinner: Array = triton_call(
         _gradient_kernel,
         "geglu_gradient",
-        grid=(len(rows) // TOKENS, count),
-        in_specs=[halves, pl.BlockSpec((TOKENS, piece), lambda i, j: (i, j))],
+        grid=(len(rows) // TOKENS_PER_BLOCK, count),
+        in_specs=[halves, pl.BlockSpec((TOKENS_PER_BLOCK, piece), lambda i, j: (i, j))],
         out_specs=halves,
         out_shape=jax.ShapeDtypeStruct(rows.shape, rows.dtype),
     )(rows, douts)
     return dinner[: dout.size // size].reshape(inner.shape)
 
 
-def _gradient_kernel(inner_ref, dout_ref, dinner_ref):
+def _gradient_kernel(
+    inner_ref: Float[jax.Ref, "T 2 N"],
+    dout_ref: Float[jax.Ref, "T N"],
+    dinner_ref: Float[jax.Ref, "T 2 N"],
+) -> None:
+    """Compute the gradient of a block of `T` tokens and `N` of their elements."""
     a, b, dout = (x.astype(jnp.float32) for x in (inner_ref[:, 0], inner_ref[:, 1], dout_ref[...]))
     bell = jnp.exp(-0.5 * a * a)
     below = _normal_cdf(a, bell)
@@ -83,9 +99,11 @@ def _gradient_kernel(inner_ref, dout_ref, dinner_ref):
     dinner_ref[:, 1] = (dout * a * below).astype(dinner_ref.dtype)
 
 
-def _normal_cdf(x: jax.Array, bell: jax.Array) -> jax.Array:
-    """`(1 + erf(x / √2)) / 2`, within 3e-7, from `bell`, `exp(-x² / 2)` (Abramowitz and Stegun
-    7.1.26; Triton's lowering knows no erf)."""
+def _normal_cdf(x: Array, bell: Array) -> Array:
+    """Return `(1 + erf(x / √2)) / 2`, within 3e-7, from `bell`, `exp(-x² / 2)`.
+
+    Abramowitz and Stegun 7.1.26; Triton's lowering knows no erf.
+    """
     t = 1.0 / (1.0 + 0.3275911 * math.sqrt(0.5) * jnp.abs(x))
     tail = 0.5 * 1.061405429 * t
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):

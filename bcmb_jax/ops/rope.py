@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotary position embedding, rotate-half (not interleaved), over the whole head.
 
-On NVIDIA GPUs, in bf16, the gradient of what attention takes is a kernel: it turns those of queries
-and keys back and writes them beside that of the values, as the product behind them takes all three.
-XLA does the same at half of the memory's speed.
+On NVIDIA GPUs, in bf16, the gradient of attention's operands is a kernel: it rotates the gradients
+of queries and keys back and writes them beside that of the values, as the product behind them takes
+all three. XLA does the same at half of the memory's speed.
 """
 
 import functools
@@ -14,41 +14,53 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
 
 from bcmb_jax.device import BATCH_AXES
-from bcmb_jax.ops.triton import fill_up, gradient_is_a_kernel, on_each_device, triton_call
+from bcmb_jax.ops.triton import (
+    gradient_is_a_kernel,
+    on_each_device,
+    pad_to_multiple,
+    triton_call,
+)
 
-TOKENS = 16
-"""Of a program of the kernel."""
+TOKENS_PER_BLOCK = 16
+"""Tokens handled by one Triton program."""
 
-Table = tuple[jax.Array, jax.Array]
-Heads = tuple[jax.Array, jax.Array, jax.Array]
+Table = tuple[Float[Array, "B L 1 K/2"], Float[Array, "B L 1 K/2"]]
+"""Cosines and sines of each position's angles, fp32."""
+Heads = tuple[Float[Array, "B L H K"], Float[Array, "B L H K"], Float[Array, "B L H K"]]
+"""Queries, keys and values."""
 
 
-def rope_table(positions: jax.Array, theta: float, head_size: int) -> Table:
-    """`(cos, sin)`, each `[B, L, 1, head_size / 2]` fp32, for `positions` `[B, L]`."""
+def rope_table(positions: Int[Array, "B L"], theta: float, head_size: int) -> Table:
+    """Return `(cos, sin)` of the angles of `positions`."""
     # Fidelity: upstream rounds the tables to bf16 when it trains in bf16; here they stay fp32.
     frequencies = 1.0 / theta ** (np.arange(0, head_size, 2, dtype=np.float32) / head_size)
     angles = positions[..., None, None].astype(jnp.float32) * frequencies.reshape(1, 1, 1, -1)
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """`x` `[B, L, H, D]` turned by its positions' angles; fp32. `(x1, x2)` are the two halves."""
+def rotate(
+    x: Float[Array, "B L H K"], cos: Float[Array, "B L 1 K/2"], sin: Float[Array, "B L 1 K/2"]
+) -> Float[Array, "B L H K"]:
+    """Return the heads `x` rotated by their positions' angles, in fp32.
+
+    The two halves of a head are the pairs' first and second components.
+    """
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def attention_operands(qkv: jax.Array, rope: Table, dtype: jnp.dtype) -> Heads:
-    """Queries, scaled and turned, keys, turned, and values, each `[B, L, H, D]` in `dtype`, from
-    `qkv` `[B, L, 3, H, D]`."""
+def attention_operands(qkv: Float[Array, "B L 3 H K"], rope: Table, dtype: jnp.dtype) -> Heads:
+    """Return queries, scaled and rotated, keys, rotated, and values, in `dtype`."""
     size = qkv.shape[-1]
     if gradient_is_a_kernel(qkv.dtype, size) and size & (size - 1) == 0:
         return with_kernel(qkv, rope)
     return _operands(qkv, rope, dtype)
 
 
-def _operands(qkv: jax.Array, rope: Table, dtype: jnp.dtype) -> Heads:
+def _operands(qkv: Array, rope: Table, dtype: jnp.dtype) -> Heads:
     with jax.named_scope("qkv"):
         q, k, v = (x.squeeze(-3) for x in jnp.split(qkv, 3, axis=-3))
     with jax.named_scope("rotary"):
@@ -57,49 +69,64 @@ def _operands(qkv: jax.Array, rope: Table, dtype: jnp.dtype) -> Heads:
 
 
 @jax.custom_vjp
-def with_kernel(qkv: jax.Array, rope: Table) -> Heads:
-    """As `attention_operands` in `qkv`'s dtype, with the kernel as its gradient."""
+def with_kernel(qkv: Float[Array, "B L 3 H K"], rope: Table) -> Heads:
+    """Return the result of `attention_operands` in `qkv`'s dtype, the kernel as its gradient."""
     return _operands(qkv, rope, qkv.dtype)
 
 
 @jax.named_scope("rotary")
-def _bwd(rope: Table, cotangents: Heads) -> tuple[jax.Array, None]:
+def _backward(rope: Table, cotangents: Heads) -> tuple[Array, None]:
     heads, table = P(BATCH_AXES, None, "tensor", None), P(BATCH_AXES, None, None, None)
     joined = P(BATCH_AXES, None, None, "tensor", None)
     gradient = on_each_device(_gradient, (heads,) * 3 + (table,) * 2, joined)
     return gradient(*cotangents, *rope), None
 
 
-with_kernel.defvjp(lambda qkv, rope: (with_kernel(qkv, rope), rope), _bwd)
+with_kernel.defvjp(lambda qkv, rope: (with_kernel(qkv, rope), rope), _backward)
 
 
-def _gradient(dq, dk, dv, cos, sin) -> jax.Array:
+def _gradient(
+    dq: Float[Array, "B L H K"],
+    dk: Float[Array, "B L H K"],
+    dv: Float[Array, "B L H K"],
+    cos: Float[Array, "B L 1 K/2"],
+    sin: Float[Array, "B L 1 K/2"],
+) -> Float[Array, "B L 3 H K"]:
     batch, length, heads, size = dq.shape
     arrays = [x.reshape(batch * length, -1) for x in (dq, dk, dv, cos, sin)]
-    arrays = [fill_up(x, 0, TOKENS) for x in arrays]
-    programs = len(arrays[0]) // TOKENS
+    arrays = [pad_to_multiple(x, 0, TOKENS_PER_BLOCK) for x in arrays]
+    programs = len(arrays[0]) // TOKENS_PER_BLOCK
 
     def tokens(columns: int) -> pl.BlockSpec:
-        return pl.BlockSpec((TOKENS, columns), lambda i: (i, 0))
+        return pl.BlockSpec((TOKENS_PER_BLOCK, columns), lambda i: (i, 0))
 
     width = 3 * heads * size
-    joined = triton_call(
+    joined: Array = triton_call(
         functools.partial(_gradient_kernel, size=size),
         "rotary_gradient",
         grid=(programs,),
         in_specs=[tokens(x.shape[1]) for x in arrays],
         out_specs=tokens(width),
-        out_shape=jax.ShapeDtypeStruct((programs * TOKENS, width), dq.dtype),
+        out_shape=jax.ShapeDtypeStruct((programs * TOKENS_PER_BLOCK, width), dq.dtype),
     )(*arrays)
     return joined[: batch * length].reshape(batch, length, 3, heads, size)
 
 
-def _gradient_kernel(dq_ref, dk_ref, dv_ref, cos_ref, sin_ref, joined_ref, *, size):
-    """Turns back by the same angles; a query's scale is its gradient's."""
+def _gradient_kernel(
+    dq_ref: Float[jax.Ref, "T H*K"],
+    dk_ref: Float[jax.Ref, "T H*K"],
+    dv_ref: Float[jax.Ref, "T H*K"],
+    cos_ref: Float[jax.Ref, "T K/2"],
+    sin_ref: Float[jax.Ref, "T K/2"],
+    joined_ref: Float[jax.Ref, "T 3*H*K"],
+    *,
+    size: int,
+) -> None:
+    """Rotate the gradients of a block of `T` tokens back; a query's scale is its gradient's."""
     width, half = dq_ref.shape[1], size // 2
     cos, sin = cos_ref[...], sin_ref[...]
 
-    def head(h, _):
+    def head(h: Array, _: int) -> int:
         for which, (ref, scale) in enumerate([(dq_ref, size**-0.5), (dk_ref, 1.0)]):
             here = [pl.ds(h * size + start, half) for start in (0, half)]
             there = [pl.ds(which * width + h * size + start, half) for start in (0, half)]

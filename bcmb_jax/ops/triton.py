@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What our kernels for NVIDIA GPUs, written in Pallas for Triton, share."""
+"""Helpers of the kernels for NVIDIA GPUs, which are written in Pallas for Triton."""
 
 import re
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
 
 from bcmb_jax.device import Target, on_cpu, target
 
 BEFORE_AMPERE = re.compile(
     r"[PV]100|P4\b|T\d+G?\b|K80|M40|M60|P40|MX(?!570)|TITAN|GTX|RTX 20[678]0|Quadro"
 )
-LEAST_PIECE = 64
+MIN_PIECE = 64
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 # JAX 0.11 and later announce at each lowering that this backend will move to jax-triton.
 warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
 
 
 def runs_triton(device: Target) -> bool:
-    """Whether our kernels are made for it: NVIDIA's GPUs from Ampere on."""
+    """Return whether the kernels run on `device`: an NVIDIA GPU from Ampere on."""
     return (
         device.platform == "gpu"
         and "NVIDIA" in device.kind
@@ -32,28 +37,37 @@ def runs_triton(device: Target) -> bool:
 
 
 def gradient_is_a_kernel(dtype: jnp.dtype, size: int) -> bool:
-    """Whether kernels between products run here: in bfloat16, as fp32 gains less, over axes of a
-    `size` that has a power of two for a factor, since blocks are such."""
-    return runs_triton(target()) and dtype == jnp.bfloat16 and size & -size >= LEAST_PIECE
+    """Return whether the gradient of an operation between products is a kernel here.
+
+    In bfloat16, since fp32 gains less, and over axes of a `size` that has a power of two from
+    `MIN_PIECE` on as a factor, since blocks are powers of two.
+    """
+    return runs_triton(target()) and dtype == jnp.bfloat16 and size & -size >= MIN_PIECE
 
 
 def pieces(size: int, widest: int) -> tuple[int, int]:
-    """`(piece, count)`: `size` as equal parts, a power of two and at most `widest` each."""
+    """Return `(piece, count)`: `size` in equal parts, a power of two and at most `widest` each."""
     piece = min(size & -size, widest)
     return piece, size // piece
 
 
-def fill_up(x: jax.Array, axis: int, block: int) -> jax.Array:
-    """`x` with zeros appended along `axis`, up to a multiple of `block`; an interval of zeros is
-    empty."""
+def pad_to_multiple(x: Shaped[Array, "..."], axis: int, block: int) -> Shaped[Array, "..."]:
+    """Return `x` with zeros appended along `axis`, up to a multiple of `block`."""
     missing = -x.shape[axis] % block
     return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
 
 
 def triton_call(
-    kernel: Callable, name: str, *, grid, in_specs, out_specs, out_shape: Any, num_stages: int = 1
-) -> Callable:
-    """`pallas_call` with four warps a program; interpreted on a CPU, for tests."""
+    kernel: Callable[..., None],
+    name: str,
+    *,
+    grid: tuple[int, ...],
+    in_specs: Sequence[pl.BlockSpec],
+    out_specs: pl.BlockSpec | Sequence[pl.BlockSpec],
+    out_shape: jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct],
+    num_stages: int = 1,
+) -> Callable[..., Result]:
+    """Return `pallas_call` with four warps a program; on a CPU it is interpreted, for tests."""
     return pl.pallas_call(
         kernel,
         grid=grid,
@@ -66,12 +80,14 @@ def triton_call(
     )
 
 
-def on_each_device(run: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`run`, which holds a kernel, on the part of its operands that lies on each device of the mesh
-    in use; `run` itself outside one.
+def on_each_device(
+    run: Callable[Arguments, Result], in_specs: tuple[P, ...], out_specs: P | tuple[P, ...]
+) -> Callable[Arguments, Result]:
+    """Return `run`, which holds a kernel, applied to each device's part of its operands.
 
-    The partitioner knows nothing of a kernel's inside, and would gather all rows on every device;
-    nor do kernels say over which axes their outputs vary, so that JAX cannot check it.
+    Outside a mesh `run` itself. The partitioner knows nothing of a kernel's inside, and would
+    gather all rows on every device; nor do kernels say over which axes their outputs vary, so that
+    JAX cannot check it.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return run

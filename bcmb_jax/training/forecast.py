@@ -10,9 +10,9 @@ from flax import nnx
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import open_corpus
 from bcmb_jax.device import compute_dtype
-from bcmb_jax.losses import LOGITS_ON_ACCELERATORS
 from bcmb_jax.model.cost import activation_bytes
 from bcmb_jax.model.parameters import split
+from bcmb_jax.ops.cross_entropy import LOGITS_ON_ACCELERATORS
 from bcmb_jax.sharding import batch_shards, gathered_shardings, make_mesh, parameter_shardings
 from bcmb_jax.training.start import model_maker
 

@@ -25,10 +25,10 @@ from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
 from bcmb_jax.data.rows import fill_rows, padded
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
-from bcmb_jax.losses import position_chunks, split_positions
 from bcmb_jax.masking import MaskedBatch
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, merge
+from bcmb_jax.ops.cross_entropy import position_chunks, split_positions
 from bcmb_jax.ops.linear import linear
 from bcmb_jax.sharding import batch_sharding, batch_shards
 
@@ -207,7 +207,7 @@ def _score(
 
     def chunk(part: tuple[jax.Array, jax.Array, jax.Array]) -> _Sums:
         hidden, targets, weights = part
-        logits = linear(hidden, model.decoder_weight, model.dtype)
+        logits = linear("bpd,vd->bpv", hidden, model.decoder_weight, model.dtype)
         logits = logits + model.decoder.bias[...].reshape(1, 1, -1)
         at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
         loss = jax.nn.logsumexp(logits, axis=-1) - at_target[..., 0]

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from bcmb_jax.attention import IMPLEMENTATIONS, LIBRARIES, attention, banded, choose
-from bcmb_jax.attention.libraries import documents_for_cudnn
 from bcmb_jax.attention.mask import (
+    fully_visible_keys,
     key_intervals,
     segment_positions,
     visited_keys,
     visited_queries,
-    whole_keys,
 )
 from bcmb_jax.device import Target, on_cpu, target
 from tests.fixtures.tiny_batches import assert_within, packed_segments
@@ -50,25 +49,8 @@ EITHER = {name: dtype for dtype in reversed(TOLERANCE) for name in HERE[dtype]}
 def test_a_library_is_tested_where_it_runs(name):
     assert HERE["float32"][:2] == HERE["bfloat16"][:2] == ["xla", "interval"]
     if reason := why_not(name, "bfloat16"):
-        assert re.search("runs on NVIDIA GPUs only|pip install|Hopper|cuDNN", reason)
+        assert re.search("runs on NVIDIA GPUs only|pip install", reason)
         pytest.skip(reason)
-
-
-def test_cudnn_is_told_where_documents_lie():
-    """As JAX joins the rows: 12 + 20 tokens, then 8 + 16 and 8 of padding."""
-    segment_ids = jnp.array([[1] * 12 + [2] * 20, [1] * 8 + [2] * 16 + [0] * 8])
-    lengths, offsets, fits = documents_for_cudnn(segment_ids)
-    lengths, offsets = np.asarray(lengths), np.asarray(offsets)
-    assert fits.all()
-    joined = [
-        (start + 32 * row, length)
-        for row in range(2)
-        for start, length in zip(offsets[row, :-1], lengths[row], strict=True)
-        if length > 0
-    ]
-    assert joined == [(0, 12), (12, 20), (32, 8), (40, 16), (56, 8)]
-    assert ((offsets[:, :-1] < 0) == (lengths < 0)).all()
-    assert (offsets[:, -1] == -1).all()
 
 
 def qkv(shape, dtype, seed=0):
@@ -136,7 +118,7 @@ def test_the_bits_of_a_long_document_do_not_depend_on_its_neighbours(window):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_short_rows_joined_to_several_longer_ones_equal_the_reference(dtype, monkeypatch):
     # Rows of 100 tokens are filled up to 128: two in each joined row, and an empty sixth.
-    monkeypatch.setattr(banded, "TOKENS", 256)
+    monkeypatch.setattr(banded, "JOINED_TOKENS", 256)
     segment_ids, arrays = packed_segments(5, 100), qkv((5, 100, 2, 32), dtype)
     found = outputs_and_gradients(*arrays, segment_ids, 64, "xla")
     wide = [x.astype(jnp.float32) for x in arrays]
@@ -225,9 +207,9 @@ def test_what_no_block_sees_is_never_read(implementation, window, other):
 @pytest.mark.parametrize("window", [None, 1, 64, 200])
 def test_visited_blocks_are_those_with_something_to_see_and_whole_ones_those_all_seen(window):
     block, segment_ids = 32, packed_segments(4, 512)
-    start, end = (np.asarray(x) for x in key_intervals(jnp.asarray(segment_ids), window))
+    start, end = key_intervals(segment_ids, window)
     keys = np.arange(512)
-    seen = (keys >= start[..., None]) & (keys < end[..., None])
+    seen = (keys >= np.asarray(start)[..., None]) & (keys < np.asarray(end)[..., None])
 
     def blocks(of_keys):
         return seen.reshape(4, 16, block, -1, of_keys)
@@ -240,7 +222,9 @@ def test_visited_blocks_are_those_with_something_to_see_and_whole_ones_those_all
         some, whole = blocks(size).any((2, 4)), blocks(size).all((2, 4))  # [row, queries, keys]
         count = 512 // size
         np.testing.assert_array_equal(among(visited_keys(start, end, block, size), count), some)
-        np.testing.assert_array_equal(among(whole_keys(start, end, block, size)[1:3], count), whole)
+        np.testing.assert_array_equal(
+            among(fully_visible_keys(start, end, block, size)[1:3], count), whole
+        )
     some = blocks(block).any((2, 4)).swapaxes(1, 2)
     np.testing.assert_array_equal(among(visited_queries(start, end, block), 16), some)
     assert blocks(block).all((2, 4)).any() == (window != 1)

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.ops.linear import linear, row_sums, scaled
+from bcmb_jax.ops.cpu import row_sums
+from bcmb_jax.ops.linear import linear
+from bcmb_jax.ops.norm import scaled
 
 # Relative to the largest element: fp32 sums of a few hundred products, and bf16's 8 bits.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -22,11 +24,12 @@ def test_product_and_gradients(dtype, out_dtype, rows, shapes):
     random = np.random.default_rng(0)
     x, weight = random.normal(size=(*rows, *inputs)), random.normal(size=(*outputs, *inputs))
     g = random.normal(size=(*rows, *outputs))
-    axes = len(inputs)
+    outer, inner = "hkm"[: len(outputs)], "pqr"[: len(inputs)]
+    equation = f"bl{inner},{outer}{inner}->bl{outer}"
 
     def run(x, weight):
         out = out_dtype and jnp.dtype(out_dtype)
-        return linear(x, weight, jnp.dtype(dtype), axes, out_dtype=out)
+        return linear(equation, x, weight, jnp.dtype(dtype), out_dtype=out)
 
     def loss(x, weight):
         return (run(x, weight) * jnp.asarray(g, jnp.float32)).sum()
@@ -48,7 +51,7 @@ def test_product_and_gradients(dtype, out_dtype, rows, shapes):
 def test_bf16_products_accumulate_in_fp32(out_dtype):
     # 1 + 1024 × 2^-10 is 2 in fp32; a bf16 sum would stay at 1.
     x = jnp.concatenate([jnp.ones(1), jnp.full(1024, 2.0**-10)])[None, :]
-    out = linear(x, jnp.ones((1, 1025)), jnp.dtype(jnp.bfloat16), out_dtype=out_dtype)
+    out = linear("md,nd->mn", x, jnp.ones((1, 1025)), jnp.dtype(jnp.bfloat16), out_dtype=out_dtype)
     assert out[0, 0] == 2.0
     assert out.dtype == (out_dtype or jnp.float32)
 

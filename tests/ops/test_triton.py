@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import bcmb_jax.attention
+import bcmb_jax.ops.cpu
 import bcmb_jax.ops.triton
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import Target
@@ -74,7 +75,7 @@ def kernels_of(monkeypatch, kind, config=LAYERS, dtype="bfloat16") -> Counter:
     device = Target("gpu", kind)
     for module in (bcmb_jax.attention, bcmb_jax.ops.triton):
         monkeypatch.setattr(module, "target", lambda: device)
-    for module in (bcmb_jax.ops.triton, modernbert):
+    for module in (bcmb_jax.ops.triton, bcmb_jax.ops.cpu):
         monkeypatch.setattr(module, "on_cpu", lambda: False)
     segment_ids = packed_segments(1, 96)
 
