@@ -32,7 +32,6 @@ NOT_YET = (
     "bcmb_jax/benchmark/",
     "bcmb_jax/commands/",
     "bcmb_jax/data/",
-    "bcmb_jax/evaluation/packing.py",
     "bcmb_jax/losses.py",
     "bcmb_jax/model/",
     "bcmb_jax/ops/",
