@@ -6,30 +6,20 @@ another test set.
 """
 
 import contextlib
-import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
-from bcmb_jax.data.ingest.columns import Row as IngestRow
-from bcmb_jax.data.ingest.columns import choose_columns
-from bcmb_jax.data.ingest.files import open_text
-from bcmb_jax.data.ingest.record import (
-    BROKEN_COLUMNS,
-    BROKEN_JSON,
-    BROKEN_QUOTES,
-    BROKEN_UNICODE,
-    EMPTY,
-    Document,
-    Skipped,
-)
+from bcmb_jax.data.ingest.columns import Table, choose_columns
+from bcmb_jax.data.ingest.files import Stream, open_text
+from bcmb_jax.data.ingest.formats import read_delimited, read_jsonl
+from bcmb_jax.data.ingest.record import BROKEN_UNICODE, Document, Skipped
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Example
 
@@ -40,7 +30,6 @@ SPLIT_NAMES = {
     "test": ("test",),
 }
 SEED = 42  # of every split, whatever the seed of the training
-LARGEST_FIELD = 2**24  # characters; the csv module's own limit of 131,072 is less than many notes
 MOST_FILES, MOST_LABELS = 8, 20  # named in a message
 LONGEST_NAME = 60  # a longer column name is a record's text, which must not be shown
 
@@ -99,12 +88,12 @@ def _refuse(path: Path, line: int, reason: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _open(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """Open a text file, plain or gzip; bytes that are not UTF-8 become lone surrogates."""
+def _open(path: Path) -> Iterator[Stream]:
+    """Open a file, plain or gzip."""
     with path.open("rb") as raw:
         is_gzip = raw.peek(2)[:2] == b"\x1f\x8b"
         try:
-            yield open_text(gzip.GzipFile(fileobj=raw) if is_gzip else raw, newline)
+            yield gzip.GzipFile(fileobj=raw) if is_gzip else raw
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
                 f"input {path} is a damaged or incomplete gzip file: fetch it again"
@@ -113,10 +102,10 @@ def _open(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
             raise InputError(f"input {path} is not valid UTF-16: save it as UTF-8") from error
 
 
-def read_text(path: Path, newline: str | None = None) -> str:
-    """Return the text of a file, plain or gzip; line ends become line feeds by default."""
-    with _open(path, newline) as stream:
-        text = stream.read()
+def read_text(path: Path) -> str:
+    """Return the text of a file, plain or gzip; line ends become line feeds."""
+    with _open(path) as stream, open_text(stream, newline=None) as lines:
+        text = lines.read()
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -152,14 +141,9 @@ class Row(NamedTuple):
 
 
 def read_columns(path: Path, delimiter: str | None, *needed: str) -> list[str]:
-    """Return the columns of a table (jsonl: the keys of its first line); check the needed ones."""
+    """Return the columns of a csv, tsv or (`delimiter=None`) jsonl, and check the needed ones."""
     with _open(path) as stream:
-        line = stream.readline().rstrip("\n")
-    if delimiter is not None:
-        names = next(csv.reader([line], delimiter=delimiter), [])
-    else:
-        value = _parse_json(line)
-        names = list(value) if isinstance(value, dict) else []
+        names = list(_open_table(stream, path, delimiter).names or ())
     for name in needed:
         if name not in names:
             raise InputError(
@@ -169,6 +153,12 @@ def read_columns(path: Path, delimiter: str | None, *needed: str) -> list[str]:
         if names.count(name) > 1:
             raise InputError(f"{place(path, 1)}: two columns {name!r}: rename one of them")
     return names
+
+
+def _open_table(stream: Stream, path: Path, delimiter: str | None) -> Table:
+    if delimiter is None:
+        return read_jsonl(stream, str(path))
+    return read_delimited(stream, str(path), delimiter=delimiter)
 
 
 def list_columns(names: Sequence[str]) -> str:
@@ -186,56 +176,21 @@ def read_table(path: Path, text: str | None, delimiter: str | None = "\t") -> li
     Raises:
       InputError: a row cannot be used, or there is none.
     """
-    columns = choose_columns(read_columns(path, delimiter), text, None, str(path))
     rows = []
-    for line, values in _read_json_lines(path) if delimiter is None else _read_csv(path, delimiter):
-        record = columns.record(IngestRow(path.name, line, values))
-        if isinstance(record, Skipped):
-            _refuse(path, line, record.reason)
-        assert isinstance(record, Document)
-        rows.append(Row(path, line, record.text, values))
+    with _open(path) as stream:
+        table = _open_table(stream, path, delimiter)
+        columns = choose_columns(table.names or (), text, None, str(path))
+        for row in table.rows(columns):
+            if isinstance(row, Skipped):
+                _refuse(path, row.line, row.reason)
+            record = columns.record(row)
+            if isinstance(record, Skipped):
+                _refuse(path, row.line, record.reason)
+            assert isinstance(record, Document)
+            rows.append(Row(path, row.line, record.text, row.values))
     if not rows:
         raise InputError(f"{path} holds no row")
     return rows
-
-
-def _read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
-    csv.field_size_limit(LARGEST_FIELD)
-    rows = csv.reader(
-        io.StringIO(read_text(path, ""), newline=""), delimiter=delimiter, strict=True
-    )
-    line, header = 1, None
-    try:
-        for row in rows:
-            if header is None:
-                header = row
-            elif len(row) != len(header):
-                _refuse(path, line, BROKEN_COLUMNS if row else EMPTY)
-            else:
-                yield line, dict(zip(header, row, strict=True))
-            line = rows.line_num + 1
-    except csv.Error as error:
-        if "unexpected end" not in str(error) and "field limit" not in str(error):
-            _refuse(path, line, BROKEN_QUOTES)
-        raise InputError(
-            f"{path}: a quote opened in the record at line {line} is still open at line "
-            f"{rows.line_num}: close it, or double quotes inside fields"
-        ) from error
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(io.StringIO(read_text(path, ""), newline="\n"), start=1):
-        value = _parse_json(line)
-        if not isinstance(value, dict):
-            _refuse(path, number, BROKEN_JSON if line.strip() else EMPTY)
-        yield number, value
-
-
-def _parse_json(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def label_indices(
