@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from bcmb_jax.data.clean.surrogates import DATA, Surrogates
 
-# None holds another or much text, so that one without an end swallows nothing, and costs no time.
+# No placeholder holds another or much text: an unclosed one swallows nothing, and costs no time.
 PLACEHOLDER = re.compile(r"\[\*\*(?P<label>[^\[\]]{0,200}?)\*\*\]|(?<!_)___(?!_)")
 
 _DATES = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From rows with named columns to documents: the one place that chooses text and group."""
+"""Rows with named columns, and the one place that chooses which of them are text and group."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +116,7 @@ class Table:
         return replace(self, rows=rows)
 
 
-def group_value(value: Any) -> str | None:
+def group_value(value: object) -> str | None:
     """Return a group's id as text; None for an empty value or NaN, as pandas writes it."""
     return None if value is None or value == "" or value != value else str(value)
 

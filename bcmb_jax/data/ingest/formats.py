@@ -184,7 +184,7 @@ def _texts_as_bytes(batch: Any) -> Any:
     return pyarrow.record_batch(arrays, names=batch.schema.names)
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: object) -> object:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 

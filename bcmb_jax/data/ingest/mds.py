@@ -30,133 +30,6 @@ _DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "
 _DTYPES |= {64: "uint64", 65: "int64"}  # by the first byte of an array whose column names no type
 
 
-def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
-    """Return what `list_files` finds, less each index whose shards a merged one above names too."""
-    files = list_files(paths, patterns)
-    named: set[Path] = set()
-    kept: set[Path] = set()
-    for file in sorted(files, key=lambda file: len(file.resolve().parts)):
-        here = {shard.plain.path.resolve() for shard in read_index(file.read_bytes(), file)}
-        if here & named and here - named:
-            raise InputError(
-                f"{file} names shards that another index names too, and others: merge them again"
-            )
-        if not here & named:
-            kept.add(file)
-        named |= here
-    return [file for file in files if file in kept]
-
-
-def read_mds(stream: Stream, file: str) -> Table:
-    """Read the shards of an index: a row's file is the shard, its line the sample's number from 1.
-
-    `stream` is the index, opened in the folder of its shards. The columns are those that all shards
-    have. Without a text column, `input_ids` or the only array is taken before any text. Sizes are
-    always compared with the index, hashes where Python knows them (it does not know xxhash).
-    """
-    path, content = Path(stream.name), stream.read()
-    shards = read_index(content, path)
-    for shard in shards:
-        shard.find()  # before the first record, so that nothing missing is a late surprise
-    if not shards:
-        return Table(file, None, lambda _: iter(()))
-    encodings = _common_encodings(shards)
-    arrays = [name for name in encodings if encodings[name].startswith("ndarray")]
-    text = "input_ids" if "input_ids" in arrays else arrays[0] if len(arrays) == 1 else None
-
-    def read_rows(columns: Columns) -> Iterator[Row]:
-        for name in columns.names:
-            readable = _READABLE.fullmatch(encodings[name])
-            if not readable or (name == columns.group and name in arrays):
-                raise InputError(
-                    f"{file} has {name!r} encoded as {encodings[name]}, which is not read: text "
-                    "must be str, tokens an ndarray of integers with one dimension, a group str or "
-                    "int"
-                )
-        for done, shard in enumerate(shards, start=1):
-            name = (PurePosixPath(file).parent / shard.name).as_posix()
-            for line, sample in enumerate(_split_samples(shard), start=1):
-                try:
-                    values = _decode_sample(sample, shard, columns.names)
-                except (ValueError, LookupError) as error:
-                    raise shard.damaged(
-                        f"sample {line:,} does not hold the index's columns"
-                    ) from error
-                yield Row(name, line, values)
-            stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` the progress
-        if unhashed := sum(not shard.hashed for shard in shards):
-            log.warning(
-                "%s: %d of %d shards have no hash that can be checked: their sizes and columns are "
-                "right, but a changed token would not be seen",
-                *(file, unhashed, len(shards)),
-            )
-
-    return Table(file, list(encodings), read_rows, text)
-
-
-def _common_encodings(shards: "Sequence[Shard]") -> dict[str, str]:
-    """Return the encodings by column of those that every shard has alike."""
-    columns = [[(name, kind) for name, (kind, _) in shard.columns.items()] for shard in shards]
-    return dict(pair for pair in columns[0] if all(pair in other for other in columns))
-
-
-def _split_samples(shard: "Shard") -> Iterator[bytes]:
-    """Yield the samples of a shard, checking that they fill it.
-
-    A shard is the number of samples, where each starts and the last ends, a copy of what the index
-    says of the columns, and the samples.
-    """
-    data = shard.load()
-    count, expected = int.from_bytes(data[:4], "little"), shard.samples
-    if count != expected:
-        raise shard.damaged(f"it has {count:,} samples, the index says {expected:,}")
-    head = 4 * (count + 2)
-    bounds = np.frombuffer(data[4:head], "<u4").tolist() if head <= len(data) else []
-    if not bounds or bounds[-1] != len(data) or [head, *bounds] != sorted([head, *bounds]):
-        raise shard.damaged(f"its {count:,} samples do not follow each other to its end")
-    for start, stop in pairwise(bounds):
-        yield data[start:stop]
-
-
-def _decode_sample(sample: bytes, shard: "Shard", wanted: Sequence[str]) -> dict[str, Any]:
-    """Return the wanted columns of a sample: the sizes that are not fixed, then all values."""
-    start = 4 * sum(size is None for _, size in shard.columns.values())
-    sizes = np.frombuffer(sample[:start], "<u4").tolist()
-    values = {}
-    for name, (encoding, fixed) in shard.columns.items():
-        stop = start + (sizes.pop(0) if fixed is None else fixed)
-        if name in wanted:
-            values[name] = _decode_value(encoding, sample[start:stop])
-        start = stop
-    if start != len(sample):
-        raise ValueError("the sizes of its columns do not add up")
-    return values
-
-
-def _decode_value(encoding: str, data: bytes) -> str | int | np.ndarray:
-    kind, *form = encoding.split(":")
-    if kind == "str":
-        return data.decode("utf-8", "surrogateescape")
-    if kind != "ndarray":
-        return int.from_bytes(data, "little", signed=kind.startswith("int"))
-    at = 0
-    if not form:
-        form, at = [_DTYPES[data[0]]], 1
-    dtype = np.dtype(form[0]).newbyteorder("<")
-    if len(form) == 2:
-        length = int(form[1])
-    else:  # a byte for the number of dimensions and the width of their lengths, which follow
-        if data[at] >> 2 != 1:
-            raise ValueError("not one dimension")
-        width = 1 << (data[at] & 3)
-        length = int(np.frombuffer(data, f"<u{width}", 1, at + 1)[0])
-        at += 1 + width
-    ids: np.ndarray = np.frombuffer(data[at:], dtype)
-    if len(ids) != length:
-        raise ValueError("not as long as it says")
-    return ids
-
-
 class StoredFile(NamedTuple):
     """A file as the index describes it: its size in bytes, and its hashes by algorithm."""
 
@@ -284,3 +157,130 @@ def _stored_file(entry: dict[str, Any], folder: Path) -> StoredFile:
         raise ValueError("a shard outside the folder")
     hashes = {str(algorithm): str(value) for algorithm, value in entry["hashes"].items()}
     return StoredFile(folder / name, int(entry["bytes"]), hashes)
+
+
+def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
+    """Return what `list_files` finds, less each index whose shards a merged one above names too."""
+    files = list_files(paths, patterns)
+    named: set[Path] = set()
+    kept: set[Path] = set()
+    for file in sorted(files, key=lambda file: len(file.resolve().parts)):
+        here = {shard.plain.path.resolve() for shard in read_index(file.read_bytes(), file)}
+        if here & named and here - named:
+            raise InputError(
+                f"{file} names shards that another index names too, and others: merge them again"
+            )
+        if not here & named:
+            kept.add(file)
+        named |= here
+    return [file for file in files if file in kept]
+
+
+def read_mds(stream: Stream, file: str) -> Table:
+    """Read the shards of an index: a row's file is the shard, its line the sample's number from 1.
+
+    `stream` is the index, opened in the folder of its shards. The columns are those that all shards
+    have. Without a text column, `input_ids` or the only array is taken before any text. Sizes are
+    always compared with the index, hashes where Python knows them (it does not know xxhash).
+    """
+    path, content = Path(stream.name), stream.read()
+    shards = read_index(content, path)
+    for shard in shards:
+        shard.find()  # before the first record, so that nothing missing is a late surprise
+    if not shards:
+        return Table(file, None, lambda _: iter(()))
+    encodings = _common_encodings(shards)
+    arrays = [name for name in encodings if encodings[name].startswith("ndarray")]
+    text = "input_ids" if "input_ids" in arrays else arrays[0] if len(arrays) == 1 else None
+
+    def read_rows(columns: Columns) -> Iterator[Row]:
+        for name in columns.names:
+            readable = _READABLE.fullmatch(encodings[name])
+            if not readable or (name == columns.group and name in arrays):
+                raise InputError(
+                    f"{file} has {name!r} encoded as {encodings[name]}, which is not read: text "
+                    "must be str, tokens an ndarray of integers with one dimension, a group str or "
+                    "int"
+                )
+        for done, shard in enumerate(shards, start=1):
+            name = (PurePosixPath(file).parent / shard.name).as_posix()
+            for line, sample in enumerate(_split_samples(shard), start=1):
+                try:
+                    values = _decode_sample(sample, shard, columns.names)
+                except (ValueError, LookupError) as error:
+                    raise shard.damaged(
+                        f"sample {line:,} does not hold the index's columns"
+                    ) from error
+                yield Row(name, line, values)
+            stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` the progress
+        if unhashed := sum(not shard.hashed for shard in shards):
+            log.warning(
+                "%s: %d of %d shards have no hash that can be checked: their sizes and columns are "
+                "right, but a changed token would not be seen",
+                *(file, unhashed, len(shards)),
+            )
+
+    return Table(file, list(encodings), read_rows, text)
+
+
+def _common_encodings(shards: Sequence[Shard]) -> dict[str, str]:
+    """Return the encodings by column of those that every shard has alike."""
+    columns = [[(name, kind) for name, (kind, _) in shard.columns.items()] for shard in shards]
+    return dict(pair for pair in columns[0] if all(pair in other for other in columns))
+
+
+def _split_samples(shard: Shard) -> Iterator[bytes]:
+    """Yield the samples of a shard, checking that they fill it.
+
+    A shard is the number of samples, where each starts and the last ends, a copy of what the index
+    says of the columns, and the samples.
+    """
+    data = shard.load()
+    count, expected = int.from_bytes(data[:4], "little"), shard.samples
+    if count != expected:
+        raise shard.damaged(f"it has {count:,} samples, the index says {expected:,}")
+    head = 4 * (count + 2)
+    bounds = np.frombuffer(data[4:head], "<u4").tolist() if head <= len(data) else []
+    if not bounds or bounds[-1] != len(data) or [head, *bounds] != sorted([head, *bounds]):
+        raise shard.damaged(f"its {count:,} samples do not follow each other to its end")
+    for start, stop in pairwise(bounds):
+        yield data[start:stop]
+
+
+def _decode_sample(sample: bytes, shard: Shard, wanted: Sequence[str]) -> dict[str, Any]:
+    """Return the wanted columns of a sample: the sizes that are not fixed, then all values."""
+    start = 4 * sum(size is None for _, size in shard.columns.values())
+    sizes = np.frombuffer(sample[:start], "<u4").tolist()
+    values = {}
+    for name, (encoding, fixed) in shard.columns.items():
+        stop = start + (sizes.pop(0) if fixed is None else fixed)
+        if name in wanted:
+            values[name] = _decode_value(encoding, sample[start:stop])
+        start = stop
+    if start != len(sample):
+        raise ValueError("the sizes of its columns do not add up")
+    return values
+
+
+def _decode_value(encoding: str, data: bytes) -> str | int | np.ndarray:
+    kind, *form = encoding.split(":")
+    if kind == "str":
+        return data.decode("utf-8", "surrogateescape")
+    if kind != "ndarray":
+        return int.from_bytes(data, "little", signed=kind.startswith("int"))
+    at = 0
+    if not form:
+        form, at = [_DTYPES[data[0]]], 1
+    dtype = np.dtype(form[0]).newbyteorder("<")
+    if len(form) == 2:
+        length = int(form[1])
+    else:  # a byte for the number of dimensions and the width of their lengths, which follow
+        if data[at] >> 2 != 1:
+            raise ValueError("not one dimension")
+        width = 1 << (data[at] & 3)
+        length = int(np.frombuffer(data, f"<u{width}", 1, at + 1)[0])
+        at += 1 + width
+    ids: np.ndarray = np.frombuffer(data[at:], dtype)
+    if len(ids) != length:
+        raise ValueError("not as long as it says")
+    return ids

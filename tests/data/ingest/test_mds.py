@@ -128,6 +128,18 @@ def test_subfolders_and_merged_indexes_count_once(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_shards_with_other_columns_share_those_that_all_have(tmp_path: Path) -> None:
+    write_mds(tmp_path / "0", {"id": "int", "text": "str"}, [[[b"\1" + b"\0" * 7, b"a"]]])
+    write_mds(tmp_path / "1", {"text": "str", "id": "str"}, [[[b"b", b"2"]]])
+    merge_index(tmp_path, "0", "1")
+    assert [text for text, *_ in read(tmp_path)] == ["a", "b"]
+    with pytest.raises(InputError, match=r"index.json has the columns text, not 'id'"):
+        open_mds(tmp_path, group="id")
+    (tmp_path / "none").mkdir()
+    merge_index(tmp_path / "none")
+    assert read(tmp_path / "none") == []
+
+
 def test_a_cache_may_hold_the_shard_unpacked(tmp_path: Path) -> None:
     packed = write_tokens(tmp_path / "packed", [[2, 9, 3]], compression="zstd", hashes=("sha1",))
     before = read(packed)
