@@ -18,18 +18,18 @@ from bcmb_jax.batch import Batch
 
 
 class MaskedBatch(NamedTuple):
-    """A corrupted batch; the last three fields have a fixed number `K` of positions a row."""
+    """A corrupted batch; the last three fields have a fixed number `P` of positions a row."""
 
     inputs: Any
     """`[B, L]` int32 corrupted tokens."""
     segment_ids: Any
     positions: Any
     masked_positions: Any
-    """`[B, K]` int32: masked positions of each row; 0 where unused."""
+    """`[B, P]` int32: masked positions of each row; 0 where unused."""
     targets: Any
-    """`[B, K]` int32: the original tokens there."""
+    """`[B, P]` int32: the original tokens there."""
     loss_weights: Any
-    """`[B, K]` float32: 1 at predicted positions, 0 where unused."""
+    """`[B, P]` float32: 1 at predicted positions, 0 where unused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class MaskingRule:
 
 
 def masked_positions_per_row(row_length: int, rate: float) -> int:
-    """The static number of masked positions: four standard deviations above the mean.
+    """Return the static number of masked positions: four standard deviations above the mean.
 
     A row that draws more (3 in 100,000 full rows) leaves its last draws unmasked; nothing
     overflows.

@@ -159,7 +159,7 @@ def _key_numbers(blocks: int, block: int) -> Array:
     return first[:, None] + jnp.arange(3 * block)[None, :]
 
 
-def _with_neighbours(x: Shaped[Array, "L K"], block: int) -> Shaped[Array, "blocks 3*{block} K"]:
+def _with_neighbours(x: Shaped[Array, "L K"], block: int) -> Shaped[Array, "blocks keys K"]:
     """Return each block of `x` with the one before and the one after it."""
     padded = jnp.pad(bf16_to_bits(x), ((block, block), (0, 0))).reshape(-1, block, x.shape[1])
     return bits_to_bf16(jnp.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=1))

@@ -2,7 +2,7 @@
 """The gradient that all kernels share: outputs and log-sum-exps are saved, scores are not."""
 
 import functools
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -18,6 +18,7 @@ Bounds = Int[Array, "B L"]
 Residuals = tuple[Array, Array, Array, Array, Array, Array, Array]
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """One way to compute attention, forward and backward; hashable."""
 

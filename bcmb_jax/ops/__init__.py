@@ -5,5 +5,6 @@
 `remat` which activations the backward pass recomputes.
 
 Dimension key of shapes in signatures: `B` rows, `L` row length, `D` width, `H` heads, `K` head
-size, `F` MLP width, `V` vocabulary, `P` predicted positions of a row.
+size, `half` of it, `F` MLP width, `V` vocabulary, `P` predicted positions of a row, `T` tokens of
+a Triton program.
 """

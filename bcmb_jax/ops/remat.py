@@ -13,7 +13,7 @@ import jax
 from bcmb_jax.ops import cpu
 
 QKV, ATTENTION_OUTPUT = "qkv", "attention_output"
-"""What attention kernels take; their outputs and log-sum-exps."""
+"""Operands of attention kernels; their outputs and log-sum-exps."""
 ATTENDED, MLP_INPUT, PRODUCT_INPUT = "attended", "mlp_input", "product_input"
 """The residual stream after attention; what GeGLU takes; what norms and GeGLU give to products."""
 

@@ -27,7 +27,7 @@ from bcmb_jax.ops.triton import (
 TOKENS_PER_BLOCK = 16
 """Tokens handled by one Triton program."""
 
-Table = tuple[Float[Array, "B L 1 K/2"], Float[Array, "B L 1 K/2"]]
+Table = tuple[Float[Array, "B L 1 half"], Float[Array, "B L 1 half"]]
 """Cosines and sines of each position's angles, fp32."""
 Heads = tuple[Float[Array, "B L H K"], Float[Array, "B L H K"], Float[Array, "B L H K"]]
 """Queries, keys and values."""
@@ -42,7 +42,7 @@ def rope_table(positions: Int[Array, "B L"], theta: float, head_size: int) -> Ta
 
 
 def rotate(
-    x: Float[Array, "B L H K"], cos: Float[Array, "B L 1 K/2"], sin: Float[Array, "B L 1 K/2"]
+    x: Float[Array, "B L H K"], cos: Float[Array, "B L 1 half"], sin: Float[Array, "B L 1 half"]
 ) -> Float[Array, "B L H K"]:
     """Return the heads `x` rotated by their positions' angles, in fp32.
 
@@ -89,8 +89,8 @@ def _gradient(
     dq: Float[Array, "B L H K"],
     dk: Float[Array, "B L H K"],
     dv: Float[Array, "B L H K"],
-    cos: Float[Array, "B L 1 K/2"],
-    sin: Float[Array, "B L 1 K/2"],
+    cos: Float[Array, "B L 1 half"],
+    sin: Float[Array, "B L 1 half"],
 ) -> Float[Array, "B L 3 H K"]:
     batch, length, heads, size = dq.shape
     arrays = [x.reshape(batch * length, -1) for x in (dq, dk, dv, cos, sin)]
@@ -113,12 +113,12 @@ def _gradient(
 
 
 def _gradient_kernel(
-    dq_ref: Float[jax.Ref, "T H*K"],
-    dk_ref: Float[jax.Ref, "T H*K"],
-    dv_ref: Float[jax.Ref, "T H*K"],
-    cos_ref: Float[jax.Ref, "T K/2"],
-    sin_ref: Float[jax.Ref, "T K/2"],
-    joined_ref: Float[jax.Ref, "T 3*H*K"],
+    dq_ref: Float[jax.Ref, "T width"],
+    dk_ref: Float[jax.Ref, "T width"],
+    dv_ref: Float[jax.Ref, "T width"],
+    cos_ref: Float[jax.Ref, "T half"],
+    sin_ref: Float[jax.Ref, "T half"],
+    joined_ref: Float[jax.Ref, "T three_widths"],
     *,
     size: int,
 ) -> None:
