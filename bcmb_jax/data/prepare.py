@@ -8,7 +8,6 @@ was left out.
 
 import errno
 import hashlib
-import json
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from bcmb_jax.data.progress import Progress, silent
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import clear_leftovers, new_directory, write_json
 
 NO_TOKENS = "empty: no tokens"
 NOT_WRAPPED = "broken: tokens that do not go from the tokenizer's [CLS] to its [SEP]"
@@ -56,21 +56,25 @@ def prepare(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Writes the folder `output` and returns its report; the same input gives the same bytes.
+    """Write the folder `output` and return its report; the same input gives the same bytes.
 
     A group is in validation or in train by its hash alone; a record without a group is its own.
-    `options` are only written down. Raises `InputError` if `output` exists (unless `overwrite`,
-    which replaces it at the very end), if there is nothing to train on or the disk is full;
-    whatever it raises, what was there before is still there, and nothing else. No document in
-    validation is no error: there is no such folder then.
+    Without a document in validation there is no such folder. After an error, what was there before
+    is still there, and nothing else.
+
+    Args:
+      options: only written down.
+      overwrite: replace an existing output, at the very end.
+
+    Raises:
+      InputError: `output` exists, there is nothing to train on, or the disk is full.
     """
     if not 0 <= validation_fraction < 1:
         raise InputError(f"validation fraction {validation_fraction} is not in [0, 1)")
     if seed < 0:
         raise InputError(f"seed {seed}: at least 0 is needed")
     output = Path(output).resolve()
-    building, old = (output.with_name(f".{output.name}.{state}") for state in ("partial", "old"))
-    _clear_leftovers(output, building, old)
+    clear_leftovers(output)
     _check_replaceable(output, overwrite)
     cleaning = cleaning or Cleaning()
     cleaner = Cleaner(cleaning)
@@ -78,54 +82,39 @@ def prepare(
     records = cleaner.apply(records)
     writers: dict[str, ShardWriter] = {}
     try:
-        building.mkdir(parents=True)
-        tokenizer.save(building / "tokenizer")
-        with ExitStack() as stack:
-            splits = ["train", "validation"] if validation_fraction else ["train"]
-            for split in splits:
-                writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
-            report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
-            _check_not_empty(report, validation_fraction)
-            for split, writer in writers.items():
-                if not len(writer):
-                    continue  # a small source: its report says so, others of a mixture validate
-                writer.finish(
-                    source=source,
-                    split=split,
-                    seed=seed,
-                    options=options,
-                    license=license,
-                    skipped=report["skipped"],
-                    progress=partial(progress, f"writing {split}"),
-                )
-        cleaner.save(building)
-        report = {
-            "source": source,
-            **report,
-            "cleaned": dict(sorted(cleaner.counts.items())),
-            "options": {**options, "seed": seed},
-        }
-        text = json.dumps(report, indent=1) + "\n"
-        (building / "report.json").write_text(text, encoding="utf-8")
-        if output.exists():
-            output.rename(old)
-        building.rename(output)
+        with new_directory(output) as building:
+            tokenizer.save(building / "tokenizer")
+            with ExitStack() as stack:
+                splits = ["train", "validation"] if validation_fraction else ["train"]
+                for split in splits:
+                    writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
+                report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
+                _check_not_empty(report, validation_fraction)
+                for split, writer in writers.items():
+                    if not len(writer):
+                        continue  # a small source: its report says so, others of a mixture validate
+                    writer.finish(
+                        source=source,
+                        split=split,
+                        seed=seed,
+                        options=options,
+                        license=license,
+                        skipped=report["skipped"],
+                        progress=partial(progress, f"writing {split}"),
+                    )
+            cleaner.save(building)
+            report = {
+                "source": source,
+                **report,
+                "cleaned": dict(sorted(cleaner.counts.items())),
+                "options": {**options, "seed": seed},
+            }
+            write_json(building / "report.json", report, indent=1)
     except OSError as error:
-        _clear_leftovers(output, building, old)
         if error.errno in _DISK_FULL:
             raise _disk_full(output, sum(w.tokens for w in writers.values())) from error
         raise
-    finally:
-        _clear_leftovers(output, building, old)
     return report
-
-
-def _clear_leftovers(output: Path, building: Path, old: Path) -> None:
-    """Undoes what a run left: half an output, or the old one whether replaced or not yet."""
-    shutil.rmtree(building, ignore_errors=True)
-    if old.exists() and not output.exists():
-        old.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _disk_full(output: Path, tokens: int) -> InputError:
@@ -160,7 +149,7 @@ def _spool(
     fraction: float,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Tokenizes every document into its split's writer; returns the counts."""
+    """Tokenize every document into its split's writer and return the counts."""
     left_out = LeftOut()
     skip = left_out.add
     without_group = 0
@@ -189,7 +178,7 @@ def _spool(
 
 
 class LeftOut:
-    """Records without a document: all of them counted, by reason, and `LISTED` of each listed."""
+    """Counts of the records without a document by reason, and where the first `LISTED` stand."""
 
     LISTED = 100_000  # of PubMed's records, millions have been superseded
 
@@ -198,6 +187,7 @@ class LeftOut:
         self.lines: dict[str, dict[str, list[int]]] = {}
 
     def add(self, record: Skipped) -> None:
+        """Count a record, and list its file and line while there are few of its reason."""
         self.counts[record.reason] += 1
         if self.counts[record.reason] <= self.LISTED:
             files = self.lines.setdefault(record.reason, {})
@@ -205,7 +195,7 @@ class LeftOut:
 
 
 def _unwrap(document: TokenDocument, tokenizer: Tokenizer) -> TokenDocument | Skipped:
-    """The document without `[CLS]` and `[SEP]`, which the loader adds."""
+    """Return the document without `[CLS]` and `[SEP]`, which the loader adds."""
     ids, special = document.ids, tokenizer.special
     for extreme in (ids.min(initial=0), ids.max(initial=0)):
         if not 0 <= extreme < tokenizer.vocab_size:
@@ -242,7 +232,7 @@ def _batches(records: Iterable[Record], skip: Callable[[Skipped], None]) -> Iter
 def _encode_ahead(
     batches: Iterable[_Batch], tokenizer: Tokenizer
 ) -> Iterator[tuple[_Batch, list[np.ndarray]]]:
-    """Tokenizes batches (without the interpreter lock) while the next are read and the last kept.
+    """Tokenize batches (without the interpreter lock) while the next are read and the last kept.
 
     Two at once, so that every core has work while the ids of one become an array.
     """

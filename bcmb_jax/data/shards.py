@@ -8,10 +8,7 @@ document in the file's order. `index.json`: what it is, how it was made, checksu
 
 import errno
 import hashlib
-import importlib.metadata
-import json
 import os
-import shutil
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
@@ -24,6 +21,7 @@ import numpy as np
 
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import new_directory, package_version, read_json, sha256, write_json
 
 FORMAT_VERSION = 1
 
@@ -37,7 +35,7 @@ _GATHER_TOKENS = 1 << 25
 
 
 class Shards:
-    """Open token shards: random access to documents; safe to share between threads."""
+    """Opened token shards: random access to documents; safe to share between threads."""
 
     def __init__(self, directory: Path, index: dict[str, Any], lengths: np.ndarray):
         self.directory = directory
@@ -47,8 +45,8 @@ class Shards:
         self.vocab_size: int = index["tokenizer"]["vocab_size"]
         self.tokenizer_fingerprint: str = index["tokenizer"]["fingerprint"]
         content = [index["sha256"]["tokens.bin"], index["sha256"]["lengths.npy"]]
-        facts = "\n".join([*content, self.tokenizer_fingerprint])
-        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+        identity = "\n".join([*content, self.tokenizer_fingerprint])
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
         self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         # A plain array view: slicing np.memmap itself costs several microseconds a time.
         self._tokens = np.asarray(
@@ -63,7 +61,7 @@ class Shards:
         return open_shards, (self.directory,)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
-        """`[stop - start]` int32: that part of a document."""
+        """Return tokens `start:stop` of a document, `[stop - start]` int32."""
         if not 0 <= document < len(self.lengths):
             raise IndexError(f"document {document} of {len(self.lengths)} in {self.directory}")
         length = int(self.lengths[document])  # plain integers: NumPy's take longer to add
@@ -73,14 +71,21 @@ class Shards:
         return self._tokens[first + start : first + stop].astype(np.int32)
 
     def verify(self) -> None:
-        """Reads all of `tokens.bin` and raises `InputError` unless its checksum is the index's."""
+        """Read all of `tokens.bin` and compare its checksum with the index.
+
+        Raises:
+          InputError: they differ.
+        """
         _check_sha256(self.directory / "tokens.bin", self.index)
 
 
 def open_shards(directory: str | Path) -> Shards:
-    """Opens a split's folder, after checking it; `InputError` says what is wrong with it.
+    """Open a split's folder after checking sizes, counts and the checksum of the lengths.
 
-    Sizes, counts and the lengths' checksum are checked here; `Shards.verify` checks the tokens'.
+    `Shards.verify` checks the tokens.
+
+    Raises:
+      InputError: the folder is missing, damaged or of another format.
     """
     directory = Path(directory)
     index = _read_index(directory)
@@ -96,10 +101,10 @@ def open_shards(directory: str | Path) -> Shards:
             f"{index['documents']:,}: run prepare_data.py again"
         )
     itemsize = _file_dtype(index["dtype"]).itemsize
-    expected, found = int(lengths.sum(dtype=np.int64)) * itemsize, tokens_file.stat().st_size
-    if found != expected:
+    expected, actual = int(lengths.sum(dtype=np.int64)) * itemsize, tokens_file.stat().st_size
+    if actual != expected:
         raise InputError(
-            f"{tokens_file} has {found:,} bytes, expected {expected:,}: it was cut short or "
+            f"{tokens_file} has {actual:,} bytes, expected {expected:,}: it was cut short or "
             "changed; run prepare_data.py again"
         )
     return Shards(directory, index, lengths)
@@ -117,13 +122,13 @@ def _read_index(directory: Path) -> dict[str, Any]:
                 f"give {directory / splits[0]}"
             )
         names = sorted(path.name for path in directory.iterdir())
-        held = ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
+        content = ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
         raise InputError(
-            f"{directory} has no index.json (it holds {held or 'nothing'}): "
+            f"{directory} has no index.json (it holds {content or 'nothing'}): "
             "write token shards with prepare_data.py"
         )
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
+        index: dict[str, Any] = read_json(file)
         version = index["version"]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is not a token shard index: run prepare_data.py again") from error
@@ -136,10 +141,10 @@ def _read_index(directory: Path) -> dict[str, Any]:
 
 
 class ShardWriter:
-    """Writes one split: `add` documents in input order, then `finish` shuffles them into place.
+    """Writer of one split: `add` documents in input order, then `finish` shuffles them into place.
 
-    Documents are spooled to an unnamed file in the output's parent, so memory stays bounded and a
-    killed run leaves at most a `.<name>.partial` folder, which the next run clears.
+    Documents are spooled to an unnamed file in the output's parent, so that memory stays bounded
+    and a killed run leaves nothing of them.
     """
 
     def __init__(self, directory: str | Path, tokenizer: Tokenizer):
@@ -150,9 +155,7 @@ class ShardWriter:
         self._tokenizer = tokenizer
         self._dtype = _file_dtype("uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
         self._lengths = array("i")
-        self._partial = self.directory.with_name(f".{self.directory.name}.partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
         self._spool = tempfile.TemporaryFile(dir=self.directory.parent)  # noqa: SIM115 - closed by `__exit__`
 
     def __enter__(self) -> "ShardWriter":
@@ -165,13 +168,12 @@ class ShardWriter:
         traceback: TracebackType | None,
     ) -> None:
         self._spool.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def add(self, tokens: np.ndarray) -> None:
-        """Appends one document, `[N]` integer ids, N > 0, without special tokens."""
+        """Append one document, `[N]` integer ids, N > 0, without special tokens."""
         if len(tokens) == 0:
             raise ValueError("a document needs at least one token")
         if tokens.min() < 0 or tokens.max() >= self._tokenizer.vocab_size:
@@ -191,52 +193,52 @@ class ShardWriter:
         skipped: dict[str, int] | None = None,
         progress: Callable[[int, int, float], None] = lambda documents, tokens, fraction: None,
     ) -> dict[str, Any]:
-        """Writes the folder, documents in an order drawn from `seed`, and returns its index."""
+        """Write the folder, documents in an order drawn from `seed`, and return its index."""
         if not self._lengths:
             raise ValueError(f"no documents for {self.directory}")
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(lengths))
-        np.save(self._partial / "lengths.npy", lengths[order].astype("<i4"))
-        digest = hashlib.sha256()
-        documents = tokens = 0
-        with open(self._partial / "tokens.bin", "wb") as file:
-            for count, chunk in self._gather(lengths, order):
-                file.write(chunk.data)
-                digest.update(chunk.data)
-                documents, tokens = documents + count, tokens + len(chunk)
-                progress(documents, tokens, tokens / self.tokens)
-        directory = self._tokenizer.directory
-        index = {
-            "about": _ABOUT,
-            "version": FORMAT_VERSION,
-            "source": source,
-            "split": split,
-            "documents": documents,
-            "tokens": tokens,
-            "tokens_with_special": tokens + 2 * documents,
-            "dtype": self._dtype.name,
-            "tokenizer": {
-                "fingerprint": self._tokenizer.fingerprint,
-                "vocab_size": self._tokenizer.vocab_size,
-                "special": asdict(self._tokenizer.special),
-                "directory": None if directory is None else directory.name,
-            },
-            "license": license,
-            "options": {**options, "seed": seed},
-            "skipped": skipped or {},
-            "sha256": {
-                "tokens.bin": digest.hexdigest(),
-                "lengths.npy": _sha256(self._partial / "lengths.npy"),
-            },
-            "created_by": {name: _version(name) for name in ("bcmb_jax", "numpy", "tokenizers")},
-        }
-        text = json.dumps(index, indent=2) + "\n"
-        (self._partial / "index.json").write_text(text, encoding="utf-8")
-        self._partial.rename(self.directory)
+        with new_directory(self.directory) as folder:
+            np.save(folder / "lengths.npy", lengths[order].astype("<i4"))
+            digest = hashlib.sha256()
+            documents = tokens = 0
+            with (folder / "tokens.bin").open("wb") as file:
+                for count, chunk in self._gather(lengths, order):
+                    file.write(chunk.data)
+                    digest.update(chunk.data)
+                    documents, tokens = documents + count, tokens + len(chunk)
+                    progress(documents, tokens, tokens / self.tokens)
+            directory = self._tokenizer.directory
+            packages = ("bcmb_jax", "numpy", "tokenizers")
+            index = {
+                "about": _ABOUT,
+                "version": FORMAT_VERSION,
+                "source": source,
+                "split": split,
+                "documents": documents,
+                "tokens": tokens,
+                "tokens_with_special": tokens + 2 * documents,
+                "dtype": self._dtype.name,
+                "tokenizer": {
+                    "fingerprint": self._tokenizer.fingerprint,
+                    "vocab_size": self._tokenizer.vocab_size,
+                    "special": asdict(self._tokenizer.special),
+                    "directory": None if directory is None else directory.name,
+                },
+                "license": license,
+                "options": {**options, "seed": seed},
+                "skipped": skipped or {},
+                "sha256": {
+                    "tokens.bin": digest.hexdigest(),
+                    "lengths.npy": sha256(folder / "lengths.npy"),
+                },
+                "created_by": {p: package_version(p) or "not installed" for p in packages},
+            }
+            write_json(folder / "index.json", index)
         return index
 
     def _gather(self, lengths: np.ndarray, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Chunks of (documents, tokens) in the shuffled order, read in the spool's order."""
+        """Yield chunks (documents, tokens) in the shuffled order, read in the spool's order."""
         self._spool.flush()
         spool, size = self._spool.fileno(), self._dtype.itemsize
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
@@ -264,22 +266,10 @@ def _file_dtype(name: str) -> np.dtype:
     return np.dtype(name).newbyteorder("<")
 
 
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _check_sha256(file: Path, index: dict[str, Any]) -> None:
-    found, expected = _sha256(file), index["sha256"][file.name]
-    if found != expected:
+    actual, expected = sha256(file), index["sha256"][file.name]
+    if actual != expected:
         raise InputError(
-            f"{file} is damaged (sha256 {found[:12]}…, index.json says {expected[:12]}…): "
+            f"{file} is damaged (sha256 {actual[:12]}…, index.json says {expected[:12]}…): "
             "run prepare_data.py again"
         )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

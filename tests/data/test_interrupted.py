@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pytest
 from bcmb_jax.errors import InputError
 from tests.data.test_prepare import ROOT, contents, make_tokenizer, run, words
 
+NO_PROCESS = 2**22 + 1  # Linux has no greater number than 2**22
 PREPARE = [sys.executable, str(ROOT / "scripts/prepare_data.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -41,7 +43,8 @@ def test_a_killed_run_starts_again_and_counts_nothing_twice(tmp_path: Path) -> N
         assert process.stdout is not None
         assert process.stdout.readline() == b"\n"
         process.send_signal(signal.SIGKILL)
-    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    assert list(tmp_path.iterdir()) == list(tmp_path.glob(".out.*.partial"))
+    assert not output.exists()
     run(output)
     run(tmp_path / "fresh")
     assert contents(output) == contents(tmp_path / "fresh")
@@ -50,7 +53,9 @@ def test_a_killed_run_starts_again_and_counts_nothing_twice(tmp_path: Path) -> N
 
 def test_a_run_killed_between_old_and_new_gives_the_old_one_back(tmp_path: Path) -> None:
     run(tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / ".out.old")
+    left = tmp_path / f".out.{socket.gethostname()}-{NO_PROCESS}.x.partial"
+    left.mkdir()
+    (tmp_path / "out").rename(left / "old")
     with pytest.raises(InputError, match="exists already"):
         run(tmp_path / "out")
     assert len(words(tmp_path / "out/train")) > 2000
@@ -78,8 +83,8 @@ def kill_and_rerun(folder: Path, arguments: list[str], kills: int) -> None:
             share *= 0.8  # this run was faster than the one that told how long to wait
         else:
             pytest.fail("twenty runs ended before they could be killed")
-        aside = output.with_name(".out.old")
-        assert contents(output if output.exists() else aside) in (before, after)
+        aside = output.parent.glob(".out.*.partial/old")
+        assert contents(output if output.exists() else next(aside)) in (before, after)
         with start(arguments, output, "1") as process:
             assert process.wait() == 0
         assert contents(output) == after
@@ -106,8 +111,7 @@ def start(arguments: list[str], output: Path, seed: str) -> subprocess.Popen[byt
 
 def wait_for_work(process: subprocess.Popen[bytes], output: Path) -> None:
     """Returns once the run has begun to write."""
-    partial = output.with_name(f".{output.name}.partial")
-    while not partial.exists():
+    while not list(output.parent.glob(f".{output.name}.*.partial")):
         assert process.poll() is None, "ended before it wrote anything"
         time.sleep(0.002)
 
@@ -143,12 +147,16 @@ def full(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     elif what == "rename":
         rename = Path.rename
         monkeypatch.setattr(
-            Path, "rename", lambda a, b: refuse() if a.name == ".out.partial" else rename(a, b)
+            Path,
+            "rename",
+            lambda a, b: refuse() if (a.name, b.name) == ("new", "out") else rename(a, b),
         )
     else:
-        write = Path.write_text
+        opened = Path.open
         monkeypatch.setattr(
-            Path, "write_text", lambda p, *a, **k: refuse() if p.name == what else write(p, *a, **k)
+            Path,
+            "open",
+            lambda p, *a, **k: refuse() if p.name == f"{what}.partial" else opened(p, *a, **k),
         )
 
 
@@ -170,7 +178,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 def test_other_errors_of_the_disk_stay_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises((NotADirectoryError, FileExistsError)):
         run(tmp_path / "file/out")
 
 

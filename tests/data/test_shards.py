@@ -4,6 +4,7 @@
 import json
 import pickle
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bcmb_jax.data.shards import ShardWriter, open_shards
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer
 from bcmb_jax.errors import InputError
 
+NO_PROCESS = 2**22 + 1  # Linux has no greater number than 2**22
 SEED = 7
 
 
@@ -209,7 +211,7 @@ def test_the_writer_leaves_all_or_nothing(train: Path) -> None:
 
 
 def test_the_writer_clears_what_a_killed_one_left(train: Path, tmp_path: Path) -> None:
-    left = tmp_path / ".again.partial"
+    left = tmp_path / f".again.{socket.gethostname()}-{NO_PROCESS}.x.partial"
     left.mkdir()
     (left / "junk").write_text("x")
     write(tmp_path / "again")

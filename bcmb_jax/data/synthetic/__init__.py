@@ -6,12 +6,8 @@ our templates and nothing else.
 """
 
 import hashlib
-import json
 import shutil
-import tempfile
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from bcmb_jax.data.shards import FORMAT_VERSION
 from bcmb_jax.data.synthetic.notes import Note, synthetic_notes
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import new_directory, read_json, write_json
 
 __all__ = ["DEMO_CLOZES", "Note", "prepare_synthetic", "synthetic_notes", "train_tokenizer"]
 
@@ -42,11 +39,14 @@ _MARKER = "synthetic.json"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path) -> None:
-    """Trains a byte-level BPE of exactly `vocab_size` entries, laid out as ModernBERT's.
+    """Train a byte-level BPE of exactly `vocab_size` entries, laid out as ModernBERT's.
 
     The pairs come first, then the special tokens, then `[unusedN]` for what the texts left over.
     Writes a new folder that `load_tokenizer` and transformers 4.48 … 5.x read; the same texts give
-    the same bytes. Raises `InputError` if the folder exists or the vocabulary is too small.
+    the same bytes.
+
+    Raises:
+      InputError: the folder exists or the vocabulary is too small.
     """
     directory = Path(directory)
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
@@ -83,13 +83,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | Path
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
-    with _partial_folder(directory) as place:
-        partial = Path(place) / directory.name
-        partial.mkdir()
-        tokenizer.save(str(partial / "tokenizer.json"))
+    with new_directory(directory) as folder:
+        tokenizer.save(str(folder / "tokenizer.json"))
         for name, content in _transformers_files(tokenizer).items():
-            (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.rename(directory)
+            write_json(folder / name, content)
 
 
 def _transformers_files(tokenizer: tokenizers.Tokenizer) -> dict[str, dict[str, Any]]:
@@ -123,11 +120,14 @@ def prepare_synthetic(
     seed: int = 0,
     validation_fraction: float = 0.05,
 ) -> Path:
-    """Makes `directory/tokenizer` and `directory/shards/{train,validation}`; returns `…/shards`.
+    """Make `directory/tokenizer` and `directory/shards/{train,validation}`; return `…/shards`.
 
-    What another run made with the same options and the same code is used as it is; anything else it
-    made is replaced. The folder appears complete or not at all, also when several processes make
-    it. Raises `InputError` if `directory` holds what this function did not make.
+    Output of another run with the same options and the same code is used as it is; any other such
+    output is replaced. The folder appears complete or not at all, also when several processes make
+    it.
+
+    Raises:
+      InputError: `directory` holds what this function did not make.
     """
     directory = Path(directory).absolute()
     made_with = {
@@ -143,28 +143,24 @@ def prepare_synthetic(
         raise InputError(
             f"{directory} holds something other than synthetic notes: choose another folder"
         )
-    with _partial_folder(directory) as place:
-        partial = Path(place) / "new"
+    with new_directory(directory) as new:
         documents = [
             Document(note.text, note.patient, note.kind, i)
             for i, note in enumerate(synthetic_notes(notes, seed))
         ]
-        train_tokenizer((d.text for d in documents), vocab_size, partial / "tokenizer")
+        train_tokenizer((d.text for d in documents), vocab_size, new / "tokenizer")
         prepare(
             documents,
-            load_tokenizer(str(partial / "tokenizer")),
-            partial / "shards",
+            load_tokenizer(str(new / "tokenizer")),
+            new / "shards",
             source="synthetic",
             validation_fraction=validation_fraction,
             seed=seed,
             license="Apache-2.0, invented text",
         )
-        (partial / _MARKER).write_text(json.dumps(made_with, indent=1) + "\n", encoding="utf-8")
+        write_json(new / _MARKER, made_with, indent=1)
         if _is_ready(directory, made_with):
-            return directory / "shards"  # another process was faster
-        if directory.exists():
-            directory.rename(Path(place) / "old")
-        partial.rename(directory)
+            shutil.rmtree(new)  # another process was faster
     return directory / "shards"
 
 
@@ -172,24 +168,12 @@ def _is_ready(directory: Path, made_with: dict[str, Any]) -> bool:
     marker = directory / _MARKER
     if not marker.is_file() or not all((directory / d).is_dir() for d in ("tokenizer", "shards")):
         return False
-    return json.loads(marker.read_text(encoding="utf-8")) == made_with
-
-
-def _partial_folder(directory: Path) -> tempfile.TemporaryDirectory[str]:
-    """A new folder beside `directory`; clears what runs killed over an hour ago have left."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    for left in directory.parent.glob(f".{directory.name}.*.partial"):
-        with suppress(FileNotFoundError):  # cleared by another process
-            if time.time() - left.stat().st_mtime > 3600:
-                shutil.rmtree(left, ignore_errors=True)
-    return tempfile.TemporaryDirectory(
-        prefix=f".{directory.name}.", suffix=".partial", dir=directory.parent
-    )
+    return bool(read_json(marker) == made_with)
 
 
 def _code_version() -> str:
-    """Changes whenever the notes, the tokenizer or the shards could."""
+    """Return a hash that changes whenever the notes, the tokenizer or the shards could."""
     digest = hashlib.sha256(f"shards {FORMAT_VERSION}".encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(path for path in Path(__file__).parent.iterdir() if path.is_file()):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bcmb_jax.data.synthetic.patients import Draw, draw_patient
 from bcmb_jax.data.synthetic.sections import Sections
+from bcmb_jax.data.synthetic.words import TABLES
 
 
 class Note(NamedTuple):
@@ -20,41 +21,7 @@ class Note(NamedTuple):
 
 
 _PATIENT_OF = (0, 1, 1, 2, 2, 2, 3, 4, 4, 4, 4, 4)  # 12 notes of 5 patients, then of 5 others
-_SECTIONS = {
-    "discharge summary": "complaint hpi pmh home allergies social exam labs imaging procedure "
-    "course discharge condition instructions followup",
-    "progress note": "subjective exam labs plan",
-    "radiology report": "radiology",
-    "consult note": "reason hpi pmh home allergies social exam labs imaging recommendations",
-    "ED note": "complaint hpi pmh home allergies social ros exam labs imaging ed_course",
-    "history and physical": "complaint hpi pmh home allergies social ros exam labs imaging plan",
-    "operative note": "operation",
-    "nursing note": "nursing",
-}
 _ON_ADMISSION = ("ED note", "history and physical", "operative note")
-_HEADINGS = {
-    "complaint": ("Chief Complaint", "CC", "Reason for Visit"),
-    "reason": ("Reason for Consultation", "Reason for Consult"),
-    "hpi": ("History of Present Illness", "HPI"),
-    "pmh": ("Past Medical History", "PMH", "PMHx"),
-    "home": ("Medications on Admission", "Home Medications", "Home Meds"),
-    "allergies": ("Allergies",),
-    "social": ("Social History", "Social Hx", "SH"),
-    "ros": ("Review of Systems", "ROS"),
-    "subjective": ("Subjective", "Interval History", "S"),
-    "exam": ("Physical Examination", "Physical Exam", "PE"),
-    "labs": ("Laboratory Data", "Pertinent Results", "Labs"),
-    "imaging": ("Imaging", "Studies"),
-    "procedure": ("Procedures", "Major Surgical or Invasive Procedure"),
-    "course": ("Hospital Course", "Brief Hospital Course"),
-    "ed_course": ("ED Course", "Medical Decision Making", "MDM"),
-    "plan": ("Assessment and Plan", "Assessment/Plan", "A/P"),
-    "recommendations": ("Assessment and Recommendations", "Impression/Recs"),
-    "discharge": ("Discharge Medications", "Discharge Meds"),
-    "condition": ("Discharge Condition", "Condition at Discharge"),
-    "instructions": ("Discharge Instructions", "Patient Instructions"),
-    "followup": ("Follow-up", "Follow Up Appointments", "F/U"),
-}
 
 
 def synthetic_notes(count: int, seed: int) -> Iterator[Note]:
@@ -63,7 +30,9 @@ def synthetic_notes(count: int, seed: int) -> Iterator[Note]:
         block, place = divmod(i, len(_PATIENT_OF))
         number = 5 * block + _PATIENT_OF[place]
         patient = draw_patient(seed, number)
-        kinds = [k for k in _SECTIONS if k != "operative note" or patient.problem.procedure]
+        kinds = [
+            k for k in TABLES["documents"] if k != "operative note" or patient.problem.procedure
+        ]
         order = Draw(f"kinds {seed} {number}").some(kinds, len(kinds), len(kinds))
         kind = order[place - _PATIENT_OF.index(_PATIENT_OF[place])]  # no patient has one kind twice
         draw = Draw(f"note {seed} {i}")
@@ -77,15 +46,15 @@ class _NoteWriter(Sections):
     """A whole document: its header, its sections under their headings, its signature."""
 
     def write(self, kind: str) -> str:
-        sections = [self.section(name) for name in _SECTIONS[kind].split()]
+        sections = [self.section(name) for name in TABLES["documents"][kind]]
         parts = [self.header(kind), *sections, self.signature()]
         return self.mistype("\n\n".join(part for part in parts if part)) + "\n"
 
     def section(self, name: str) -> str:
-        body = getattr(self, name)()
-        if name not in _HEADINGS or not body:
+        body: str = getattr(self, name)()
+        if name not in TABLES["headings"] or not body:
             return body
-        heading = self.term(_HEADINGS[name])
+        heading = self.term(TABLES["headings"][name])
         heading = heading.upper() if self.capitals else heading
         short = len(body) < 60 and "\n" not in body
         return f"{heading}: {body}" if short else f"{heading}:\n{body}"

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import NamedTuple, TypeVar
 
 from bcmb_jax.data.synthetic import words
-from bcmb_jax.data.synthetic.problems import PROBLEMS, Problem
+from bcmb_jax.data.synthetic.words import PROBLEMS, TABLES, Problem
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def draw_patient(seed: int, number: int) -> Patient:
     age = max(draw.between(22, 93), draw.between(22, 93))  # mostly old
     admitted = date(2009, 1, 1) + timedelta(days=draw.between(0, 5400))
     days = 1 + draw.between(0, 4) + draw.heavy_tail(2.0, 90)
-    allergies = tuple(draw.some(words.ALLERGIES, 1, 2)) if draw.chance(0.55) else ()
+    allergies = tuple(draw.some(TABLES["allergies"], 1, 2)) if draw.chance(0.55) else ()
     chronic = _chronic(draw, problem, sex)
     doses: dict[str, Order] = {}
 
@@ -108,14 +108,15 @@ def draw_patient(seed: int, number: int) -> Patient:
         for condition in chronic
         for drug in draw.some(condition.drugs, 1, 2)
     ]
-    reason = words.split(problem.names)[0]
-    treatment = [order(drug, reason) for drug in words.split(problem.treatment)]
+    reason = problem.names[0]
+    treatment = [order(drug, reason) for drug in problem.treatment]
     old = {known.drug for known in home if known}
-    new = [order(drug, reason) for drug in words.split(problem.home) if drug not in old]
-    surnames = draw.some(words.LAST_NAMES, 4, 4)
-    first, last = draw.pick(words.FIRST_NAMES[sex]), surnames[0]
+    new = [order(drug, reason) for drug in problem.home if drug not in old]
+    surnames = draw.some(TABLES["last_names"], 4, 4)
+    first_names = TABLES["first_names"]
+    first, last = draw.pick(first_names[sex]), surnames[0]
     attending, consultant, primary = (
-        f"{draw.pick(words.FIRST_NAMES[draw.pick('FM')])} {surname}" for surname in surnames[1:]
+        f"{draw.pick(first_names[draw.pick('FM')])} {surname}" for surname in surnames[1:]
     )
     return Patient(
         identifier=f"P{seed}-{number:06d}",
@@ -125,7 +126,7 @@ def draw_patient(seed: int, number: int) -> Patient:
         first=first,
         last=last,
         mrn=f"{draw.between(1000000, 9999999)}",
-        hospital=draw.pick(words.HOSPITALS),
+        hospital=draw.pick(TABLES["hospitals"]),
         doctors=(attending, consultant, primary),
         problem=problem,
         chronic=chronic,
@@ -144,7 +145,7 @@ def _chronic(draw: Draw, problem: Problem, sex: str) -> tuple[words.Condition, .
     names = [problem.background] if problem.background else []
     for name in draw.some(tuple(words.CONDITIONS), 1, 5):
         kind = "diabetes" if "diabetes" in name else name  # one type of it at most
-        if not any(kind in other for other in names) and words.ONLY.get(name, sex) == sex:
+        if not any(kind in other for other in names) and TABLES["only"].get(name, sex) == sex:
             names.append(name)
     return tuple(words.CONDITIONS[name] for name in names)
 
@@ -161,7 +162,7 @@ def _unique(orders: Sequence[Order | None]) -> tuple[Order, ...]:
 
 def _labs(draw: Draw, problem: Problem, days: int) -> dict[str, tuple[str, ...]]:
     """Abnormal tests drift to the normal range during the stay; the others stay in it."""
-    directions = dict(item.rsplit(" ", 1) for item in words.split(problem.labs))
+    directions = problem.labs
     others = [name for name in _ROUTINE if name not in directions]
     series = {}
     for name in [*directions, *draw.some(others, 3, len(others))]:
@@ -193,25 +194,14 @@ def _facts(draw: Draw, sex: str, first: str, last: str, problem: Problem) -> dic
         "gender": "[woman|female|F]" if female else "[man|male|M]",
         "he": he, "his": his, "him": him, "He": he.title(), "His": his.title(),
         "side": side, "Side": side.title(), "other": other,
-        "duration": draw.pick(_DURATIONS),
+        "duration": draw.pick(TABLES["durations"]),
         "specialist": problem.specialist,
         "number": str(draw.between(5, 14)), "units": str(draw.between(2, 4)),
         "ef": str(5 * draw.between(4, 9)), "rate": str(draw.between(122, 168)),
-        "job": draw.pick(words.JOBS), "town": draw.pick(words.TOWNS),
-        "street": f"{draw.between(2, 480)} {draw.pick(words.STREETS)}",
-        "family": draw.pick(words.FAMILIES),
+        "job": draw.pick(TABLES["jobs"]), "town": draw.pick(TABLES["towns"]),
+        "street": f"{draw.between(2, 480)} {draw.pick(TABLES['streets'])}",
+        "family": draw.pick(TABLES["families"]),
         "phone": f"({draw.between(201, 989)}) 555-01{draw.between(0, 99):02d}",
         "packs": str(5 * draw.between(2, 10)), "drinks": str(draw.between(1, 6)),
-        "smoking": draw.pick(_SMOKING), "alcohol": draw.pick(_ALCOHOL),
+        "smoking": draw.pick(TABLES["smoking"]), "alcohol": draw.pick(TABLES["alcohol"]),
     }  # fmt: skip
-
-
-_DURATIONS = ("1 day", "2 days", "3 days", "4 days", "5 days", "1 week", "10 days", "2 weeks",
-              "several hours", "6 hours", "12 hours")  # fmt: skip
-_SMOKING = (
-    "[never smoker|never smoked|denies tobacco]",
-    "[former smoker, {packs} pack years|quit smoking, {packs} pack-year history]",
-    "[current smoker, {packs} pack years|smokes daily, {packs} pack-years]",
-)
-_ALCOHOL = ("[no alcohol|denies EtOH]", "[{drinks} drinks per week|EtOH {drinks}/week]",
-            "[rare|occasional|social] alcohol")  # fmt: skip

@@ -2,12 +2,8 @@
 """The sections of a synthetic note, one method each; `notes` leaves out those that come empty."""
 
 from bcmb_jax.data.synthetic import words
-from bcmb_jax.data.synthetic.problems import COMPLICATIONS, DAILY
-from bcmb_jax.data.synthetic.words import split
+from bcmb_jax.data.synthetic.words import TABLES
 from bcmb_jax.data.synthetic.writer import Writer
-
-_DAILY = split(DAILY)
-_COMPLICATIONS = split(COMPLICATIONS)
 
 
 class Sections(Writer):
@@ -66,7 +62,7 @@ class Sections(Writer):
         return self.sentences("[Positive for|+] {symptoms}", "[Negative for|No] {negatives}")
 
     def subjective(self) -> str:
-        return self.sentences(*self.draw.some(_DAILY, 2, 5))
+        return self.sentences(*self.draw.some(TABLES["daily"], 2, 5))
 
     def exam(self) -> str:
         found = []
@@ -87,7 +83,7 @@ class Sections(Writer):
     def imaging(self) -> str:
         return "\n".join(
             self.say(f"{study}[ ({{admitted}})|]: {self.sentences(finding)}")
-            for study, finding, _ in self.studies()
+            for study, finding, _ in self.patient.problem.imaging
         )
 
     def procedure(self) -> str:
@@ -96,7 +92,7 @@ class Sections(Writer):
 
     def course(self) -> str:
         patient, draw = self.patient, self.draw
-        told = list(split(patient.problem.course))
+        told = list(patient.problem.course)
         opening = self.on_day(
             0,
             "[{title} {last}|The patient|{aged} {gender} with {pmh}] was admitted [with|for] {dx}",
@@ -107,11 +103,11 @@ class Sections(Writer):
             return f"{opening} {self.sentences(*told)}"
         days = []
         for day in range(patient.days):
-            phrases = draw.some(_DAILY, 2, 7)
+            phrases = draw.some(TABLES["daily"], 2, 7)
             if told and draw.chance(0.5):
                 phrases.insert(0, told.pop(0))
             if day > 4 and draw.chance(0.12):
-                phrases.append("{he} " + draw.pick(_COMPLICATIONS))
+                phrases.append("{he} " + draw.pick(TABLES["complications"]))
             said = self.on_day(day, *phrases)
             days.append(
                 self.on_day(day, "[HD {hd}|Hospital day {hd}] ({today})")[:-1] + f": {said}"
@@ -147,7 +143,7 @@ class Sections(Writer):
             f"{{aged}} {{gender}} with {{pmh}} [admitted with|here with|p/w] {{dx}}{days}",
             "[Clinically improving|Improving|Remains stable|]",
         )
-        told = split(self.patient.problem.course) if self.day else ()
+        told = self.patient.problem.course if self.day else []
         main = self.say("# {dx}: ") + self.sentences(
             "[Continue|Cont] {rx}", "[{notable}|]",
             *self.draw.some(told, 1, 2),
@@ -202,7 +198,7 @@ class Sections(Writer):
         return self.lines(self.draw.some(visits, 2, 2))
 
     def radiology(self) -> str:
-        study, finding, impression = self.draw.pick(self.studies())
+        study, finding, impression = self.draw.pick(self.patient.problem.imaging)
         modality = words.MODALITIES[study]
         alike = {word for word in finding.lower().split() if len(word) > 6}
         normal = [f for f in modality.normal if not alike & set(f.lower().split())]
@@ -235,7 +231,7 @@ class Sections(Writer):
             "obtained from {pt}]",
             "[{pt} was brought to the operating room|After a time out {he} was placed supine] and "
             "[anesthesia was induced|prepped and draped in sterile fashion]",
-            *split(problem.operation),
+            *problem.operation,
             "[All counts were correct|Hemostasis was confirmed]",
             "{pt} [tolerated the procedure well|was taken to recovery in stable condition]",
         )
@@ -243,6 +239,6 @@ class Sections(Writer):
     def nursing(self) -> str:
         return self.sentences(
             "[Received {pt} from ED with {dx}|{aged} {gender} with {dx}|{pt} here with {symptom}|]",
-            *self.draw.some(_DAILY, 3, 6),
+            *self.draw.some(TABLES["daily"], 3, 6),
             "[Will continue to monitor|Dr. {attending} aware|Call light within reach|]",
         )

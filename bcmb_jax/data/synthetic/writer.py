@@ -10,16 +10,10 @@ from collections.abc import Callable, Sequence
 
 from bcmb_jax.data.synthetic import words
 from bcmb_jax.data.synthetic.patients import Draw, Order, Patient
-from bcmb_jax.data.synthetic.words import split
+from bcmb_jax.data.synthetic.words import TABLES
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _FACT = re.compile(r"\{(\w+)\}")
-_SPELLED_OUT = {
-    "PO": "by mouth", "SC": "under the skin", "PRN": "as needed for", "daily": "once a day",
-    "BID": "twice a day", "TID": "three times a day", "QID": "four times a day",
-    "nightly": "at bedtime", "q4h": "every 4 hours", "q6h": "every 6 hours",
-    "q8h": "every 8 hours", "q12h": "every 12 hours", "q24h": "every 24 hours",
-}  # fmt: skip
 
 
 class Writer:
@@ -40,18 +34,18 @@ class Writer:
             **patient.facts,
             "aged": f"{article} {age}[-year-old| year old| y/o|yo]",
             "pt": "[the patient|the patient|pt|{title} {last}]",
-            "dx": lambda: self.term(split(problem.names)),
+            "dx": lambda: self.term(problem.names),
             "pmh": lambda: self.listing([self.term(c.names) for c in patient.chronic]),
-            "complaint": lambda: draw.pick(split(problem.complaint)),
-            "symptom": lambda: draw.pick(split(problem.symptoms)),
-            "symptoms": lambda: self.listing(draw.some(split(problem.symptoms), 2, 4)),
+            "complaint": lambda: draw.pick(problem.complaint),
+            "symptom": lambda: draw.pick(problem.symptoms),
+            "symptoms": lambda: self.listing(draw.some(problem.symptoms, 2, 4)),
             "negatives": lambda: self.listing(self.negatives(), "or"),
             "attending": patient.doctors[0].split()[-1],
             "rx": lambda: self.order(draw.pick(patient.treatment)),
             "exam": problem.exam,
-            "study": lambda: draw.pick(self.studies())[0],
+            "study": lambda: draw.pick(problem.imaging)[0],
             "result": lambda: "{} [showed|demonstrated|was notable for] {}".format(
-                *draw.pick(self.studies())[::2]
+                *draw.pick(problem.imaging)[::2]
             ),
             "lab": lambda: self.lab(draw.pick(list(patient.labs))),
             "notable": lambda: self.listing([self.lab(name) for name in self.notable()]),
@@ -108,20 +102,16 @@ class Writer:
 
     def negatives(self) -> list[str]:
         """Symptoms to deny: none that the patient has."""
-        present = f"{self.patient.problem.symptoms} {self.patient.problem.complaint}"
-        absent = [s for s in words.NEGATIVES if s.removesuffix("s") not in present]
+        present = "; ".join(self.patient.problem.symptoms + self.patient.problem.complaint)
+        absent = [s for s in TABLES["negatives"] if s.removesuffix("s") not in present]
         return self.draw.some(absent, 2, 5)
-
-    def studies(self) -> list[list[str]]:
-        """Modality, finding and impression of each imaging study."""
-        return [study.split(" > ") for study in split(self.patient.problem.imaging)]
 
     def order(self, order: Order) -> str:
         """As "lisinopril 10 mg PO daily", or the same for lay readers."""
         said = str(order)
         if not self.spells_out:
             return said
-        return " ".join(_SPELLED_OUT.get(word, word) for word in said.split(" "))
+        return " ".join(TABLES["spelled_out"].get(word, word) for word in said.split(" "))
 
     def orders(self, orders: Sequence[Order], new: Sequence[Order] = ()) -> str:
         said = [("[START |NEW: ||]" if o in new else "") + self.order(o) for o in orders]
