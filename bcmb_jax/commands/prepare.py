@@ -9,7 +9,8 @@ and, run again, only those that are missing.
 import argparse
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import list_files
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE
 from bcmb_jax.data.prepare import prepare
-from bcmb_jax.data.progress import ProgressLine
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
+from bcmb_jax.terminal import Display
 
 ALL = "all"
 
@@ -51,6 +52,34 @@ def main() -> None:
             load_tokenizer(arguments.tokenizer),
             _cleaning(arguments),
         )
+
+
+class StageProgress:
+    """Progress of a preparation by stages: documents, tokens and their rates on a display.
+
+    Args:
+      fraction_read: the share of the input's bytes that has been read, 0 to 1.
+    """
+
+    def __init__(self, fraction_read: Callable[[], float], display: Display):
+        self._fraction_read, self._display = fraction_read, display
+        self._stage = ""
+        self._called = self._started = time.monotonic()
+
+    def __call__(
+        self, stage: str, documents: int, tokens: int = 0, fraction: float | None = None
+    ) -> None:
+        """Show the counts of a stage; `fraction` of it is done, if the input does not tell."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started = stage, self._called
+        self._called = now
+        seconds = max(now - self._started, 1e-3)
+        counts = {"documents": documents, "tokens": tokens} if tokens else {"documents": documents}
+        parts = [f"{count:,} {unit}" for unit, count in counts.items()]
+        parts += [f"{count / seconds:,.0f} {unit}/s" for unit, count in counts.items()]
+        done = self._fraction_read() if fraction is None else fraction
+        self._display.progress(done, f"{stage}: {', '.join(parts)}")
 
 
 def _list_sources() -> None:
@@ -216,7 +245,8 @@ def _prepare(
     license = arguments.license
     if license is None:
         license = source.licence if source else ""
-    line = ProgressLine(lambda: records.fraction)
+    display = Display()
+    line = StageProgress(lambda: records.fraction, display)
     records = read(inputs, name, arguments.text_column, arguments.group_column, line)
     try:
         report = prepare(
@@ -233,7 +263,7 @@ def _prepare(
             progress=line,
         )
     finally:
-        line.close()
+        display.close()
     print(f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens")
     for split, counts in report["splits"].items():
         none = (

@@ -23,7 +23,6 @@ import numpy as np
 from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
-from bcmb_jax.data.progress import Progress, silent
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
@@ -41,6 +40,10 @@ _AT_ONCE = 2
 
 _Batch = list[Document | TokenDocument]
 
+Progress = Callable[..., None]
+"""Called after every batch as `progress(stage, documents, tokens)`, with `fraction` (0 to 1, how
+much of the stage is done) where the input's bytes do not tell."""
+
 
 def prepare(
     records: Iterable[Record],
@@ -54,7 +57,7 @@ def prepare(
     options: dict[str, Any] | None = None,
     license: str = "",
     overwrite: bool = False,
-    progress: Progress = silent,
+    progress: Progress = lambda *_, **__: None,
 ) -> dict[str, Any]:
     """Write the folder `output` and return its report; the same input gives the same bytes.
 
@@ -64,6 +67,7 @@ def prepare(
 
     Args:
       options: only written down.
+      progress: called after every batch.
       overwrite: replace an existing output, at the very end.
 
     Raises:
