@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count a corpus beside the paper's: python scripts/ledger.py shards/* [--output DIR]
+"""Count a corpus beside the paper's: `python scripts/ledger.py shards/* [--output DIR]`.
 
 Prints a table of the prepared sources; --output also writes it as corpus.md, a plot corpus.png and
 a draft of a dataset card, card.md (README.md of a folder on the Hub).
@@ -12,6 +12,7 @@ from bcmb_jax.data.ledger import card, make_figure, read_ledger, table
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns text into token shards: `python scripts/prepare_data.py --source csv --input notes.csv …`.
+"""Turn text into token shards: `python scripts/prepare_data.py --source csv --input notes.csv …`.
 
 Writes OUTPUT/train, OUTPUT/validation, OUTPUT/tokenizer and OUTPUT/report.json. Many sources at
 once: `--source all --input mimic-iii=DIR pubmed=DIR …` writes OUTPUT/mimic-iii, OUTPUT/pubmed, …
@@ -29,6 +29,7 @@ ALL = "all"
 
 
 def main() -> None:
+    """Run the command."""
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list_sources:
@@ -187,14 +188,16 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
 
 def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> None:
     try:
-        found = json.loads((output / "report.json").read_text(encoding="utf-8"))["options"]
+        options = json.loads((output / "report.json").read_text(encoding="utf-8"))["options"]
         made_with = open_shards(output / "train").tokenizer_fingerprint
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{output} is no finished output of this command: move it away, or choose another "
             "--output"
         ) from error
-    differ = [f"{k} was {found.get(k)!r}, now {v!r}" for k, v in asked.items() if found.get(k) != v]
+    differ = [
+        f"{k} was {options.get(k)!r}, now {v!r}" for k, v in asked.items() if options.get(k) != v
+    ]
     if made_with != tokenizer.fingerprint:
         differ.append("its tokenizer was another")
     if differ:

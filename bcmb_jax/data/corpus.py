@@ -14,7 +14,7 @@ from bcmb_jax.errors import InputError
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run reads; source names are unique."""
+    """The data of a run; source names are unique."""
 
     train: tuple[Shards, ...]
     validation: tuple[Shards, ...]

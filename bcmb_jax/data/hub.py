@@ -8,10 +8,13 @@ from bcmb_jax.errors import InputError
 
 
 def snapshot(hub_id: str, what: str, patterns: Sequence[str]) -> Path:
-    """The folder of a hub id with its files of these patterns.
+    """Return the folder of a hub id with its files of these patterns.
+
+    Args:
+      what: name of the thing in messages, as "tokenizer".
 
     Raises:
-      InputError: it cannot be had (`what` it is, for the message), or does not look like an id.
+      InputError: it cannot be had, or the id does not look like one.
     """
     from huggingface_hub import snapshot_download
 
@@ -27,10 +30,10 @@ def snapshot(hub_id: str, what: str, patterns: Sequence[str]) -> Path:
 
 
 def single_file(hub_id: str, name: str) -> Path:
-    """One file of a hub id.
+    """Return the path of one file of a hub id.
 
     Raises:
-      InputError: it cannot be had; the message says how to bring it here.
+      InputError: it cannot be had; the message says how to fetch it.
     """
     from huggingface_hub import hf_hub_download
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # plots are asked for by few, and take a second to load
 
 SPLITS = ("train", "validation")
 BIOMEDICAL_TOKENS = 50.7e9
-"""Of PubMed and PMC together (the paper, section 3.1.1)."""
+"""Tokens of PubMed and PMC together (the paper, section 3.1.1)."""
 COLUMNS = (
     "source",
     "country",
@@ -59,22 +59,25 @@ class Entry(NamedTuple):
 
     @property
     def title(self) -> str:
+        """Name in tables and plots."""
         return self.source.title if self.source else self.name
 
     @property
     def documents(self) -> int:
+        """Number of documents."""
         return len(self.lengths)
 
     @property
     def tokens(self) -> int:
+        """Number of tokens."""
         return int(self.lengths.sum(dtype=np.int64))
 
 
 def read_entry(folder: Path) -> Entry:
-    """The entry of a folder that `prepare` wrote.
+    """Return the entry of a folder that `prepare` wrote.
 
     Raises:
-      InputError: it is none, or is damaged.
+      InputError: it holds no shards, or is damaged.
     """
     splits = [open_shards(folder / name) for name in SPLITS if (folder / name).is_dir()]
     if not splits:
@@ -94,7 +97,7 @@ def read_entry(folder: Path) -> Entry:
 
 
 def read_ledger(folders: Sequence[Path]) -> list[Entry]:
-    """The entries in the order of the folders.
+    """Return the entries in the order of the folders.
 
     Raises:
       InputError: the tokens of two folders are not of one tokenizer, and cannot be added up.
@@ -110,7 +113,7 @@ def read_ledger(folders: Sequence[Path]) -> list[Entry]:
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """Markdown: a row a source, beside the paper's figures, and the sum of each kind."""
+    """Return a Markdown table: a row a source beside the paper's figures, and sums by kind."""
     rows = [_row(entry) for entry in entries]
     for kind in dict.fromkeys(entry.kind for entry in entries):
         of_kind = [entry for entry in entries if entry.kind == kind]
@@ -147,12 +150,12 @@ def _sum(kind: str, entries: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def _millions(tokens: float) -> str:
-    """Like the paper's tables, but with a digit more where there are few."""
+    """Format as the paper's tables do, but with a digit more where there are few."""
     return f"{tokens / 1e6:,.{1 if tokens >= 1e7 else 3}f} M"
 
 
 def length_table(entries: Sequence[Entry]) -> str:
-    """Markdown: tokens of a document, by source, and how many are longer than a row of training."""
+    """Return a Markdown table of document lengths, and the shares above a training row."""
     lines: list[tuple[str, ...]] = [LENGTH_COLUMNS, ("---",) + ("---:",) * 5]
     for entry in entries:
         median, most = np.percentile(entry.lengths, (50, 90))
@@ -164,7 +167,7 @@ def length_table(entries: Sequence[Entry]) -> str:
 
 
 def card(entries: Sequence[Entry], title: str) -> str:
-    """A draft of a dataset card in the Hub's form; what only its owner can know is marked."""
+    """Return a draft of a dataset card in the Hub's form, with marks where its owner must write."""
     agreements = "\n".join(
         f"- {x.title}: {x.license or 'TO BE STATED'}{f' ({x.source.url})' if x.source else ''}"
         for x in entries
@@ -204,7 +207,7 @@ Why these sources, how they were de-identified, who may use the result and for w
 
 
 def make_figure(entries: Sequence[Entry]) -> "Figure":
-    """Tokens of every source beside the paper's, and how long its documents are."""
+    """Plot the tokens of every source beside the paper's, and the lengths of its documents."""
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
@@ -272,7 +275,7 @@ def _plot_lengths(axes: "Axes", shown: Sequence[Entry], colours: Sequence[str]) 
 
 
 def _short(tokens: float) -> str:
-    """With its unit, in three digits."""
+    """Format a number in three digits with its unit."""
     for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
         if tokens >= size:
             return f"{tokens / size:,.3g}{unit}"

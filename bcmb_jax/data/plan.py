@@ -30,7 +30,7 @@ BLOCK = 1024
 SPECIAL_TOKENS = 2
 """Every piece becomes `[CLS] piece [SEP]`."""
 
-# What a permutation is for: part of its key, so that no two of them share random bits.
+# Purposes of permutations: part of their keys, so that no two of them share random bits.
 _ROTATION, _BLOCKS, _DOCUMENTS, _ROWS, _PIECES = range(5)
 
 
@@ -53,10 +53,11 @@ class EpochPlan:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return len(self.row_offsets) - 1
 
     def pieces(self, row: int) -> Iterator[tuple[int, int, int, int]]:
-        """(source, document, start, length) of each piece of a row, in their order."""
+        """Return (source, document, start, length) of each piece of a row, in their order."""
         first, last = self.row_offsets[row : row + 2].tolist()
         return zip(
             self.piece_source[first:last].tolist(),
@@ -67,7 +68,7 @@ class EpochPlan:
         )
 
     def count_tokens(self, first_row: int, last_row: int) -> np.ndarray:
-        """`[sources]` int64: non-padding positions in rows `first_row:last_row`, by source."""
+        """Count non-padding positions in rows `first_row:last_row` by source, `[sources]` int64."""
         pieces = slice(self.row_offsets[first_row], self.row_offsets[last_row])
         source, length = self.piece_source[pieces], self.piece_length[pieces]
         count = np.bincount(source, minlength=self.sources)
@@ -91,7 +92,7 @@ class EpochPlan:
 
     @cached_property
     def best_fit_decreasing_efficiency(self) -> float:
-        """What best-fit decreasing over the whole epoch at once would reach."""
+        """Efficiency that best-fit decreasing over the whole epoch at once would reach."""
         counts = np.bincount(self.piece_length + np.int32(SPECIAL_TOKENS))
         rows = max((p.last_row for p in _place(counts, self.row_length)), default=0)
         return self.tokens / max(1, rows * self.row_length)
@@ -134,7 +135,7 @@ class PackingPlan:
         self.empty_documents = sum(map(len, self.lengths)) - sum(map(len, self._documents))
 
     def epoch(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch, computed afresh: about five seconds for ten million documents."""
+        """Compute the plan of an epoch: about five seconds for ten million documents."""
         order = [self._epoch_documents(source, epoch) for source in range(len(self.lengths))]
         count = max(1, round(sum(map(len, order)) / WINDOW))
         windows = []
@@ -148,7 +149,7 @@ class PackingPlan:
         )
 
     def _epoch_documents(self, source: int, epoch: int) -> np.ndarray:
-        """Documents of one source in this epoch, copy after copy, each with its blocks shuffled."""
+        """Return the documents of one source in this epoch, copies with blocks shuffled."""
         documents = self._documents[source]
         copies, fraction = divmod(self.weights[source], 1)
         takes = [documents] * copies
@@ -166,7 +167,7 @@ class PackingPlan:
     def _pack_window(
         self, shares: list[np.ndarray], epoch: int, window: int
     ) -> tuple[np.ndarray, ...]:
-        """Pieces of one window in row order (source, document, start, length), pieces a row."""
+        """Pack one window: source, document, start, length of pieces in row order, pieces a row."""
         document = np.concatenate(shares)
         source = np.repeat(np.arange(len(shares), dtype=np.uint8), [len(s) for s in shares])
         length = np.concatenate([t[s] for t, s in zip(self.lengths, shares, strict=True)])
@@ -191,7 +192,7 @@ class PackingPlan:
         return source[owner], document[owner], start[in_rows], length[in_rows], pieces_per_row
 
     def _permutation(self, n: int, *key: int) -> np.ndarray:
-        """A random permutation of `n`, the same for ever.
+        """Return a random permutation of `n`, the same in all versions of NumPy.
 
         NumPy keeps the raw bits of a generator over its versions, but not what `permutation`
         makes of them; and a run must resume after an upgrade.
@@ -203,7 +204,7 @@ class PackingPlan:
 
 
 def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, int]:
-    """Packs pieces into rows, longest first, each into the fullest row that still takes it.
+    """Pack pieces into rows, longest first, each into the fullest row that still takes it.
 
     Returns the row of each piece (`[pieces]` int64) and the number of rows. A length of 0 or
     above `row_length` is a caller's error.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to token ids: a thin face on a Hugging Face fast tokenizer; no padding, no truncation."""
+"""Text to token ids: a thin layer over a Hugging Face fast tokenizer; no padding, no truncation."""
 
 import hashlib
 import json
@@ -61,8 +61,8 @@ class Tokenizer:
         """SHA-256 of vocabulary, special ids and a probe's encoding: what decides token ids."""
         vocabulary = sorted((index, token) for token, index in self._vocabulary.items())
         probe = self.encode_batch([_PROBE])[0].tolist()
-        facts = json.dumps([vocabulary, asdict(self.special), probe], ensure_ascii=True)
-        return hashlib.sha256(facts.encode()).hexdigest()
+        identity = json.dumps([vocabulary, asdict(self.special), probe], ensure_ascii=True)
+        return hashlib.sha256(identity.encode()).hexdigest()
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
@@ -78,23 +78,23 @@ class Tokenizer:
         return np.array(sorted(ordinary), dtype=np.int32)
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """One int32 array of ids per text, without special tokens, never truncated or padded."""
+        """Return an int32 array of ids per text: no special tokens, no truncation, no padding."""
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of ids, special tokens included."""
+        """Return the text of ids, special tokens included."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
 
     def token(self, index: int) -> str:
-        """The vocabulary entry of one id."""
+        """Return the vocabulary entry of one id."""
         token = self._backend.id_to_token(int(index))
         if token is None:
             raise ValueError(f"id {index} is not in the vocabulary of {self.vocab_size}")
         return token
 
     def save(self, directory: Path) -> None:
-        """Writes a folder that `load_tokenizer` and transformers read."""
+        """Write a folder that `load_tokenizer` and transformers read."""
         directory.mkdir(parents=True)
         if self.directory is not None:
             for name in TOKENIZER_FILES:
@@ -108,10 +108,10 @@ class Tokenizer:
 
 
 def load_tokenizer(path_or_id: str) -> Tokenizer:
-    """Loads a folder with `tokenizer.json`, or else a hub id (from the local cache if it is there).
+    """Load a folder with `tokenizer.json`, or else a hub id (from the local cache if it is there).
 
-    Raises `InputError` if there is no such folder or id, or if it names no cls, sep, pad, mask or
-    unk token.
+    Raises:
+      InputError: there is no such folder or id, or it names no cls, sep, pad, mask or unk token.
     """
     path = Path(path_or_id).expanduser()
     directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", TOKENIZER_FILES)

@@ -14,6 +14,8 @@ from bcmb_jax.data.synthetic.words import TABLES
 
 
 class Note(NamedTuple):
+    """One synthetic note."""
+
     text: str
     patient: str
     """The group: all notes of a patient belong to one split."""

@@ -17,23 +17,25 @@ class Draw(random.Random):
     """Random choices built on `random()` alone, the one method Python keeps the same for ever."""
 
     def chance(self, probability: float) -> bool:
+        """Return True with this probability."""
         return self.random() < probability
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both included."""
+        """Return a whole number from `low` to `high`, both included."""
         return low + int(self.random() * (high - low + 1))
 
     def pick(self, items: Sequence[T]) -> T:
+        """Return one of the items."""
         return items[int(self.random() * len(items))]
 
     def some(self, items: Sequence[T], low: int, high: int) -> list[T]:
-        """Between `low` and `high` different items, in a drawn order."""
+        """Return between `low` and `high` different items, in a drawn order."""
         rest = list(items)
         count = min(self.between(low, high), len(rest))
         return [rest.pop(int(self.random() * len(rest))) for _ in range(count)]
 
     def heavy_tail(self, scale: float, longest: int) -> int:
-        """A Pareto variable with exponent 1: half below `scale`, one in ten above 9 × `scale`."""
+        """Return a Pareto variable of exponent 1: half below `scale`, a tenth above 9 × `scale`."""
         return min(int(scale * (1.0 / (1.0 - self.random()) - 1.0)), longest)
 
 
@@ -52,6 +54,8 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True)
 class Patient:
+    """A patient and one stay in hospital."""
+
     identifier: str
     sex: str
     age: int
@@ -75,14 +79,15 @@ class Patient:
     labs: dict[str, tuple[str, ...]]
     """One value a day, from the day of admission to the day of discharge."""
     facts: dict[str, str]
-    """What the `{…}` of a phrase stand for in all notes of the patient."""
+    """Values of the `{…}` in phrases, the same in all notes of the patient."""
 
     def day(self, number: int) -> date:
+        """Return the date of a day of the stay, 0 for the admission."""
         return self.admitted + timedelta(days=number)
 
 
 def draw_patient(seed: int, number: int) -> Patient:
-    """The patient with that number; the same for the same arguments on every machine."""
+    """Return the patient with that number, the same on every machine."""
     draw = Draw(f"patient {seed} {number}")
     problem = draw.pick(PROBLEMS)
     sex = draw.pick("FM")
@@ -156,7 +161,7 @@ def _is_allergic(allergy: str, drug: str) -> bool:
 
 
 def _unique(orders: Sequence[Order | None]) -> tuple[Order, ...]:
-    """The orders that were given, one for each drug."""
+    """Return the orders that were given, one for each drug."""
     return tuple({order.drug: order for order in orders if order}.values())
 
 

@@ -7,16 +7,21 @@ from bcmb_jax.data.synthetic.writer import Writer
 
 
 class Sections(Writer):
+    """Writer of single sections."""
+
     def complaint(self) -> str:
+        """Write the chief complaint."""
         return self.say("{complaint}").capitalize()
 
     def reason(self) -> str:
+        """Write the question to a consultant."""
         return self.sentences(
             f"[We were asked by Dr. {self.patient.doctors[0].split()[-1]} to [see|evaluate] {{pt}} "
             "for {dx}|{dx}|Consult for [management|evaluation] of {dx}]"
         )
 
     def hpi(self) -> str:
+        """Write the history of the present illness."""
         story = self.sentences(
             "{title} {last} is {aged} {gender} with [a history of|PMH of|h/o|a past medical "
             "history significant for] {pmh} who [presents|presented|comes in] [to the ED|to the "
@@ -39,19 +44,23 @@ class Sections(Writer):
         return story + self.draw.pick(("\n\n", " ")) + arrival
 
     def pmh(self) -> str:
+        """Write the past medical history."""
         names = [self.term(condition.names) for condition in self.patient.chronic]
         return self.sentences(self.listing(names)) if self.prose else self.lines(names)
 
     def home(self) -> str:
+        """List the drugs taken at home."""
         return self.orders(self.patient.home)
 
     def allergies(self) -> str:
+        """List substances and reactions."""
         known = [allergy.split(" > ") for allergy in self.patient.allergies]
         if not known:
             return self.say("[NKDA|No known drug allergies|None]")
         return ", ".join(f"{substance} ({reaction})" for substance, reaction in known)
 
     def social(self) -> str:
+        """Write the social history."""
         return self.sentences(
             "[Lives with {his} {family}|Lives in {town} with {his} {family}|Lives at {street} in "
             "{town}]", "[Occupation: {job}|]", "{smoking}", "{alcohol}",
@@ -59,40 +68,47 @@ class Sections(Writer):
         )  # fmt: skip
 
     def ros(self) -> str:
+        """Write the review of systems."""
         return self.sentences("[Positive for|+] {symptoms}", "[Negative for|No] {negatives}")
 
     def subjective(self) -> str:
+        """Write what the patient reports on a day."""
         return self.sentences(*self.draw.some(TABLES["daily"], 2, 5))
 
     def exam(self) -> str:
-        found = []
+        """Write vital signs and examined systems."""
+        findings = []
         for system, normal in words.SYSTEMS.items():
             ill = system == self.patient.problem.system and self.day < self.patient.days
             if ill or self.draw.chance(0.6):
-                found.append(f"{system}: {'{exam}' if ill else self.draw.pick(normal)}")
+                findings.append(f"{system}: {'{exam}' if ill else self.draw.pick(normal)}")
         vitals = self.say("[Vitals|VS|Vital signs]: {vitals}")
-        listed = (self.sentences(*found),) if self.prose else map(self.say, found)
+        listed = (self.sentences(*findings),) if self.prose else map(self.say, findings)
         return "\n".join((vitals, *listed))
 
     def labs(self) -> str:
+        """Write laboratory values of one or more days."""
         if self.prose:
             return self.sentences("{panel}")
         days = sorted({0, self.day // 2, self.day}) if self.draw.chance(0.5) else [self.day]
         return "\n".join(self.on_day(day, "{today}: {panel}") for day in days)
 
     def imaging(self) -> str:
+        """Write one line for each imaging study."""
         return "\n".join(
             self.say(f"{study}[ ({{admitted}})|]: {self.sentences(finding)}")
             for study, finding, _ in self.patient.problem.imaging
         )
 
     def procedure(self) -> str:
+        """Name the procedure, if there was one."""
         done = self.patient.problem.procedure
         return self.say(f"{done}[ ({{admitted}})|]") if done else ""
 
     def course(self) -> str:
+        """Write the hospital course, day by day in a long stay."""
         patient, draw = self.patient, self.draw
-        told = list(patient.problem.course)
+        events = list(patient.problem.course)
         opening = self.on_day(
             0,
             "[{title} {last}|The patient|{aged} {gender} with {pmh}] was admitted [with|for] {dx}",
@@ -100,22 +116,22 @@ class Sections(Writer):
             "[{specialist} was consulted|{specialist} followed the patient|]",
         )
         if patient.days < 5 and draw.chance(0.7):
-            return f"{opening} {self.sentences(*told)}"
+            return f"{opening} {self.sentences(*events)}"
         days = []
         for day in range(patient.days):
             phrases = draw.some(TABLES["daily"], 2, 7)
-            if told and draw.chance(0.5):
-                phrases.insert(0, told.pop(0))
+            if events and draw.chance(0.5):
+                phrases.insert(0, events.pop(0))
             if day > 4 and draw.chance(0.12):
                 phrases.append("{he} " + draw.pick(TABLES["complications"]))
-            said = self.on_day(day, *phrases)
+            text = self.on_day(day, *phrases)
             days.append(
-                self.on_day(day, "[HD {hd}|Hospital day {hd}] ({today})")[:-1] + f": {said}"
+                self.on_day(day, "[HD {hd}|Hospital day {hd}] ({today})")[:-1] + f": {text}"
             )
         return "\n".join([opening, *days, self.chronic_plans()])
 
     def chronic_plans(self) -> str:
-        """One line for each chronic condition, with its drugs."""
+        """Write one line for each chronic condition, with its drugs."""
         lines = []
         for condition in self.patient.chronic:
             orders = [o for o in self.patient.home if o.reason == condition.names[0]]
@@ -126,6 +142,7 @@ class Sections(Writer):
         return "\n".join(lines)
 
     def ed_course(self) -> str:
+        """Write the course in the emergency department."""
         return self.sentences(
             "{aged} {gender} with {pmh} [presenting|who presents] with {symptoms}",
             "[Exam|Examination] [notable for|with|showed] {exam}",
@@ -138,15 +155,16 @@ class Sections(Writer):
         )  # fmt: skip
 
     def plan(self) -> str:
+        """Write assessment and plan."""
         days = f"[, now HD {self.day + 1}|, hospital day {self.day + 1}|]"
         summary = self.sentences(
             f"{{aged}} {{gender}} with {{pmh}} [admitted with|here with|p/w] {{dx}}{days}",
             "[Clinically improving|Improving|Remains stable|]",
         )
-        told = self.patient.problem.course if self.day else []
+        events = self.patient.problem.course if self.day else []
         main = self.say("# {dx}: ") + self.sentences(
             "[Continue|Cont] {rx}", "[{notable}|]",
-            *self.draw.some(told, 1, 2),
+            *self.draw.some(events, 1, 2),
             "[{specialist} following|Appreciate {specialist} recs|Trend labs|]",
         )  # fmt: skip
         last = self.say("[# [PPx|Prophylaxis]: [SQH|subcutaneous heparin|pneumatic boots]\n|]")
@@ -156,6 +174,7 @@ class Sections(Writer):
         return "\n".join((summary, main, self.chronic_plans(), last)).rstrip()
 
     def recommendations(self) -> str:
+        """Write a consultant's opinion and advice."""
         opinion = self.sentences(
             "{aged} {gender} with {pmh} [who presented|presenting|admitted] with {symptoms}, [most "
             "|]consistent with {dx}",
@@ -172,10 +191,12 @@ class Sections(Writer):
         return f"{opinion}\n{self.lines(advice)}"
 
     def discharge(self) -> str:
+        """List the drugs at discharge, new ones first."""
         new = self.patient.discharge
         return self.orders((*new, *self.patient.home), new)
 
     def condition(self) -> str:
+        """Write the condition at discharge."""
         return self.sentences(
             "[Stable|Good|Improved|Fair]",
             "[Alert and oriented|Mental status: clear and coherent|]",
@@ -183,6 +204,7 @@ class Sections(Writer):
         )  # fmt: skip
 
     def instructions(self) -> str:
+        """Write the instructions to the patient."""
         return self.sentences(
             "[Dear {title} {last}, you were [admitted|in the hospital] for {dx}|You were treated "
             "for {dx}]",
@@ -191,6 +213,7 @@ class Sections(Writer):
         )  # fmt: skip
 
     def followup(self) -> str:
+        """List the appointments after discharge."""
         _, consultant, primary = self.patient.doctors
         weeks = self.patient.days + 7 * self.draw.between(1, 4)
         visits = (f"Dr. {primary}[ (PCP)|, primary care,] on {self.date(self.patient.days + 7)}",
@@ -198,6 +221,7 @@ class Sections(Writer):
         return self.lines(self.draw.some(visits, 2, 2))
 
     def radiology(self) -> str:
+        """Write a radiology report."""
         study, finding, impression = self.draw.pick(self.patient.problem.imaging)
         modality = words.MODALITIES[study]
         alike = {word for word in finding.lower().split() if len(word) > 6}
@@ -218,6 +242,7 @@ class Sections(Writer):
         )
 
     def operation(self) -> str:
+        """Write an operative report."""
         problem = self.patient.problem
         surgeon = self.patient.doctors[1]
         return self.say(
@@ -237,6 +262,7 @@ class Sections(Writer):
         )
 
     def nursing(self) -> str:
+        """Write a nursing note."""
         return self.sentences(
             "[Received {pt} from ED with {dx}|{aged} {gender} with {dx}|{pt} here with {symptom}|]",
             *self.draw.some(TABLES["daily"], 3, 6),

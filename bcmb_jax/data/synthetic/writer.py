@@ -17,7 +17,7 @@ _FACT = re.compile(r"\{(\w+)\}")
 
 
 class Writer:
-    """Says things about one patient on one day of the stay."""
+    """Author of phrases about one patient on one day of the stay."""
 
     def __init__(self, patient: Patient, draw: Draw, day: int) -> None:
         self.patient, self.draw, self.day = patient, draw, day
@@ -58,7 +58,7 @@ class Writer:
         }
 
     def say(self, phrase: str) -> str:
-        """The phrase with its choices made and its facts filled in."""
+        """Return the phrase with its choices made and its facts filled in."""
         while "[" in phrase or "{" in phrase:
             phrase = _CHOICE.sub(lambda choice: self.draw.pick(choice[1].split("|")), phrase)
             phrase = _FACT.sub(self._fact, phrase)
@@ -69,72 +69,78 @@ class Writer:
         return value if isinstance(value, str) else value()
 
     def sentences(self, *phrases: str) -> str:
-        said = [" ".join(self.say(phrase).split()) for phrase in phrases]
-        return " ".join(f"{s[0].upper()}{s[1:].removesuffix('.')}." for s in said if s)
+        """Return the phrases as sentences; empty ones are left out."""
+        texts = [" ".join(self.say(phrase).split()) for phrase in phrases]
+        return " ".join(f"{s[0].upper()}{s[1:].removesuffix('.')}." for s in texts if s)
 
     def on_day(self, day: int, *phrases: str) -> str:
-        """The sentences as they were true on another day of the stay."""
+        """Return sentences that were true on another day of the stay."""
         today, self.day = self.day, day
-        said = self.sentences(*phrases)
+        text = self.sentences(*phrases)
         self.day = today
-        return said
+        return text
 
     def lines(self, items: Sequence[str]) -> str:
+        """Return the phrases as a list in the author's style."""
         return "\n".join(self.bullet.format(n) + self.say(item) for n, item in enumerate(items, 1))
 
     def listing(self, items: Sequence[str], conjunction: str = "and") -> str:
+        """Join items as "a, b and c"."""
         if len(items) < 2:
             return "".join(items)
         comma = self.draw.pick(("", ",")) if len(items) > 2 else ""
         return f"{', '.join(items[:-1])}{comma} {conjunction} {items[-1]}"
 
     def term(self, names: Sequence[str]) -> str:
-        """The full name, or an abbreviation where the author likes them."""
+        """Return the full name, or an abbreviation where the author likes them."""
         if len(names) > 1 and self.draw.chance(self.abbreviates):
             return self.draw.pick(names[1:])
         return names[0]
 
     def date(self, day: int) -> str:
+        """Format the date of a day of the stay."""
         return self.format_date(self.patient.day(day))
 
     def format_date(self, when: datetime.date) -> str:
+        """Format a date in the author's style."""
         return self.date_format.format(d=when.day, m=when.month, y=when.year)
 
     def negatives(self) -> list[str]:
-        """Symptoms to deny: none that the patient has."""
+        """Return symptoms to deny, none that the patient has."""
         present = "; ".join(self.patient.problem.symptoms + self.patient.problem.complaint)
         absent = [s for s in TABLES["negatives"] if s.removesuffix("s") not in present]
         return self.draw.some(absent, 2, 5)
 
     def order(self, order: Order) -> str:
-        """As "lisinopril 10 mg PO daily", or the same for lay readers."""
-        said = str(order)
+        """Write "lisinopril 10 mg PO daily", or the same for lay readers."""
+        text = str(order)
         if not self.spells_out:
-            return said
-        return " ".join(TABLES["spelled_out"].get(word, word) for word in said.split(" "))
+            return text
+        return " ".join(TABLES["spelled_out"].get(word, word) for word in text.split(" "))
 
     def orders(self, orders: Sequence[Order], new: Sequence[Order] = ()) -> str:
-        said = [("[START |NEW: ||]" if o in new else "") + self.order(o) for o in orders]
+        """Write a list of orders; those of `new` are marked."""
+        texts = [("[START |NEW: ||]" if o in new else "") + self.order(o) for o in orders]
         if self.draw.chance(0.4):
-            said = [f"{s} for {o.reason}" for s, o in zip(said, orders, strict=True)]
-        if not said:
+            texts = [f"{s} for {o.reason}" for s, o in zip(texts, orders, strict=True)]
+        if not texts:
             return "None"
-        return self.sentences(", ".join(said)) if self.prose else self.lines(said)
+        return self.sentences(", ".join(texts)) if self.prose else self.lines(texts)
 
     def lab(self, name: str, unit: bool = False) -> str:
-        """As "creatinine 2.1 mg/dL (H)"."""
+        """Write "creatinine 2.1 mg/dL (H)"."""
         lab, value = words.LABS[name], self.patient.labs[name][self.day]
-        said = f"{self.term(lab.names)} {value}" + (f" {lab.unit}" if unit else "")
-        return said.removesuffix(" -") + self.flags.get(_direction(lab, value), "")
+        text = f"{self.term(lab.names)} {value}" + (f" {lab.unit}" if unit else "")
+        return text.removesuffix(" -") + self.flags.get(_direction(lab, value), "")
 
     def notable(self) -> list[str]:
-        """The abnormal tests of the day, or the routine ones when all are normal."""
+        """Return the abnormal tests of the day, or the routine ones when all are normal."""
         labs = self.patient.labs
-        found = [n for n in labs if _direction(words.LABS[n], labs[n][self.day]) != "normal"]
-        return found or list(labs)[:3]
+        abnormal = [n for n in labs if _direction(words.LABS[n], labs[n][self.day]) != "normal"]
+        return abnormal or list(labs)[:3]
 
     def vitals(self) -> str:
-        """Vital signs: as deranged as the problem says on admission, normal at discharge."""
+        """Write vital signs: deranged by the problem on admission, normal at discharge."""
         sickness = 1.0 - min(1.0, self.day / min(self.patient.days, 6))
         signs, draw = self.patient.problem.vitals, self.draw
 
