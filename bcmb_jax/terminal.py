@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command shows while it works: one progress line, and lines that stay."""
+"""The display of a command at work: one progress line, and lines that stay."""
 
 import io
 import sys
