@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between this package and the rest of the world: checkpoints of other frameworks, both ways."""
+"""Convert checkpoints of other frameworks to ours and back, and load models from them."""
 
 from conversion.pretrained import PretrainedModel, from_pretrained, load_initial, save_pretrained
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of the original training code (Composer's `.pt`), read and written (RECIPE §5).
+"""Read and write checkpoints of the original training code: Composer's `.pt` (RECIPE §5).
 
     state.model                          weights, `model.` in front; the tied decoder twice
     state.optimizers.StableAdamW.state   both moments of each tensor, by name or by number
@@ -29,7 +29,6 @@ from conversion.flexbert import (
     flexbert_name,
     hf_name,
 )
-from conversion.json_tree import from_json, to_json
 from conversion.mapping import (
     DECODER,
     TOKEN_TABLE,
@@ -48,11 +47,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ComposerCheckpoint(NamedTuple):
-    """A file's content.
+    """The content of a checkpoint file.
 
     Attributes:
       opt_state: None in a file of weights alone.
-      rest: everything else as JSON (`json_tree`), tensors' places empty.
+      rest: everything else as JSON (`torch_files.to_json`), without the tensors above.
       progress: `step` (Composer's batch) and `tokens_seen`; empty in a file of weights alone.
       tokenizer: tokenizer files by name, as JSON.
     """
@@ -102,13 +101,15 @@ def _parse(tree: Any, model_config: Path | None, origin: str) -> ComposerCheckpo
         for name, part in _huggingface(state).get("tokenizer", {}).items()
         if part.get("file_extension") == ".json"
     }
-    return ComposerCheckpoint(config, params, opt_state, to_json(tree), progress, tokenizer)
+    return ComposerCheckpoint(
+        config, params, opt_state, torch_files.to_json(tree), progress, tokenizer
+    )
 
 
 def write_composer(checkpoint: ComposerCheckpoint, file: Path) -> None:
     """Write a `.pt` that the original code resumes from (or starts from, without moments)."""
     torch_files.require_torch(file)
-    tree = from_json(checkpoint.rest)
+    tree = torch_files.from_json(checkpoint.rest)
     rows = table(checkpoint.config)
     model = {name: torch_files.tensor(x) for name, x in _stored(checkpoint.params, rows).items()}
     model[f"model.{DECODER}"] = model[flexbert_name(TOKEN_TABLE)]
@@ -130,7 +131,7 @@ def write_composer(checkpoint: ComposerCheckpoint, file: Path) -> None:
 
 
 def _arrays(tensors: Mapping[str, Any], origin: str) -> dict[str, np.ndarray]:
-    """Tensors by our names, none of them lost to a prefix."""
+    """Return the tensors by our names, none of them lost to a prefix."""
     arrays = {}
     for name, tensor in tensors.items():
         if not hasattr(tensor, "numpy"):
@@ -147,7 +148,7 @@ def _config(
     model_config: Path | None,
     origin: str,
 ) -> ModelConfig:
-    """From the file itself, else from `model_config`, else from the shapes of its tensors."""
+    """Find the sizes in the file itself, else in `model_config`, else in its tensors' shapes."""
     own = _huggingface(state).get("model", {}).get("config", {}).get("content")
     given = config_from_file(model_config) if model_config else None
     if own:
@@ -177,7 +178,7 @@ def _huggingface(state: Mapping[str, Any]) -> Mapping[str, Any]:
 def _read_optimizer(
     optimizers: Mapping[str, Any], rows: tuple[Row, ...], origin: str
 ) -> StableAdamWState | None:
-    """Moments, step and max_lr; takes the moments out of `optimizers`."""
+    """Return moments, step and max_lr; removes the moments from `optimizers`."""
     if not optimizers:
         return None
     try:
@@ -188,7 +189,7 @@ def _read_optimizer(
             moment: {name: torch_files.array(by_key[key][moment]) for key, name in named}
             for moment in MOMENTS
         }
-        other = [
+        extra = [
             f"{part} of {name}"
             for key, name in named
             for part, value in by_key[key].items()
@@ -200,10 +201,16 @@ def _read_optimizer(
         raise InputError(
             f"{origin}: the state of {list(optimizers)} is not StableAdamW's ({error!r})"
         ) from error
-    if len(by_key) != len(rows) or len(steps) != 1 or len(rates) != 1 or min(steps) < 0 or other:
+    if (
+        len(by_key) != len(rows)
+        or len(steps) != 1
+        or len(rates) != 1
+        or min(steps) < 0
+        or unexpected
+    ):
         raise InputError(
             f"{origin}: {kind} holds {len(by_key)} tensors of {len(rows)}, steps {sorted(steps)}, "
-            f"max_lr {sorted(rates)} and {other[:1] or 'nothing'} beside moments; one step, one "
+            f"max_lr {sorted(rates)} and {extra[:1] or 'nothing'} beside moments; one step, one "
             "max_lr and float32 training are what exists here"
         )
     exp_avg, exp_avg_sq = (
@@ -226,7 +233,7 @@ def _expected(part: str, value: Any, eps: float) -> bool:
 def _named_groups(
     groups: list[dict], rows: Iterable[Row], origin: str
 ) -> list[tuple[str | int, str]]:
-    """`(key, our name)` of every tensor of the optimizer.
+    """Return `(key, our name)` of every tensor of the optimizer.
 
     Keys are names; older PyTorch numbers the tensors, vectors first (group 0 is not decayed), each
     group in the model's order.

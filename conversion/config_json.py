@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face's config.json of a ModernBERT, in both dialects.
+"""Read and write Hugging Face's config.json of a ModernBERT, in both dialects.
 
 transformers 4 names thetas and the layer pattern one way (`global_rope_theta`, …), transformers 5
 another (`rope_parameters`, `layer_types`), and neither says so when it ignores the other's keys. So
 both are read, and both are written.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bcmb_jax import files
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
@@ -53,7 +53,7 @@ ARCHITECTURES = {
 
 
 class FolderConfig(NamedTuple):
-    """What a folder's config.json says.
+    """The content of a folder's config.json.
 
     Attributes:
       token_ids: of special tokens by role; None where it is outside the vocabulary.
@@ -71,7 +71,7 @@ class FolderConfig(NamedTuple):
     problem_type: str = ""
 
     def head(self, stored: Mapping[str, Any], origin: str) -> Head:
-        """The head that tensors of these names (`model.` in front of the encoder's) have.
+        """Return the head that tensors of these names have (`model.` in front of the encoder's).
 
         Raises:
           InputError: a classifier that does not exist here.
@@ -91,12 +91,12 @@ class FolderConfig(NamedTuple):
 
 
 def default_labels(number: int) -> tuple[str, ...]:
-    """transformers' names for labels without one."""
+    """Return the names that transformers gives to labels without one."""
     return tuple(f"LABEL_{i}" for i in range(number))
 
 
 def read_config(directory: Path) -> FolderConfig:
-    """A folder's config.json, in either dialect; unknown keys are ignored.
+    """Read a folder's config.json, in either dialect; unknown keys are ignored.
 
     Raises:
       InputError: it is not a ModernBERT, or one with parts that do not exist here.
@@ -106,7 +106,7 @@ def read_config(directory: Path) -> FolderConfig:
 
 
 def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
-    """`read_config` of what `file` says."""
+    """Return the content of a config.json from its keys and values; `file` names them in errors."""
     for key, only in REQUIRED.items():
         if values.get(key, only) != only or (key == "model_type" and key not in values):
             raise InputError(f"{file} has {key} {values.get(key)!r}; only {only!r} exists here")
@@ -142,7 +142,7 @@ def config_json(
     head: Head = MASKED_LM,
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """What config.json says of a model, for transformers 4.48 … 5.x."""
+    """Return config.json of a model for transformers 4.48 … 5.x."""
     ids = {role: token_ids.get(role) for role in TOKEN_IDS}
     thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
     return {
@@ -186,7 +186,7 @@ def _labels(labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _every(values: Mapping[str, Any]) -> int:
-    """Every how many layers one is global, from either dialect."""
+    """Return the distance between global layers, from either dialect."""
     kinds = values.get("layer_types")
     if kinds is None:
         return values.get("global_attn_every_n_layers", ModelConfig.global_attn_every_n_layers)
@@ -225,13 +225,14 @@ def _thetas(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def read_json(file: Path) -> Any:
+    """Return the value that a JSON file of a model's folder holds.
+
+    Raises:
+      InputError: there is no such file, or it is not JSON.
+    """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return files.read_json(file)
     except FileNotFoundError:
         raise InputError(f"{file.parent} has no {file.name}; it is not a model's folder") from None
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
-
-
-def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert: python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
+"""Convert a model between formats, and prove the copy equal.
+
+    python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
 
 The input is a Hugging Face folder or hub id, a checkpoint or workdir of ours (then its newest
 checkpoint), a Composer .pt, or a named starting point (modernbert-base:stable,
@@ -26,8 +28,15 @@ from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
 from conversion import torch_models
+from conversion.export import (
+    check_free_space,
+    new_model_folder,
+    refuse_to_lose,
+    write_composer,
+    write_huggingface,
+    write_orbax,
+)
 from conversion.mapping import check_finite
-from conversion.publish import check_free_space, publish, refuse_to_lose
 from conversion.verify import (
     LogitDifference,
     TensorDifference,
@@ -35,7 +44,6 @@ from conversion.verify import (
     compare_with_transformers,
 )
 from conversion.weights import Weights, read
-from conversion.writers import write_composer, write_huggingface, write_orbax
 
 WRITERS = {
     "huggingface": write_huggingface,
@@ -47,7 +55,7 @@ BESIDE_WEIGHTS = 50_000_000  # bytes: tokenizer, JSON, what file systems round u
 
 
 class Verdict(NamedTuple):
-    """What verification found; `logits` is None where torch is not installed."""
+    """Results of verification; `logits` is None where torch is not installed."""
 
     tensors: TensorDifference
     logits: LogitDifference | None
@@ -68,7 +76,7 @@ def convert(
     Args:
       model_config: sizes for a `.pt` that does not hold them.
       dtype: of the tensors in a Hugging Face folder; None keeps the source's.
-      say: told what is being done.
+      say: called with a line for each stage.
 
     Raises:
       InputError: something to correct.
@@ -79,7 +87,6 @@ def convert(
     refuse_to_lose(output, overwrite=overwrite)
     if output.suffix == ".pt":
         raise InputError(f"--output {output}: give a folder; the .pt is written into it")
-    verdict: list[Verdict] = []
 
     def load() -> Weights:
         weights = read(source, model_config=model_config)
@@ -93,7 +100,7 @@ def convert(
         give_back_freed_memory()
         say(text)
 
-    def write(folder: Path) -> None:
+    with new_model_folder(output, overwrite=overwrite) as folder:
         stage(f"reading {source}")
         weights = load()
         gigabytes = _bytes(weights) / 1e9
@@ -117,16 +124,12 @@ def convert(
         kept = (original if to == "composer" else written)._replace(opt_state=None)
         del original, written
         if not torch_models.is_installed():
-            verdict.append(Verdict(tensors, None))
-            return
-        verdict.append(Verdict(tensors, compare_with_transformers(kept, as_folder, stage)))
-
-    publish(output, write, overwrite=overwrite)
-    return verdict[0]
+            return Verdict(tensors, None)
+        return Verdict(tensors, compare_with_transformers(kept, as_folder, stage))
 
 
 def in_dtype(weights: Weights, dtype: str) -> Weights:
-    """The weights rounded to `dtype`, which they are then stored in.
+    """Round weights to `dtype`, in which they are then stored.
 
     Raises:
       InputError: a number is too large for it.
@@ -144,6 +147,7 @@ def _bytes(weights: Weights) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m conversion.convert",
         description=__doc__,
@@ -186,6 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def report(logits: LogitDifference) -> None:
+    """Print how far the logits are from transformers'."""
     print(
         f"worst logit difference from transformers: {logits.difference:.2e} (on {logits.kind} "
         f"input); in float64 {logits.error:.2e}, where transformers' own rounding is "

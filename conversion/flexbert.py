@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FlexBERT, the original training code's ModernBERT: its config and the names of its tensors."""
+"""FlexBERT, the original code's ModernBERT: tensor names, config, state of a run."""
 
+import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from bcmb_jax.config import RunConfig
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from conversion.config_json import parse_config
+from conversion.mapping import Row, decay_groups
 
 # What FlexBERT can be and ModernBERT is not (RECIPE §1); absent keys have these values or do not
 # matter.
@@ -47,15 +50,18 @@ FIELDS = {
     "local_attn_rotary_emb_base": "local_rope_theta",
     "attn_out_dropout_prob": "attention_output_dropout",
 }
-"""FlexBERT's key → ours."""
+"""Our name of a size by FlexBERT's."""
 NEEDED = list(FIELDS)[:9]  # a missing dropout is no dropout
+
+OPTIMIZER = "StableAdamW"
+BETAS, EPS = (0.9, 0.98), 1e-6  # of our optimizer and of the recipe's
 
 HEAD_SIZE = 64  # of every published ModernBERT
 OUTER = ("module.", "model.")  # of DistributedDataParallel, of Composer
 
 
 def hf_name(name: str) -> str:
-    """The name here of a FlexBERT tensor, whatever wrapped the model when it was saved."""
+    """Return our name of a FlexBERT tensor, whatever wrapped the model when it was saved."""
     for _ in OUTER:  # in either order
         name = name.split(".", 1)[1] if name.startswith(OUTER) else name
     if name.startswith("bert.encoder.layers."):
@@ -64,7 +70,7 @@ def hf_name(name: str) -> str:
 
 
 def flexbert_name(name: str) -> str:
-    """The other way: the name in a Composer checkpoint, `model.` in front."""
+    """Return the name of one of our tensors in a Composer checkpoint (`model.` in front)."""
     if name.startswith("model.layers."):
         return name.replace("model.", "model.bert.encoder.", 1)
     return (
@@ -73,7 +79,7 @@ def flexbert_name(name: str) -> str:
 
 
 def config_from_flexbert(values: Mapping[str, Any], origin: str) -> ModelConfig:
-    """The model that a FlexBERT config describes.
+    """Return the sizes of the model that a FlexBERT config describes.
 
     Raises:
       InputError: it lacks a size, or has parts that do not exist here.
@@ -97,7 +103,7 @@ def config_from_flexbert(values: Mapping[str, Any], origin: str) -> ModelConfig:
 
 
 def flexbert_config(config: ModelConfig) -> dict[str, Any]:
-    """What `config_from_flexbert` reads and the original code's model is made from."""
+    """Return the config from which the original code makes a model; the inverse of the above."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()}
     return {
         **{key: allowed[0] for key, allowed in REQUIRED.items()},
@@ -122,7 +128,7 @@ def flexbert_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def config_from_file(file: Path) -> ModelConfig:
-    """`--model-config`: a FlexBERT config or the run's YAML that holds one, or a config.json.
+    """Read `--model-config`: a FlexBERT config, the YAML of a run that holds one, or a config.json.
 
     Raises:
       InputError: it is none of these.
@@ -148,7 +154,7 @@ def config_from_file(file: Path) -> ModelConfig:
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], origin: str) -> ModelConfig:
-    """The sizes that tensors show (names as here), with ModernBERT's window, thetas and head size.
+    """Derive sizes from tensor shapes by our names; window, thetas and head size are ModernBERT's.
 
     Raises:
       InputError: they do not show them.
@@ -171,3 +177,105 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], origin: str) -> Mo
         num_attention_heads=hidden // HEAD_SIZE,
         intermediate_size=inner,
     )
+
+
+def weights_only(config: ModelConfig, tokenizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rest of a file that Composer reads with `load_weights_only`."""
+    model = {
+        "file_extension": ".json",
+        "content": flexbert_config(config),
+        "class": "src.bert_layers.model.FlexBertForMaskedLM",
+    }
+    files = {
+        name: {"file_extension": ".json", "content": content} for name, content in tokenizer.items()
+    }
+    integrations = {"huggingface": {"model": {"config": model}, "tokenizer": files}}
+    return {"state": {"integrations": integrations, "metadata": {"writer": "bcmb_jax"}}}
+
+
+def with_counters(
+    rest: Mapping[str, Any],
+    rows: tuple[Row, ...],
+    run: Mapping[str, Any],
+    progress: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return `rest` with what resuming needs: counters, schedule and hyperparameters.
+
+    When the file is written, `max_lr` and `step` of the optimizer's state replace those given here.
+
+    Args:
+      run: the stored configuration of the run that made the tensors.
+      progress: a checkpoint's, as JSON.
+    """
+    config = RunConfig.from_dict(run)
+    base, rate = config.learning_rate, config.learning_rate_after(progress["tokens_seen"])
+    groups = [
+        {
+            "weight_decay": decay,
+            "lr": rate,
+            "beta1": BETAS[0],
+            "beta2": BETAS[1],
+            "eps": EPS,
+            "decouple_lr": True,
+            "max_lr": base,
+            "kahan_sum": None,
+            "foreach": True,
+            "gradient_release": False,
+            "setup": True,
+            "initial_lr": base,
+            "params": [flexbert_name(name) for name in group],
+        }
+        for group, decay in zip(decay_groups(rows), (0.0, config.weight_decay), strict=True)
+    ]
+    step = progress["step"]
+    scheduler = {
+        "base_lrs": [base] * 2,
+        "last_epoch": step,
+        "verbose": False,
+        "_step_count": step + 1,
+        "_get_lr_called_within_step": False,
+        "_last_lr": [rate] * 2,
+        "lr_lambdas": [None] * 2,
+    }
+    state = {
+        "optimizers": {OPTIMIZER: {"param_groups": groups}},
+        "schedulers": {"LambdaLR": scheduler},
+        "algorithms": [],
+        "callbacks": {},
+        "scaler": {},
+        "timestamp": {"Timestamp": _timestamp(progress)},
+        "rank_zero_seed": config.seed,
+        "run_name": "bcmb_jax",
+        "dataset_state": {"train": None, "eval": {}},
+    }
+    # No generator states: they would decide dropout alone, and Composer goes on without them.
+    return {"state": {**rest["state"], **state}, "rng": []}
+
+
+def _timestamp(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Composer's counters; its "sample" is a packed row here."""
+    seen = {
+        "batch": progress["step"],
+        "sample": progress["row_id"],
+        "token": progress["tokens_seen"],
+    }
+    clocks = ("total_wct", "iteration_wct", "epoch_wct", "batch_wct")
+    return {
+        "iteration": 0,
+        "epoch": 0,
+        **seen,
+        "epoch_in_iteration": 0,
+        "token_in_iteration": seen["token"],
+        **{f"{unit}_in_epoch": count for unit, count in seen.items()},
+        **{clock: datetime.timedelta(0) for clock in clocks},
+    }
+
+
+def resumable(groups: list[Mapping[str, Any]], origin: str) -> str | None:
+    """Return why our optimizer cannot continue with these hyperparameters, or None."""
+    wanted = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS, "decouple_lr": True}
+    for group in groups:
+        for key, value in wanted.items():
+            if group.get(key) != value:
+                return f"{origin} was trained with {key} {group.get(key)}; here it is {value}"
+    return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face folders and hub ids: safetensors in and out, older `.bin` files in."""
+"""Read Hugging Face folders and hub ids (safetensors or `.bin`), and write safetensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 from bcmb_jax.data import hub
 from bcmb_jax.data.tokenize import TOKENIZER_FILES
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import write_json
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from conversion import torch_files
-from conversion.config_json import FolderConfig, config_json, read_config, read_json, write_json
+from conversion.config_json import FolderConfig, config_json, read_config, read_json
 from conversion.mapping import table, to_ours, to_stored, untied
 
 WEIGHTS = "model.safetensors"
@@ -37,7 +38,7 @@ class StoredWeights(NamedTuple):
 
 
 def snapshot(hub_id: str) -> Path:
-    """The folder of a hub id in the local cache, fetched if it can be.
+    """Return the folder of a hub id in the local cache, fetched if possible.
 
     Raises:
       InputError: it cannot be had, or it does not look like an id.
@@ -50,12 +51,12 @@ def snapshot(hub_id: str) -> Path:
 
 
 def read_folder(folder: Path) -> tuple[StoredWeights, FolderConfig]:
-    """A folder's weights (one file or several, safetensors or `.bin`) and its config.
+    """Read a folder's weights (one file or several, safetensors or `.bin`) and its config.
 
     Raises:
       InputError: a file is missing or damaged, or the tensors are not those of the config.
     """
-    said = read_config(folder)
+    content = read_config(folder)
     stored: dict[str, np.ndarray] = {}
     for file in _files(folder):
         tensors = _read_file(file)
@@ -64,10 +65,10 @@ def read_folder(folder: Path) -> tuple[StoredWeights, FolderConfig]:
             raise InputError(f"{file} holds {twice[0]}, which another file of its folder holds too")
         stored.update(tensors)
     stored = _with_our_names(stored, str(folder))
-    head = said.head(stored, str(folder))
+    head = content.head(stored, str(folder))
     types = {x.dtype.name for x in stored.values()}
-    params = to_ours(stored, table(said.config, head), str(folder))
-    return StoredWeights(params, head, types.pop() if len(types) == 1 else "float32"), said
+    params = to_ours(stored, table(content.config, head), str(folder))
+    return StoredWeights(params, head, types.pop() if len(types) == 1 else "float32"), content
 
 
 def _files(folder: Path) -> list[Path]:
@@ -107,7 +108,7 @@ def _read_file(file: Path) -> dict[str, np.ndarray]:
 
 
 def _with_our_names(stored: dict[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
-    """An encoder saved alone has no `model.` in front, and a tied decoder may be written out."""
+    """Add the `model.` that an encoder saved alone lacks, and drop a tied decoder's copy."""
     if not any(name.startswith("model.") for name in stored):
         heads = ("head.", "decoder.", "classifier.")
         stored = {n if n.startswith(heads) else f"model.{n}": x for n, x in stored.items()}
@@ -132,7 +133,7 @@ def write_model(
     token_ids: Mapping[str, int | None],
     dtype: str = "float32",
 ) -> None:
-    """config.json and model.safetensors into an existing folder."""
+    """Write config.json and model.safetensors into an existing folder."""
     write_json(folder / "config.json", config_json(config, token_ids, head, dtype))
     stored = name_tensors(params, config, head)
     if dtype != "float32":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tensor is which: one table, read in both directions.
+"""The table of tensors, read in both directions.
 
 Names and bytes are those of Hugging Face's checkpoints; three kinds of tensors are viewed with more
 axes here (heads, and the two halves of the MLP's input), so that conversion never moves a number.
@@ -21,7 +21,7 @@ READABLE = ("float32", "float16", "bfloat16")
 
 
 class Row(NamedTuple):
-    """One tensor.
+    """A tensor of the model.
 
     Attributes:
       name: the same on both sides.
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def table(config: ModelConfig, head: Head = MASKED_LM) -> tuple[Row, ...]:
-    """Every tensor of a model; the decoder's weight is the token table and has no row."""
+    """List every tensor of a model; the decoder's weight is the token table and has no row."""
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = (config.num_attention_heads, config.head_size)
 
@@ -69,14 +69,14 @@ def table(config: ModelConfig, head: Head = MASKED_LM) -> tuple[Row, ...]:
 
 
 def decay_groups(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
-    """Names in upstream's parameter groups: vectors, which are not decayed, and matrices."""
+    """Return names by upstream's parameter groups: vectors, which are not decayed, and matrices."""
     rows = tuple(rows)
     vectors = [row.name for row in rows if len(row.stored) == 1]
     return vectors, [row.name for row in rows if row.name not in vectors]
 
 
 def untied(stored: Mapping[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
-    """The tensors without a decoder weight that was written out beside the token table.
+    """Return the tensors without a decoder weight that was written out beside the token table.
 
     Raises:
       InputError: it is not the token table.
@@ -95,7 +95,7 @@ def untied(stored: Mapping[str, np.ndarray], origin: str) -> dict[str, np.ndarra
 def to_ours(
     stored: Mapping[str, np.ndarray], rows: Iterable[Row], origin: str
 ) -> dict[str, np.ndarray]:
-    """Tensors as stored → parameters, float32. Every tensor is used exactly once.
+    """Convert tensors as stored to parameters, float32; every tensor is used exactly once.
 
     Raises:
       InputError: tensors are missing, unexpected, of another shape, not floating point, or hold
@@ -112,7 +112,7 @@ def to_ours(
 
 
 def to_stored(params: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, np.ndarray]:
-    """Parameters → tensors as stored, float32.
+    """Convert parameters to tensors as stored, float32.
 
     Raises:
       InputError: they are not those of the table.
@@ -123,21 +123,21 @@ def to_stored(params: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, np.nd
     return {row.name: _float32(params[row.name]).reshape(row.stored) for row in rows}
 
 
-def check_complete(found: Mapping[str, tuple[int, ...]], rows: Iterable[Row], origin: str) -> None:
+def check_complete(shapes: Mapping[str, tuple[int, ...]], rows: Iterable[Row], origin: str) -> None:
     """Compare the names and shapes in `origin` with `stored` of the table, both ways.
 
     Raises:
       InputError: one line with everything that differs.
     """
     expected = {row.name: row.stored for row in rows}
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    shapes = [
-        f"{name} is {list(found[name])} and should be {list(shape)}"
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected]
+    misshapen = [
+        f"{name} is {list(shapes[name])} and should be {list(shape)}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != shape
+        if name in shapes and tuple(shapes[name]) != shape
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
     problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
     if problems:
         raise InputError(

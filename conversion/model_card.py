@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What travels with a converted model: a manifest for programs, a model card for people."""
+"""Files beside a converted model: a manifest for programs, a model card for people."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conversion.config_json import ARCHITECTURES, write_json
+from bcmb_jax.files import package_version, write_json
+from conversion.config_json import ARCHITECTURES
 from conversion.mapping import table, to_stored
 from conversion.weights import Weights, weights_fingerprint
 
@@ -60,7 +60,7 @@ by the agreements above, which bind the model as they bind the data.
 
 
 def manifest(weights: Weights) -> dict[str, Any]:
-    """Where a model is from and what made this copy of it; JSON, without times or user names."""
+    """Return where a model is from and what made this copy of it, without times or user names."""
     progress = weights.meta.get("progress", {})
     return {
         "source": source_name(weights),
@@ -68,28 +68,31 @@ def manifest(weights: Weights) -> dict[str, Any]:
         "weights_sha256": weights_fingerprint(
             to_stored(weights.params, table(weights.config, weights.head))
         ),
-        "tools": _versions(),
+        "tools": {
+            name: version for name in TOOLS if (version := package_version(name)) is not None
+        },
         "step": progress.get("step"),
         "tokens_seen": progress.get("tokens_seen"),
         "data": {
-            name: {key: said.get(key) for key in ("tokens", "license")}
-            for name, said in weights.meta.get("data", {}).items()
+            name: {key: source.get(key) for key in ("tokens", "license")}
+            for name, source in weights.meta.get("data", {}).items()
         },
     }
 
 
 def source_name(weights: Weights) -> str:
-    """A hub id, or the last part of a path: whose home it is in concerns nobody."""
+    """Return a hub id, or the last part of a path, which may name somebody's home."""
     path = Path(weights.origin)
     return path.name if path.is_absolute() else weights.origin
 
 
 def write_manifest(weights: Weights, folder: Path) -> None:
+    """Write manifest.json into a folder."""
     write_json(folder / "manifest.json", manifest(weights))
 
 
 def write_card(weights: Weights, folder: Path, title: str) -> None:
-    """README.md for the Hugging Face hub, or for a colleague."""
+    """Write README.md for the Hugging Face hub, or for a colleague."""
     config, kind = weights.config, weights.head.kind
     auto = "AutoModel" + ARCHITECTURES[kind].removeprefix("ModernBert").removeprefix("Model")
     text = CARD.format(
@@ -116,17 +119,7 @@ def _training(meta: Mapping[str, Any]) -> str:
         return lines[0]
     lines += ["", "| source | tokens | licence or data use agreement |", "|---|---|---|"]
     lines += [
-        f"| {name} | {said.get('tokens') or '?'} | {said.get('license') or 'not recorded'} |"
-        for name, said in data.items()
+        f"| {name} | {source.get('tokens') or '?'} | {source.get('license') or 'not recorded'} |"
+        for name, source in data.items()
     ]
     return "\n".join(lines)
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in TOOLS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

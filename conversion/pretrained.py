@@ -17,16 +17,15 @@ from bcmb_jax.model.heads import MODELS
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.training.start import Initial
-from conversion.composer_state import resumable
-from conversion.publish import publish
+from conversion.export import new_model_folder, write_huggingface
+from conversion.flexbert import resumable
 from conversion.weights import Weights, read, with_head
-from conversion.writers import write_huggingface
 
 HISTORY = ("progress", "data")  # of a checkpoint's meta: what stays true of its parameters
 
 
 class PretrainedModel:
-    """A function of tokens with its weights on the device.
+    """A model on the device; calling it computes outputs of tokens.
 
     Attributes:
       config: the model's sizes.
@@ -55,9 +54,11 @@ class PretrainedModel:
         positions: Any | None = None,
         num_segments: int = 1,
     ) -> jax.Array:
-        """Outputs, float32: logits `[B, L, vocab_size]` of a masked LM, hidden states
-        `[B, L, hidden]` of an encoder, `[B, L, labels]` of a token classifier, `[B, S, labels]` of
-        a sequence classifier.
+        """Return the outputs of the head, float32.
+
+        These are logits `[B, L, vocab_size]` of a masked LM, hidden states `[B, L, hidden]` of an
+        encoder, logits `[B, L, labels]` of a token classifier or `[B, S, labels]` of a sequence
+        classifier.
 
         Args:
           tokens: `[B, L]` int32.
@@ -99,7 +100,7 @@ class PretrainedModel:
 
     @property
     def weights(self) -> Weights:
-        """The weights on the host."""
+        """Weights copied to the host."""
         host = jax.device_get(self.params)
         place = self.tokenizer_directory
         return Weights(
@@ -114,7 +115,7 @@ def from_pretrained(
     num_labels: int | None = None,
     precision: str = "",
 ) -> PretrainedModel:
-    """A model from anything that `conversion.convert` reads.
+    """Load a model from anything that `conversion.convert` reads.
 
     Args:
       head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; a
@@ -149,16 +150,12 @@ def save_pretrained(
     weights = model.weights
     if tokenizer is not None:
         weights = weights._replace(tokenizer=Path(tokenizer).expanduser())
-    name = Path(directory).name
-    publish(
-        Path(directory),
-        lambda folder: write_huggingface(weights, folder, name),
-        overwrite=overwrite,
-    )
+    with new_model_folder(Path(directory), overwrite=overwrite) as folder:
+        write_huggingface(weights, folder, Path(directory).name)
 
 
 def load_initial(path_or_id: str | Path) -> Initial:
-    """What `bcmb_jax.training.train.train` can start from; with moments if the checkpoint has them.
+    """Load what a training run can start from, with moments if the checkpoint has them.
 
     Raises:
       InputError: it is no masked LM, or its optimizer was another than ours.

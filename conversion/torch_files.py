@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What torch.save wrote, read without running any of it.
+"""Files of torch.save, read without running any of their code, and their content as JSON.
 
 A pickle is a program. Here it is read by torch's weights-only interpreter (torch 2.6 or newer;
 older ones could be tricked, CVE-2025-32434), which builds tensors, containers and what `_allowed`
@@ -7,6 +7,7 @@ names, and refuses the rest before it is called.
 """
 
 import _codecs
+import base64
 import contextlib
 import datetime
 import importlib.util
@@ -23,13 +24,17 @@ import numpy as np
 
 from bcmb_jax.errors import InputError, reason
 
+# A JSON object with exactly one of these keys stands for something JSON does not have.
+TUPLE, ITEMS, ARRAY, TENSOR, TIME = "__tuple__", "__items__", "__array__", "__tensor__", "__time__"
+
+
 SHOWN = 5  # names an error lists
 SAFE_TORCH = (2, 6)
 SCANNED = 2**24  # bytes of a refused pickle that are searched for names
 
 
 def load(file: Path) -> Any:
-    """The object in a file; its tensors stay on disk until they are looked at (`mmap`).
+    """Load the object in a file; its tensors stay on disk until they are read (`mmap`).
 
     Raises:
       InputError: naming the file and what is wrong with it, or what it asks for.
@@ -49,10 +54,10 @@ def load(file: Path) -> Any:
                     f"{file} asks for {', '.join(refused[:SHOWN])}, which weights do not need; "
                     "nothing of it was run"
                 ) from error
-            said = reason(error)
+            message = reason(error)
             if isinstance(error, pickle.UnpicklingError):  # torch's text is about trusting it
-                said = "its pickle holds what weights do not need"
-            raise InputError(f"{file} is not a whole file of torch.save: {said}") from error
+                message = "its pickle holds what weights do not need"
+            raise InputError(f"{file} is not a whole file of torch.save: {message}") from error
 
 
 def save(tree: Any, file: Path) -> None:
@@ -62,7 +67,7 @@ def save(tree: Any, file: Path) -> None:
 
 
 def array(tensor: Any) -> np.ndarray:
-    """A CPU tensor as an array on the same memory.
+    """Return a CPU tensor as an array on the same memory.
 
     Raises:
       ValueError: it claims more elements than the file has bytes for.
@@ -78,12 +83,61 @@ def array(tensor: Any) -> np.ndarray:
 
 
 def tensor(x: np.ndarray) -> Any:
-    """An array as a CPU tensor, on the same memory where that may be written to."""
+    """Return an array as a CPU tensor, on the same memory where that may be written to."""
     import torch
 
     if x.dtype == ml_dtypes.bfloat16:
         return tensor(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x if x.flags.writeable and x.flags.c_contiguous else x.copy())
+
+
+def to_json(tree: Any) -> Any:
+    """Encode a tree of containers, numbers, strings, times, arrays and CPU tensors as JSON.
+
+    Raises:
+      TypeError: something else is in it.
+    """
+    if tree is None or isinstance(tree, bool | int | float):
+        return tree
+    if isinstance(tree, str):
+        return str(tree)
+    if isinstance(tree, dict):
+        plain = all(isinstance(key, str) and not key.startswith("__") for key in tree)
+        if plain:
+            return {str(key): to_json(value) for key, value in tree.items()}
+        return {ITEMS: [[to_json(key), to_json(value)] for key, value in tree.items()]}
+    if isinstance(tree, list):
+        return [to_json(value) for value in tree]
+    if isinstance(tree, tuple):
+        return {TUPLE: [to_json(value) for value in tree]}
+    if isinstance(tree, datetime.timedelta):
+        return {TIME: [tree.days, tree.seconds, tree.microseconds]}
+    if isinstance(tree, np.ndarray):
+        return {ARRAY: _pack(tree)}
+    if type(tree).__module__.startswith("torch"):
+        return {TENSOR: _pack(array(tree))}
+    raise TypeError(f"{type(tree).__name__} has no place in a checkpoint")
+
+
+def from_json(tree: Any) -> Any:
+    """Decode a tree that `to_json` encoded; needs torch if it holds a tensor."""
+    if isinstance(tree, list):
+        return [from_json(value) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if len(tree) == 1:
+        ((key, value),) = tree.items()
+        if key == TUPLE:
+            return tuple(from_json(x) for x in value)
+        if key == ITEMS:
+            return {from_json(k): from_json(x) for k, x in value}
+        if key == TIME:
+            return datetime.timedelta(*value)
+        if key == ARRAY:
+            return _unpack(value)
+        if key == TENSOR:
+            return tensor(_unpack(value))
+    return {key: from_json(value) for key, value in tree.items()}
 
 
 def require_torch(user: str | Path) -> None:
@@ -97,7 +151,7 @@ def require_torch(user: str | Path) -> None:
 
 @contextlib.contextmanager
 def _torch(file: Path) -> Iterator[Any]:
-    """torch, imported here, with warnings about the inside of files kept from the user."""
+    """Yield torch, without its warnings about the content of files."""
     require_torch(file)
     import torch
 
@@ -110,9 +164,11 @@ def _torch(file: Path) -> Iterator[Any]:
 
 
 def _allowed(torch: Any) -> list[tuple[Any, str]]:
-    """What a Composer checkpoint holds beside tensors and containers, by the name in the pickle:
-    wall-clock times, torch's version, and the state of numpy's generator, an array (whose maker
-    numpy 1 and 2 name differently)."""
+    """Return what a Composer checkpoint holds beside tensors and containers, with its pickled name.
+
+    These are wall-clock times, torch's version, and the state of numpy's generator: an array, whose
+    constructor numpy 1 and 2 name differently.
+    """
     from numpy._core import multiarray
 
     return [
@@ -128,7 +184,7 @@ def _allowed(torch: Any) -> list[tuple[Any, str]]:
 
 
 def _refused(file: Path, torch: Any) -> list[str]:
-    """Names of what the pickles in a file ask for beyond what is allowed; for the message only."""
+    """Return the names that the pickles in a file ask for beyond those allowed, for the message."""
     allowed = {"collections.OrderedDict", *(name for _, name in _allowed(torch))}
     tensors = ("torch._utils._rebuild_", "torch.storage.", "torch.Size", "torch.device")
     return [
@@ -141,7 +197,7 @@ def _refused(file: Path, torch: Any) -> list[str]:
 
 
 def _globals(data: bytes) -> Iterator[str]:
-    """`module.name` of all that a pickle imports, as far as it is one."""
+    """Yield `module.name` of everything that a pickle imports, up to where it is damaged."""
     strings: list[str] = []
     try:
         for op, value, _ in pickletools.genops(data):
@@ -165,3 +221,12 @@ def _pickles(file: Path) -> Iterator[bytes]:
     except Exception:  # not a zip, or one that lies
         with contextlib.suppress(OSError), file.open("rb") as stream:
             yield stream.read(SCANNED)
+
+
+def _pack(x: np.ndarray) -> list[Any]:
+    return [x.dtype.name, list(x.shape), base64.b64encode(x.tobytes()).decode()]
+
+
+def _unpack(packed: list[Any]) -> np.ndarray:
+    dtype, shape, data = packed
+    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()

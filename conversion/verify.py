@@ -54,7 +54,7 @@ class LogitDifference(NamedTuple):
 
 
 def compare(source: Weights, written: Weights) -> TensorDifference:
-    """All of `written` with all of `source`: tensors, moments, counters, sizes, what else is said.
+    """Compare all of `written` with all of `source`: tensors, moments, counters, sizes, metadata.
 
     Raises:
       InputError: they are not the same model, or not at the same point of its training.
@@ -71,21 +71,23 @@ def compare(source: Weights, written: Weights) -> TensorDifference:
             f"verification failed: {written.head}, {written.dtype} is not {source.head}, "
             f"{source.dtype}"
         )
-    found = compare_tensors(source.params, written.params)
+    tensors = compare_tensors(source.params, written.params)
     if (written.opt_state is None) != (source.opt_state is None):
         raise InputError("verification failed: the optimizer's state is in one of the two")
     _compare_meta(source, written)
     if source.opt_state is None:
-        return found
+        return tensors
     ours, theirs = (dict(_leaves(state.opt_state)) for state in (source, written))
     moments = compare_tensors(ours, theirs)
-    worst = max(found, moments, key=lambda x: x.difference)
-    return TensorDifference(found.tensors + moments.tensors, worst.worst, worst.difference)
+    worst = max(tensors, moments, key=lambda x: x.difference)
+    return TensorDifference(tensors.tensors + moments.tensors, worst.worst, worst.difference)
 
 
 def _compare_meta(source: Weights, written: Weights) -> None:
-    """What is said beside tensors: the rest of a Composer file whole, unless it went into a Hugging
-    Face folder, which has no place for it; of the others what both formats keep.
+    """Compare the metadata beside tensors.
+
+    The rest of a Composer file must be whole, unless it went into a Hugging Face folder, which has
+    no place for it; of other metadata only what both formats keep is compared.
 
     Raises:
       InputError: it has changed, or is not all there.
@@ -103,14 +105,14 @@ def _compare_meta(source: Weights, written: Weights) -> None:
 
 
 def _agree(ours: Any, theirs: Any) -> bool:
-    """Whether two JSON trees say the same where both say something."""
+    """Return whether two JSON trees agree on the keys that both have."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return all(_agree(ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
     return _text(ours) == _text(theirs)
 
 
 def _text(tree: Any) -> str:
-    """For comparing: NaN is equal to itself, the order of keys does not matter."""
+    """Encode JSON for comparison: NaN equals itself, the order of keys does not matter."""
     return json.dumps(tree, sort_keys=True)
 
 
@@ -124,7 +126,7 @@ def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
 def compare_tensors(
     ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
 ) -> TensorDifference:
-    """Bit by bit.
+    """Compare tensors bit by bit.
 
     Raises:
       InputError: a name, a shape or a bit differs.
@@ -153,11 +155,11 @@ def compare_tensors(
 def compare_with_transformers(
     weights: Weights, folder: Path | None, say: Callable[[str], None] = lambda _: None
 ) -> LogitDifference:
-    """Outputs of ours and of transformers' model, against transformers' in float64.
+    """Compare outputs of our and transformers' model with those of transformers in float64.
 
     Args:
       folder: the Hugging Face folder that transformers loads; None gives it the tensors.
-      say: told what is being done.
+      say: called with a line for each stage.
 
     Raises:
       InputError: ours are further off than `ERROR_RATIO` times transformers' own rounding.
@@ -174,7 +176,7 @@ def compare_with_transformers(
 
 
 def judge(ours: Outputs, exact: Outputs, theirs: Outputs, reference: Outputs) -> LogitDifference:
-    """The verdict on outputs by kind of input: ours in fp32 and float64, theirs likewise.
+    """Judge outputs by kind of input: ours in fp32 and float64, transformers' in fp32 and float64.
 
     Raises:
       InputError: ours are wrong.
@@ -203,7 +205,7 @@ Inputs = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def make_inputs(weights: Weights) -> Inputs:
-    """Random tokens as `(tokens, segment_ids)`: a padded row, a packed one, a full one."""
+    """Draw random tokens as `(tokens, segment_ids)`: a padded row, a packed one, a full one."""
     # One shape, since each is compiled once for each dtype.
     long = min(LONG, weights.config.max_position_embeddings)
     layouts = {
@@ -221,7 +223,7 @@ def make_inputs(weights: Weights) -> Inputs:
 
 
 def our_outputs(weights: Weights, inputs: Inputs, dtype: jnp.dtype) -> Outputs:
-    """In JAX, fp32 or float64; a sequence classifier's one by document."""
+    """Compute our outputs in fp32 or float64; a sequence classifier has one for each document."""
     with jax.enable_x64(dtype == jnp.float64):
         return _our_outputs(PretrainedModel(weights, dtype), inputs)
 
@@ -240,7 +242,7 @@ def _our_outputs(model: PretrainedModel, inputs: Inputs) -> Outputs:
 
 
 def torch_outputs(model: Any, inputs: Inputs) -> Outputs:
-    """transformers': padded rows with an attention mask, packed documents one by one."""
+    """Compute transformers' outputs: padded rows with a mask, packed documents one by one."""
     import torch
 
     def run(tokens: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:

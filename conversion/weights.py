@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's weights in host memory, read from any place this package knows."""
+"""Weights of a model in host memory, read from any place that this package knows."""
 
 import atexit
 import hashlib
@@ -13,18 +13,40 @@ import jax
 import numpy as np
 from flax import nnx
 
+from bcmb_jax.data.hub import single_file
 from bcmb_jax.data.tokenize import TOKENIZER_FILES, load_tokenizer
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.files import write_json
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import init_parameters
 from bcmb_jax.optimizer import StableAdamWState
 from bcmb_jax.training import checkpoint
-from conversion import composer, huggingface, starts
-from conversion.config_json import default_labels, read_json, write_json
+from conversion import composer, huggingface
+from conversion.config_json import default_labels, read_json
 from conversion.mapping import MASKED_LM, check_complete, check_finite, table
 
 log = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """A Composer checkpoint on the Hugging Face hub."""
+
+    hub_id: str
+    file: str
+
+
+# The last of the stable phase, before the learning rate decays (the recipe's `load_path`).
+STARTS = {
+    "modernbert-base:stable": Start(
+        "answerdotai/ModernBERT-base-training-checkpoints",
+        "context-extension/ep0-ba52988-rank0.pt",
+    ),
+    "modernbert-large:stable": Start(
+        "answerdotai/ModernBERT-large-training-checkpoints",
+        "context-extension/ep0-ba49552-rank0.pt",
+    ),
+}
 
 
 class Weights(NamedTuple):
@@ -63,8 +85,10 @@ def weights_fingerprint(params: Mapping[str, np.ndarray]) -> str:
 
 
 def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights:
-    """The weights in a Hugging Face folder or hub id, a checkpoint or workdir of ours, a Composer
-    `.pt` (or a folder with one), or a named starting point (`starts.STARTS`).
+    """Read weights from any place and format.
+
+    These are a Hugging Face folder or hub id, a checkpoint or workdir of ours, a Composer `.pt` (or
+    a folder with one), or a named starting point (`STARTS`).
 
     Args:
       model_config: the sizes in a `.pt` that does not hold them.
@@ -72,8 +96,8 @@ def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights
     Raises:
       InputError: there is nothing of the kind, or not a whole ModernBERT.
     """
-    if str(path_or_id) in starts.STARTS:
-        path = starts.fetch(str(path_or_id))
+    if str(path_or_id) in STARTS:
+        path = fetch_start(str(path_or_id))
     else:
         path = Path(path_or_id).expanduser()
     if path.is_file() and path.suffix != ".pt":
@@ -96,8 +120,18 @@ def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights
     return (_read_ours if ours else _read_huggingface)(path)
 
 
+def fetch_start(name: str) -> Path:
+    """Return the file of a starting point, from the local cache or fetched into it.
+
+    Raises:
+      InputError: it is not in the cache and there is no network; says how to bring it.
+    """
+    start = STARTS[name]
+    return single_file(start.hub_id, start.file)
+
+
 def with_head(weights: Weights, kind: str, num_labels: int | None = None) -> Weights:
-    """The same encoder under another head: what both heads have is kept, a classifier is new.
+    """Put another head on an encoder: tensors that both heads have are kept, a classifier is new.
 
     Raises:
       InputError: there is no such head, or it cannot be made of these weights.
@@ -137,7 +171,7 @@ def with_head(weights: Weights, kind: str, num_labels: int | None = None) -> Wei
 
 def _read_huggingface(folder: Path) -> Weights:
     try:
-        stored, said = huggingface.read_folder(folder)
+        stored, content = huggingface.read_folder(folder)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # any value may stand in any place
@@ -147,9 +181,9 @@ def _read_huggingface(folder: Path) -> Weights:
         ) from error
     has_tokenizer = (folder / "tokenizer.json").is_file()
     return Weights(
-        said.config,
+        content.config,
         stored.params,
-        said.token_ids,
+        content.token_ids,
         folder if has_tokenizer else None,
         str(folder),
         stored.head,
@@ -160,22 +194,24 @@ def _read_huggingface(folder: Path) -> Weights:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of an earlier conversion says of training and data."""
+    """Return what the manifest of an earlier conversion records of training and data."""
     file = folder / "manifest.json"
-    said = read_json(file) if file.is_file() else {}
-    if not isinstance(said, dict) or not isinstance(said.get("data", {}), dict):
+    manifest = read_json(file) if file.is_file() else {}
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("data", {}), dict):
         raise InputError(f"{file} is not a manifest of ours; remove it")
-    progress = {key: said[key] for key in ("step", "tokens_seen") if said.get(key) is not None}
-    found = {"progress": progress, "data": said.get("data", {})}
-    return {key: value for key, value in found.items() if value}
+    progress = {
+        key: manifest[key] for key in ("step", "tokens_seen") if manifest.get(key) is not None
+    }
+    recorded = {"progress": progress, "data": manifest.get("data", {})}
+    return {key: value for key, value in recorded.items() if value}
 
 
 def _read_ours(path: Path) -> Weights:
     folder = checkpoint.latest(path)
     state, meta = checkpoint.load(folder)
     config = ModelConfig(**meta["config"]["model"])
-    said = meta.get("head", {})  # training's checkpoints do not say: they are masked LMs
-    head = Head(**{**said, "labels": tuple(said.get("labels", ()))})
+    head_values = meta.get("head", {})  # training's checkpoints do not say: they are masked LMs
+    head = Head(**{**head_values, "labels": tuple(head_values.get("labels", ()))})
     rows = table(config, head)
     check_complete(
         {name: x.shape for name, x in state.params.items()},
@@ -198,8 +234,8 @@ def _read_ours(path: Path) -> Weights:
 
 
 def _read_composer(file: Path, model_config: Path | None) -> Weights:
-    found = composer.read_composer(file, model_config)
-    tokenizer = _unpack_tokenizer(found.tokenizer, file)
+    content = composer.read_composer(file, model_config)
+    tokenizer = _unpack_tokenizer(content.tokenizer, file)
     special: dict[str, int | None] = {}
     if tokenizer is not None:
         try:
@@ -207,22 +243,22 @@ def _read_composer(file: Path, model_config: Path | None) -> Weights:
         except Exception as error:  # tokenizers raises plain Exception
             raise InputError(f"the tokenizer in {file} cannot be read: {reason(error)}") from error
     return Weights(
-        found.config,
-        found.params,
+        content.config,
+        content.params,
         special,
         tokenizer,
         str(file),
-        opt_state=found.opt_state,
+        opt_state=content.opt_state,
         meta={
             **_read_manifest(file.parent),
-            **({"progress": found.progress} if found.progress else {}),
-            "composer": found.rest,
+            **({"progress": content.progress} if content.progress else {}),
+            "composer": content.rest,
         },
     )
 
 
 def _unpack_tokenizer(files: Mapping[str, Any], origin: Path) -> Path | None:
-    """The tokenizer that a `.pt` carries, as a folder that lives as long as this process."""
+    """Write the tokenizer that a `.pt` carries to a folder that lives as long as this process."""
     if "tokenizer.json" not in files:
         log.warning("%s carries no tokenizer; exports of it will have none", origin)
         return None

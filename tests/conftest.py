@@ -44,7 +44,7 @@ def tiny_tokenizer(tmp_path_factory) -> Path:
 @pytest.fixture
 def folder(tmp_path, tiny_tokenizer) -> Path:
     """A Hugging Face folder with random weights and a tokenizer."""
-    from conversion.writers import write_huggingface
+    from conversion.export import write_huggingface
     from tests.fixtures.tiny_weights import random_weights
 
     directory = tmp_path / "huggingface"

@@ -16,9 +16,8 @@ from bcmb_jax.evaluation.finetune_jax import HEADS, JaxClassifier
 from bcmb_jax.evaluation.protocol import Classifier, Settings
 from bcmb_jax.model.heads import Head
 from conversion import torch_models
-from conversion.publish import publish
+from conversion.export import new_model_folder, write_huggingface
 from conversion.weights import read, weights_fingerprint
-from conversion.writers import write_huggingface
 
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -99,7 +98,8 @@ def load_jax_classifier(
             origin=f"{source}, fine-tuned on {training}",
             opt_state=None,
         )
-        publish(directory, lambda new: write_huggingface(now, new, directory.name), overwrite=True)
+        with new_model_folder(directory, overwrite=True) as folder:
+            write_huggingface(now, folder, directory.name)
 
     metadata = {
         "model": _fingerprint(params),

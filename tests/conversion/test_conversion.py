@@ -16,13 +16,12 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.training.checkpoint import latest
-from conversion import starts
 from conversion.config_json import config_json
 from conversion.convert import convert, in_dtype
+from conversion.export import write_huggingface
 from conversion.mapping import table, to_stored
 from conversion.verify import compare
-from conversion.weights import read
-from conversion.writers import write_huggingface
+from conversion.weights import STARTS, fetch_start, read
 from tests.fixtures.tiny_weights import random_weights, same_bits
 
 
@@ -206,7 +205,7 @@ def test_pickles_need_torch_and_say_which_extra(folder, tmp_path, monkeypatch) -
     assert convert(str(folder), "orbax", tmp_path / "out").logits is None
 
 
-@pytest.mark.parametrize("name", starts.STARTS)
+@pytest.mark.parametrize("name", STARTS)
 def test_starting_points_have_names(name, monkeypatch, tmp_path) -> None:
     with pytest.raises(
         InputError, match=r"hf download answerdotai/ModernBERT-.*ep0-ba[0-9]+-rank0"
@@ -217,8 +216,8 @@ def test_starting_points_have_names(name, monkeypatch, tmp_path) -> None:
         "huggingface_hub.hf_hub_download",
         lambda *question: asked.append(question) or tmp_path / "nothing.pt",
     )
-    assert starts.fetch(name) == tmp_path / "nothing.pt"
-    assert asked == [tuple(starts.STARTS[name])]
+    assert fetch_start(name) == tmp_path / "nothing.pt"
+    assert asked == [tuple(STARTS[name])]
 
 
 def test_command_line_errors_are_one_line(tmp_path) -> None:

@@ -17,8 +17,8 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from conversion.export import write_huggingface
 from conversion.weights import read
-from conversion.writers import write_huggingface
 from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
 
 

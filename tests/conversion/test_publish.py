@@ -9,7 +9,7 @@ import conversion
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.errors import InputError
 from conversion.convert import convert, main
-from conversion.publish import check_free_space
+from conversion.export import check_free_space
 from conversion.weights import read
 from tests.fixtures.tiny_weights import edit_config, same_bits
 

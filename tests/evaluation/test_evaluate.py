@@ -21,7 +21,7 @@ from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.tasks import TASKS
-from conversion.writers import write_huggingface
+from conversion.export import write_huggingface
 from tests.fixtures.task_data import clinical_sentences
 from tests.fixtures.tiny_weights import TINY, random_weights
 

@@ -16,8 +16,8 @@ from bcmb_jax.evaluation.protocol import Settings, fine_tune, score
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import init_parameters
+from conversion.export import write_huggingface
 from conversion.weights import Weights
-from conversion.writers import write_huggingface
 from tests.fixtures.task_data import clinical_sentences
 from tests.fixtures.torch_models import NARROW
 

@@ -16,8 +16,8 @@ import pytest
 from bcmb_jax.errors import InputError
 from conversion import torch_files
 from conversion.convert import convert
+from conversion.export import write_composer, write_huggingface
 from conversion.mapping import table, to_stored
-from conversion.writers import write_composer, write_huggingface
 from tests.fixtures.tiny_weights import TINY, edit_config, random_weights
 from tests.fixtures.torch_models import torch
 

@@ -11,7 +11,7 @@ import pytest
 
 from bcmb_jax.model.heads import MODELS, Head
 from conversion.convert import convert
-from conversion.writers import write_huggingface
+from conversion.export import write_huggingface
 from tests.fixtures.tiny_weights import TINY, random_weights
 from tests.fixtures.torch_models import random_rows
 
