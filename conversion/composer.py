@@ -201,13 +201,7 @@ def _read_optimizer(
         raise InputError(
             f"{origin}: the state of {list(optimizers)} is not StableAdamW's ({error!r})"
         ) from error
-    if (
-        len(by_key) != len(rows)
-        or len(steps) != 1
-        or len(rates) != 1
-        or min(steps) < 0
-        or unexpected
-    ):
+    if len(by_key) != len(rows) or len(steps) != 1 or len(rates) != 1 or min(steps) < 0 or extra:
         raise InputError(
             f"{origin}: {kind} holds {len(by_key)} tensors of {len(rows)}, steps {sorted(steps)}, "
             f"max_lr {sorted(rates)} and {extra[:1] or 'nothing'} beside moments; one step, one "
@@ -231,7 +225,7 @@ def _expected(part: str, value: Any, eps: float) -> bool:
 
 
 def _named_groups(
-    groups: list[dict], rows: Iterable[Row], origin: str
+    groups: list[dict[str, Any]], rows: Iterable[Row], origin: str
 ) -> list[tuple[str | int, str]]:
     """Return `(key, our name)` of every tensor of the optimizer.
 
@@ -256,7 +250,7 @@ def _named_groups(
 
 
 def _optimizer_state(
-    opt_state: StableAdamWState, groups: list[dict], rows: tuple[Row, ...]
+    opt_state: StableAdamWState, groups: list[dict[str, Any]], rows: tuple[Row, ...]
 ) -> dict[str | int, Any]:
     moments = {moment: to_stored(getattr(opt_state, moment), rows) for moment in MOMENTS}
     eps = {key: group["eps"] for group in groups for key in group["params"]}

@@ -189,9 +189,9 @@ def _every(values: Mapping[str, Any]) -> int:
     """Return the distance between global layers, from either dialect."""
     kinds = values.get("layer_types")
     if kinds is None:
-        return values.get("global_attn_every_n_layers", ModelConfig.global_attn_every_n_layers)
+        return int(values.get("global_attn_every_n_layers", ModelConfig.global_attn_every_n_layers))
     later = [i for i, kind in enumerate(kinds) if i and kind == LAYER_TYPES["global"]]
-    every = values.get("global_attn_every_n_layers", min(later, default=max(len(kinds), 1)))
+    every: int = values.get("global_attn_every_n_layers", min(later, default=max(len(kinds), 1)))
     expected = [LAYER_TYPES["local" if i % every else "global"] for i in range(len(kinds))]
     if kinds != expected or len(kinds) != values.get("num_hidden_layers", len(kinds)):
         raise InputError(

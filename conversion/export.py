@@ -134,8 +134,10 @@ def write_composer(weights: Weights, folder: Path, title: str = "") -> None:
 
 def composer_rest(weights: Weights) -> dict[str, Any]:
     """Return what a `.pt` holds beside the weights: what was read from one, or else made anew."""
+    rest: dict[str, Any]
     if "composer" in weights.meta:
-        return weights.meta["composer"]
+        rest = weights.meta["composer"]
+        return rest
     source = weights.tokenizer
     files = {file.name: read_json(file) for file in sorted(source.glob("*.json"))} if source else {}
     rest = flexbert.weights_only(
@@ -147,7 +149,8 @@ def composer_rest(weights: Weights) -> dict[str, Any]:
         if "learning_rate" not in run:
             raise InputError(f"{weights.origin} has moments and does not say of which run")
         rest = flexbert.with_counters(rest, table(weights.config), run, weights.meta["progress"])
-    return to_json(rest)
+    encoded: dict[str, Any] = to_json(rest)
+    return encoded
 
 
 def write_tokenizer(source: Path, directory: Path, config: ModelConfig) -> dict[str, int | None]:

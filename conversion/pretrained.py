@@ -13,8 +13,9 @@ from flax import nnx
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
-from bcmb_jax.model.heads import MODELS
-from bcmb_jax.model.parameters import merge, split
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.heads import MODELS, Head
+from bcmb_jax.model.parameters import Parameters, merge, split
 from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.training.start import Initial
 from conversion.export import new_model_folder, write_huggingface
@@ -89,7 +90,7 @@ class PretrainedModel:
             segment_ids = jnp.ones_like(tokens)
         if positions is None:
             positions = segment_positions(jnp.asarray(segment_ids, jnp.int32))
-        return _apply(
+        outputs: jax.Array = _apply(
             self.config,
             self.head,
             self.dtype,
@@ -97,6 +98,7 @@ class PretrainedModel:
             self.params,
             *(jnp.asarray(x, jnp.int32) for x in (tokens, segment_ids, positions)),
         )
+        return outputs
 
     @property
     def weights(self) -> Weights:
@@ -170,8 +172,16 @@ def load_initial(path_or_id: str | Path) -> Initial:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _apply(config, head, dtype, num_segments, params, *batch) -> jax.Array:
+def _apply(
+    config: ModelConfig,
+    head: Head,
+    dtype: jnp.dtype,
+    num_segments: int,
+    params: Parameters,
+    *batch: jax.Array,
+) -> jax.Array:
     graph, _ = split(lambda: MODELS[head.kind](config, head, dtype=dtype, rngs=nnx.Rngs(0)))
     model = merge(graph, params)
     pools = head.kind == "sequence_classification"
-    return model(*batch, num_segments) if pools else model(*batch)
+    outputs: jax.Array = model(*batch, num_segments) if pools else model(*batch)
+    return outputs

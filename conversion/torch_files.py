@@ -17,12 +17,15 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
 from bcmb_jax.errors import InputError, reason
+
+if TYPE_CHECKING:
+    import torch
 
 # A JSON object with exactly one of these keys stands for something JSON does not have.
 TUPLE, ITEMS, ARRAY, TENSOR, TIME = "__tuple__", "__items__", "__array__", "__tensor__", "__time__"
@@ -66,7 +69,7 @@ def save(tree: Any, file: Path) -> None:
         torch.save(tree, file)
 
 
-def array(tensor: Any) -> np.ndarray:
+def array(tensor: "torch.Tensor") -> np.ndarray:
     """Return a CPU tensor as an array on the same memory.
 
     Raises:
@@ -78,11 +81,13 @@ def array(tensor: Any) -> np.ndarray:
     if str(tensor.dtype) == "torch.bfloat16":
         import torch
 
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+        bits: np.ndarray = tensor.view(torch.int16).numpy()
+        return bits.view(ml_dtypes.bfloat16)
+    elements: np.ndarray = tensor.numpy()
+    return elements
 
 
-def tensor(x: np.ndarray) -> Any:
+def tensor(x: np.ndarray) -> "torch.Tensor":
     """Return an array as a CPU tensor, on the same memory where that may be written to."""
     import torch
 

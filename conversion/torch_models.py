@@ -48,7 +48,8 @@ def import_torch(user: str = "this") -> ModuleType:
     torch_files.require_torch(user)
     import torch
 
-    return torch
+    module: ModuleType = torch
+    return module
 
 
 def device() -> str:

@@ -270,7 +270,9 @@ def torch_outputs(model: Any, inputs: Inputs) -> Outputs:
 
 def _sample(outputs: np.ndarray) -> np.ndarray:
     last = len(outputs) - 1
-    return outputs[np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))]
+    chosen: np.ndarray = np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))
+    sampled: np.ndarray = outputs[chosen]
+    return sampled
 
 
 def _torch_model(weights: Weights, folder: Path | None) -> Any:
