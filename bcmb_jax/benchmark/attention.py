@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One layer's attention alone: local and global, forward and with its gradient, at a fixed number
-of tokens, by row length and by how long the documents in a row are."""
+"""Time one layer's attention alone: local and global, forward and with its gradient.
+
+The number of tokens is fixed; the length of rows and of the documents in a row varies.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -11,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.attention import attention
-from bcmb_jax.benchmark.result import OURS, result
-from bcmb_jax.benchmark.roofline import matmul_ceiling
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.timing import race
+from bcmb_jax.benchmark.report import OURS, Setting, result
+from bcmb_jax.benchmark.timing import matmul_ceiling, time_interleaved
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.cost import mean_keys
@@ -26,10 +26,10 @@ DIRECTIONS = {"forward": 1.0, "with gradient": 3.5}
 
 
 def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[dict[str, Any]]:
-    """A result for each layer kind, direction, row length (multiples of 256) and kind of row.
+    """Yield a result for each layer kind, direction, row length (multiples of 256) and kind of row.
 
     Args:
-      setting: its ways are of `WAYS`.
+      setting: its candidates are keys of `CANDIDATES`.
       documents: rows of a case; 0: as many as make `TOKENS`.
     """
     if uneven := [n for n in lengths if n % SHORT]:
@@ -42,7 +42,7 @@ def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[d
         whole = row == "whole rows"
         each_of = {n: n if whole else SHORT for n in lengths if whole or n > SHORT}
         for kind, window in (("local", config.window), ("global", None)):
-            sides: dict[str, dict[str, Callable[[], None]]] = {name: {} for name in DIRECTIONS}
+            candidates: dict[str, dict[str, Callable[[], None]]] = {name: {} for name in DIRECTIONS}
             for length, each in each_of.items():
                 heads = config.num_attention_heads
                 shape = (rows_of[length], length, heads, config.head_size)
@@ -53,20 +53,22 @@ def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[d
                     for key in jax.random.split(jax.random.key(0), 4)
                 ]
                 runs = {OURS: _ours(operands, segment_ids, window, setting.implementation)}
-                for way in setting.ways:
-                    runs[f"torch {way}"] = WAYS[way](operands, each, window, setting.precision)
+                for candidate in setting.candidates:
+                    runs[f"torch {candidate}"] = CANDIDATES[candidate](
+                        operands, each, window, setting.precision
+                    )
                 for name, run in runs.items():
                     for direction in DIRECTIONS:
-                        sides[direction][f"{name} {length}"] = run[direction]
-            for direction, of_direction in sides.items():
-                # All lengths take turns, so that how the cost grows is seen through the noise.
-                times = race(of_direction, setting.rounds, setting.burst)
+                        candidates[direction][f"{name} {length}"] = run[direction]
+            for direction, functions in candidates.items():
+                # All lengths take turns, so that the growth of the cost shows through the noise.
+                times = time_interleaved(functions, setting.rounds, setting.repeats)
                 ceiling = matmul_ceiling(setting.dtype, before=ceiling)
                 for length, each in each_of.items():
                     tokens = rows_of[length] * length
                     keys = mean_keys(np.full(length // each, each), window)
                     flops = 4 * config.hidden_size * keys * tokens
-                    names = (OURS, *(f"torch {way}" for way in setting.ways))
+                    names = (OURS, *(f"torch {candidate}" for candidate in setting.candidates))
                     yield result(
                         f"attention {setting.size} {setting.precision} {kind} {direction}, "
                         f"{rows_of[length]}x{length}, {row}",
@@ -74,12 +76,12 @@ def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[d
                         {name: times[f"{name} {length}"] for name in names},
                         flops=flops * DIRECTIONS[direction],
                         ceiling=ceiling,
-                        peers=list(setting.ways),
+                        peers=list(setting.candidates),
                         layer=kind,
                         direction=direction,
                         length=length,
                         documents=row,
-                        **setting.facts(),
+                        **setting.metadata(),
                     )
 
 
@@ -106,8 +108,10 @@ def _ours(
 def _torch_sdpa(
     operands: list[jax.Array], each: int, window: int | None, precision: str
 ) -> dict[str, Callable[[], None]]:
-    """What transformers does without FlashAttention: `scaled_dot_product_attention`, each document
-    a row, with a dense mask in local layers."""
+    """Run what transformers does without FlashAttention: `scaled_dot_product_attention`.
+
+    Each document is a row, and local layers have a dense mask.
+    """
     import torch
 
     def theirs(x: jax.Array) -> Any:
@@ -170,4 +174,4 @@ def _both_directions(
     return {"forward": forward, "with gradient": with_gradient}
 
 
-WAYS = {"sdpa": _torch_sdpa, "flash_attention_2": _torch_flash}
+CANDIDATES = {"sdpa": _torch_sdpa, "flash_attention_2": _torch_flash}

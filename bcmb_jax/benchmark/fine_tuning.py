@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of fine-tuning on the examples of a task: `evaluation.finetune`'s, on packed rows, beside
-padded batches in PyTorch."""
+"""Time steps of fine-tuning on a task: packed rows in JAX, padded batches in PyTorch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,11 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bcmb_jax.benchmark.result import OURS, result
-from bcmb_jax.benchmark.roofline import matmul_ceiling
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.timing import race
-from bcmb_jax.benchmark.torch_peer import fastest_peer
+from bcmb_jax.benchmark.report import OURS, Setting, result
+from bcmb_jax.benchmark.timing import matmul_ceiling, time_interleaved
+from bcmb_jax.benchmark.torch_baselines import fastest_baseline
 from bcmb_jax.data.rows import padded
 from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
@@ -27,7 +24,7 @@ from bcmb_jax.model.heads import Head
 def first_examples(
     dataset: Dataset, tokenizer: TaskTokenizer, *, per_step: int, steps: int
 ) -> list[list[Encoded]]:
-    """Of the training split, for each step.
+    """Return the first examples of the training split, for each step.
 
     Raises:
       InputError: there are not so many.
@@ -42,52 +39,52 @@ def first_examples(
 
 
 def cases(
-    setting: Setting, *, task: str, dataset: Dataset, of_steps: Sequence[Sequence[Encoded]]
+    setting: Setting, *, task: str, dataset: Dataset, by_step: Sequence[Sequence[Encoded]]
 ) -> Iterator[dict[str, Any]]:
-    """One result, of these examples of `task`."""
+    """Yield one result, for these examples of `task`."""
     kind, labels = dataset.kind, dataset.labels
     head = Head(HEADS[kind], labels)
     ceiling = matmul_ceiling(setting.dtype)
-    theirs = [_padded(examples, kind) for examples in of_steps]
+    theirs = [_padded(examples, kind) for examples in by_step]
     classifier = JaxClassifier(
         setting.config,
         head,
         {},
         kind=kind,
         dtype=setting.dtype,
-        batch_size=max(map(len, of_steps)),
+        batch_size=max(map(len, by_step)),
         weight_decay=Settings.weight_decay,
     )
     classifier.reset(0)
 
     def train() -> None:
-        for examples in of_steps:
+        for examples in by_step:
             loss = classifier.step(examples, 1e-5)
         jax.block_until_ready(loss)
 
-    peer = fastest_peer(setting, head, theirs, train=True)
-    if not setting.burst:
-        train()  # it compiles, the peer of a single call does not
-    times = race({OURS: train, **peer.sides}, setting.rounds, setting.burst)
-    lengths = np.array([len(example.tokens) for examples in of_steps for example in examples])
+    baseline = fastest_baseline(setting, head, theirs, train=True)
+    if not setting.repeats:
+        train()  # it compiles; a baseline of a single call does not
+    times = time_interleaved({OURS: train, **baseline.run}, setting.rounds, setting.repeats)
+    lengths = np.array([len(example.tokens) for examples in by_step for example in examples])
     tokens = int(lengths.sum())
     yield result(
         f"fine-tuning {setting.size} {setting.precision} {task}, "
-        f"{len(of_steps)} step{'s' * (len(of_steps) > 1)} of {len(of_steps[0])}",
+        f"{len(by_step)} step{'s' * (len(by_step) > 1)} of {len(by_step[0])}",
         tokens,
         times,
         flops=3 * tokens * forward_flops_per_token(setting.config, lengths, 0.0),
         ceiling=matmul_ceiling(setting.dtype, before=ceiling),
-        peers=peer.competed,
+        peers=baseline.competed,
         documents=len(lengths),
-        filled=tokens / sum(_positions(examples, kind, len(labels)) for examples in of_steps),
+        filled=tokens / sum(_positions(examples, kind, len(labels)) for examples in by_step),
         peer_filled=tokens / sum(batch.tokens.size for batch, _ in theirs),
-        **setting.facts(),
+        **setting.metadata(),
     )
 
 
 def _padded(examples: Sequence[Encoded], kind: Kind):
-    """For the peer: a row each, as long as the longest, and the labels."""
+    """Return PyTorch's batch: a row an example, as long as the longest, and the labels."""
     batch = padded([example.tokens for example in examples], max(len(x.tokens) for x in examples))
     if kind != "tagging":
         return batch, np.stack([example.targets for example in examples])
@@ -98,6 +95,6 @@ def _padded(examples: Sequence[Encoded], kind: Kind):
 
 
 def _positions(examples: Sequence[Encoded], kind: Kind, labels: int) -> int:
-    """Tokens and padding that a step of ours computes."""
+    """Count the tokens and padding that a step of ours computes."""
     passes, _ = pack(examples, kind, labels, tokens_at_once=TOKENS_AT_ONCE[target().platform])
     return sum(rows.tokens.size for rows in passes)

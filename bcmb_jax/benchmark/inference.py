@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoding documents: hidden states of all tokens, fixed and variable lengths."""
+"""Time the encoding of documents: hidden states of all tokens, fixed and variable lengths."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +10,9 @@ import numpy as np
 from flax import nnx
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.result import OURS, result
-from bcmb_jax.benchmark.roofline import matmul_ceiling
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.timing import race
-from bcmb_jax.benchmark.torch_peer import fastest_peer
+from bcmb_jax.benchmark.report import OURS, Setting, result
+from bcmb_jax.benchmark.timing import matmul_ceiling, time_interleaved
+from bcmb_jax.benchmark.torch_baselines import fastest_baseline
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.device import target
 from bcmb_jax.evaluation.speed import POSITIONS_AT_ONCE, lengths_of, random_documents
@@ -37,12 +35,12 @@ def cases(
     documents: int,
     profile: Path | None,
 ) -> Iterator[dict[str, Any]]:
-    """A result for each length and kind of lengths, padded and (variable) packed.
+    """Yield a result for each length and kind of lengths, padded and (variable) packed.
 
-    Padded batches, the peer's and ours, are as long as the longest document in each.
+    Padded batches, PyTorch's and ours, are as long as the longest document in each.
 
     Args:
-      kinds: of `speed.KINDS`.
+      kinds: some of `speed.KINDS`.
       documents: how many of each length; 0: as many as make a batch.
       profile: a folder for a trace of one batch more, of which a table is printed.
     """
@@ -55,7 +53,7 @@ def cases(
             rectangles = [trimmed(batch) for batch in in_batches(padded(drawn, length), at_once)]
             tokens = sum(map(len, drawn))
             per_token = forward_flops_per_token(setting.config, np.array([*map(len, drawn)]), 0.0)
-            peer = fastest_peer(
+            baseline = fastest_baseline(
                 setting, Head("encoder"), [(batch, None) for batch in rectangles], train=False
             )
             ours = {"padded": rectangles}
@@ -66,7 +64,9 @@ def cases(
                 ours["packed"] = in_batches(pack(drawn, length, rows), at_once, devices)
             for layout, of_layout in ours.items():
                 encode = Encoder(setting, of_layout)
-                times = race({OURS: encode, **peer.sides}, setting.rounds, setting.burst)
+                times = time_interleaved(
+                    {OURS: encode, **baseline.run}, setting.rounds, setting.repeats
+                )
                 if profile:
                     encode.profile(profile)
                 ceiling = matmul_ceiling(setting.dtype, before=ceiling)
@@ -77,7 +77,7 @@ def cases(
                     times,
                     flops=tokens * per_token,
                     ceiling=ceiling,
-                    peers=peer.competed,
+                    peers=baseline.competed,
                     lengths=kind,
                     length=length,
                     layout=layout,
@@ -86,12 +86,12 @@ def cases(
                     peer_filled=tokens / sum(batch.tokens.size for batch in rectangles),
                     devices=encode.devices,
                     temporary_bytes=encode.temporary_bytes(),
-                    **setting.facts(),
+                    **setting.metadata(),
                 )
 
 
 def pack(documents: Sequence[np.ndarray], shortest: int, rows: int) -> Batch:
-    """No more than `rows` rows, as short as best-fit packing allows (in steps of `ROW_STEP`)."""
+    """Pack into at most `rows` rows, as short as best-fit packing allows in steps of `ROW_STEP`."""
     share = -(-sum(map(len, documents)) // rows)
     length = max(shortest, -(-share // ROW_STEP) * ROW_STEP)
     while len((batch := packed(documents, length)).tokens) > rows:
@@ -100,7 +100,7 @@ def pack(documents: Sequence[np.ndarray], shortest: int, rows: int) -> Batch:
 
 
 class Encoder:
-    """Calling it computes hidden states of all batches, and returns when they are there."""
+    """Our encoder over a few batches; a call returns when all hidden states are computed."""
 
     def __init__(self, setting: Setting, batches: list[Batch]):
         def make() -> ModernBert:
@@ -126,10 +126,11 @@ class Encoder:
                     self._programs[x[0].shape] = self._apply.lower(self._params, *x).compile()
 
     def __call__(self) -> None:
+        """Encode all batches."""
         jax.block_until_ready(self.states())
 
     def states(self) -> list[jax.Array]:
-        """`[B, L, hidden]` of each batch."""
+        """Compute the hidden states `[B, L, hidden]` of each batch."""
         return [self._programs[x[0].shape](self._params, *x) for x in self._inputs]
 
     def profile(self, directory: Path) -> None:
@@ -142,5 +143,5 @@ class Encoder:
                 apply(self._params, *first)
 
     def temporary_bytes(self) -> int:
-        """What the largest program needs beside weights and inputs."""
+        """Return the bytes that the largest program needs beside weights and inputs."""
         return max(x.memory_analysis().temp_size_in_bytes for x in self._programs.values())

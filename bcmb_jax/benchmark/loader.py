@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading: how many tokens a second the loader packs into rows, and how long a step waits."""
+"""Time reading: tokens a second that the loader packs into rows, and how long a step waits."""
 
 import itertools
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bcmb_jax.benchmark.result import OURS, result
+from bcmb_jax.benchmark.report import OURS, result
 from bcmb_jax.data.loader import Position, Steps
 from bcmb_jax.data.plan import PackingPlan
 from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
@@ -27,7 +27,7 @@ SECONDS_OF_A_STEP = 0.05  # a device's, while which the loader reads ahead
 def cases(
     folders: list[Path], *, lengths: list[int], documents: int, workdir: Path, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """For each row length: rows as fast as they come, and what a step waits for them.
+    """Yield a result for each row length: rows a second, and how long a step waits for them.
 
     Args:
       folders: of prepare_data.py; none: documents are made up in `workdir`, on its disk.
@@ -76,7 +76,7 @@ def cases(
 
 
 def make_up(workdir: Path, documents: int = 0) -> Shards:
-    """Documents of lengths like abstracts' and articles', random tokens."""
+    """Write shards of random tokens, of lengths like those of abstracts and articles."""
     train_tokenizer(["a note"], VOCABULARY, workdir / "tokenizer")
     rng = np.random.default_rng(0)
     with ShardWriter(workdir / "train", load_tokenizer(str(workdir / "tokenizer"))) as writer:

@@ -1,19 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results as JSON, as a Markdown table and as a plot, with the machine they were measured on."""
+"""Results of a benchmark as JSON, as a Markdown table and as a plot, with their machine."""
 
-import json
 import os
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bcmb_jax.device import commit, describe_device
-from bcmb_jax.files import REPORTED_PACKAGES, versions
+import jax
+import jax.numpy as jnp
+
+from bcmb_jax.benchmark.timing import Times
+from bcmb_jax.device import DTYPES, commit, describe_device, on_cpu
+from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.training.metrics import mfu
+
+OURS = "bcmb_jax"
+
+
+class Setting(NamedTuple):
+    """Options that all cases of one benchmark share.
+
+    Attributes:
+      size: the name of `config`.
+      precision: a key of `DTYPES`, for JAX and PyTorch.
+      implementation: the implementation of our attention.
+      candidates: PyTorch's candidates for the baseline; none: no comparison.
+      rounds, repeats: as in `timing.time_interleaved`.
+    """
+
+    size: str
+    config: ModelConfig
+    precision: str
+    implementation: str
+    candidates: Sequence[str]
+    rounds: int
+    repeats: int
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of matrix products."""
+        return DTYPES[self.precision]
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the report records of these options."""
+        return {
+            "size": self.size,
+            "precision": self.precision,
+            "attention": self.implementation,
+        }
+
+
+def result(
+    case: str,
+    tokens: int,
+    times: dict[str, Times],
+    *,
+    flops: float = 0.0,
+    ceiling: float = 0.0,
+    devices: int = 1,
+    **metadata: Any,
+) -> dict[str, Any]:
+    """Return one line of a report from the times of `OURS` and of baselines: the fastest counts.
+
+    Args:
+      tokens: true tokens (no padding) of each call.
+      flops: model FLOPs of a call.
+      ceiling: the FLOP/s of a device, which is all cores of a CPU.
+      devices: the number of devices that share a call.
+      metadata: added as it is.
+    """
+    ours = statistics.median(times[OURS])
+    line: dict[str, Any] = {
+        "case": case,
+        "tokens": tokens,
+        "tokens_per_second": tokens / ours,
+        "seconds": ours,
+        "seconds_least": min(times[OURS]),
+        "seconds_most": max(times[OURS]),
+        "calls": len(times[OURS]),
+        "devices": devices,
+        "peer": None,
+        "peer_tokens_per_second": None,
+        "ratio": None,
+    }
+    medians = {name: statistics.median(x) for name, x in times.items() if name != OURS}
+    if medians:
+        baseline = min(medians, key=medians.__getitem__)
+        theirs = medians[baseline]
+        line |= {
+            "peer": baseline,
+            "peer_tokens_per_second": tokens / theirs,
+            "ratio": theirs / ours,
+            "ratio_of_least": min(times[baseline]) / min(times[OURS]),
+            "peer_seconds": theirs,
+            "peer_seconds_least": min(times[baseline]),
+            "peer_seconds_most": max(times[baseline]),
+        }
+    if flops:
+        if not on_cpu():
+            ceiling *= devices
+        line |= {
+            "flops_per_second": flops / ours,
+            "matmul_ceiling": ceiling,
+            "share_of_matmul_ceiling": flops / ours / ceiling,
+            "mfu": mfu(1 / ours, flops, jax.devices()[0].device_kind, devices),
+        }
+    return line | metadata
 
 
 def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
-    """Everything that is known of a run, for JSON."""
+    """Return the report of a run, for JSON."""
     devices = os.environ.get("JAX_NUM_CPU_DEVICES")
     variables = [f"JAX_NUM_CPU_DEVICES={devices}"] if devices else []
     return {
@@ -27,7 +126,7 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """A table with the spread of every figure, and where it was measured."""
+    """Return a table with the spread of every figure, and where it was measured."""
     machine = report["device"]
     lines = [
         "| case | calls | tokens/s | of the ceiling | peer | its tokens/s | ratio |",
@@ -60,7 +159,7 @@ def _speed(line: Mapping[str, Any], prefix: str) -> str:
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Tokens a second of every case, ours above the peer's, with the spread."""
+    """Plot tokens a second of every case, ours above the baseline's, with the spread."""
     from matplotlib.figure import Figure
 
     lines = list(reversed(report["results"]))
@@ -87,9 +186,9 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
 
 
 def write(report: Mapping[str, Any], output: Path) -> list[Path]:
-    """`output` (JSON), and beside it the table and the plot."""
+    """Write `output` (JSON), and beside it the table and the plot."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(output, report)
     table, picture = output.with_suffix(".md"), output.with_suffix(".png")
     table.write_text(markdown(report))
     plot(report, picture)

@@ -1,39 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing two or more sides against each other on a machine that may not be quiet."""
+"""Time candidates in turns on a machine that may not be quiet, and measure its speed limit."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 
+import jax
+import jax.numpy as jnp
+
+from bcmb_jax.ops.linear import linear
+from bcmb_jax.terminal import Display
+
 Times = list[float]
 
+SHAPES = ((2048, 768, 2304), (4096, 1152, 768), (2048, 2048, 2048))  # rows, inputs, outputs
+ON_ACCELERATORS = ((16_384, 4096, 4096), (8192, 8192, 8192))
 
-def race(sides: Mapping[str, Callable[[], object]], rounds: int, burst: int) -> dict[str, Times]:
-    """Seconds of every timed call, by side.
 
-    The sides take turns in bursts: one call that is not counted (caches, threads and memory come
-    back to this side), then `burst` counted ones; `rounds` times. A drift of the machine's speed so
-    meets all sides alike.
+def time_interleaved(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, repeats: int
+) -> dict[str, Times]:
+    """Return the seconds of every timed call, by candidate.
+
+    Candidates take turns: one call that is not counted (caches, threads and memory come back to
+    this candidate), then `repeats` counted ones; `rounds` times. A drift of the machine's speed
+    then affects all candidates alike.
 
     Args:
-      sides: functions that return only when their work is done.
-      burst: 0 for calls of minutes: one call a turn, and that one counts.
+      candidates: functions that return only when their work is done.
+      repeats: 0 for calls of minutes: one call a turn, and that one counts.
     """
-    times: dict[str, Times] = {name: [] for name in sides}
+    times: dict[str, Times] = {name: [] for name in candidates}
+    display = Display()
     for turn in range(rounds):
-        for name, run in sides.items():
-            progress(f"round {turn + 1} of {rounds}: {name}")
-            if burst:
+        for number, (name, run) in enumerate(candidates.items()):
+            done = (turn + number / len(candidates)) / rounds
+            display.progress(done, f"round {turn + 1} of {rounds}: {name}")
+            if repeats:
                 run()
-            for _ in range(burst or 1):
+            for _ in range(repeats or 1):
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
-    progress("")
+    display.close()
     return times
 
 
-def progress(text: str) -> None:
-    """A line on a terminal that the next one replaces."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+def matmul_ceiling(dtype: jnp.dtype, before: float = 0.0) -> float:
+    """Return the FLOP/s of the fastest of a few large products in `dtype`.
+
+    The model computes its products in the same way. A machine that others use too is only at times
+    as fast as it can be: measured before and after the candidates, with the first result as
+    `before`, the ceiling is the faster of both.
+    """
+    shapes = SHAPES if jax.default_backend() == "cpu" else ON_ACCELERATORS
+    return max(before, *(_flops_per_second(shape, dtype) for shape in shapes))
+
+
+def _flops_per_second(shape: tuple[int, int, int], dtype: jnp.dtype) -> float:
+    rows, inputs, outputs = shape
+    # Made on the device: a hundred million numbers take a host longer than a GPU's whole run.
+    x = jax.random.normal(jax.random.key(0), (rows, inputs), dtype)
+    weight = jax.random.normal(jax.random.key(1), (outputs, inputs))
+    run = jax.jit(lambda x, weight: linear("md,nd->mn", x, weight, dtype, out_dtype=dtype))
+    run(x, weight).block_until_ready()
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        run(x, weight).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 2 * rows * inputs * outputs / min(seconds)

@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of masked-language-model training, optimizer and all: documents of one length, and of real
-lengths, where padded batches of the peer stand beside packed rows of ours."""
+"""Time steps of masked-language-model training, with the optimizer.
+
+Documents have one length, or real lengths: then PyTorch's padded batches stand beside packed rows.
+"""
 
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.documents import Documents
-from bcmb_jax.benchmark.result import OURS, result
-from bcmb_jax.benchmark.roofline import matmul_ceiling
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.timing import race
-from bcmb_jax.benchmark.torch_peer import fastest_peer
+from bcmb_jax.benchmark.report import OURS, Setting, result
+from bcmb_jax.benchmark.timing import matmul_ceiling, time_interleaved
+from bcmb_jax.benchmark.torch_baselines import fastest_baseline
 from bcmb_jax.data.rows import in_batches, packed, padded
+from bcmb_jax.data.shards import open_shards
+from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.finetune_jax import shared_row_length
 from bcmb_jax.evaluation.speed import random_documents
 from bcmb_jax.masking import MaskingRule
@@ -34,6 +35,47 @@ from bcmb_jax.training.start import abstract_state, init_state
 from bcmb_jax.training.train import to_mesh, train_step
 
 MASK_RATE = 0.3
+LONGEST = 8192
+
+
+class Documents(NamedTuple):
+    """Documents to train on.
+
+    Attributes:
+      name: the names of the shards.
+      by_step: for each step the tokens of its documents, `[N]` int32 with the special ones.
+    """
+
+    name: str
+    by_step: list[list[np.ndarray]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document, over all steps."""
+        return np.array([len(document) for step in self.by_step for document in step])
+
+
+def first_documents(folders: Sequence[Path], *, per_step: int, steps: int) -> Documents:
+    """Read the first training documents of the shards, cut at `LONGEST` tokens.
+
+    Raises:
+      InputError: there are not so many.
+    """
+    opened = [open_shards(folder / "train") for folder in folders]
+    documents: list[np.ndarray] = []
+    wanted = per_step * steps
+    for shards in opened:
+        special = shards.index["tokenizer"]["special"]
+        for i in range(min(len(shards), wanted - len(documents))):
+            body = shards.read(i, 0, min(int(shards.lengths[i]), LONGEST - 2))
+            documents.append(np.array([special["cls"], *body, special["sep"]], np.int32))
+    if len(documents) < wanted:
+        raise InputError(
+            f"{wanted} documents are wanted, {len(documents)} are there: fewer --documents or "
+            "--steps"
+        )
+    by_step = [documents[i : i + per_step] for i in range(0, wanted, per_step)]
+    return Documents(", ".join(x.name for x in opened), by_step)
 
 
 def cases(
@@ -45,7 +87,7 @@ def cases(
     remat: bool,
     profile: Path | None,
 ) -> Iterator[dict[str, Any]]:
-    """A result for each of `shapes` (rows, length), or for the `real` documents.
+    """Yield a result for each of `shapes` (rows, length), or for the `real` documents.
 
     Args:
       row_length: of the real documents' rows; a longer document makes longer ones.
@@ -54,17 +96,19 @@ def cases(
     ceiling = matmul_ceiling(setting.dtype)
     work = [real] if real else [_random(*shape) for shape in shapes]
     for documents in work:
-        theirs = [padded(step, max(map(len, step))) for step in documents.of_steps]
+        theirs = [padded(step, max(map(len, step))) for step in documents.by_step]
         ours = theirs
         if real:
             devices = jax.local_device_count()
-            ours = [pack(step, row_length, devices) for step in documents.of_steps]
+            ours = [pack(step, row_length, devices) for step in documents.by_step]
         train = Trainer(setting, ours, remat)
-        peer = fastest_peer(
+        baseline = fastest_baseline(
             setting, Head("masked_lm"), [(batch, labels(batch)) for batch in theirs], train=True
         )
         parts = {} if real else train.passes()
-        times = race({OURS: train, **parts, **peer.sides}, setting.rounds, setting.burst)
+        times = time_interleaved(
+            {OURS: train, **parts, **baseline.run}, setting.rounds, setting.repeats
+        )
         of_parts = {name: times.pop(name) for name in parts}
         seconds: dict[str, Any] = {name: statistics.median(x) for name, x in of_parts.items()}
         if parts:
@@ -82,7 +126,7 @@ def cases(
             times,
             flops=3 * per_token * tokens,
             ceiling=ceiling,
-            peers=peer.competed,
+            peers=baseline.competed,
             layout="packed" if real else "rows",
             documents=len(documents.lengths),
             remat=remat,
@@ -92,13 +136,15 @@ def cases(
             seconds_to_compile=train.seconds_to_compile,
             **train.memory(),
             **seconds,
-            **setting.facts(),
+            **setting.metadata(),
         )
 
 
 class Trainer:
-    """The step of `training.train`, as it is, over a few batches; calling it runs each once and
-    returns when they are done."""
+    """The step of `training.train` over a few batches.
+
+    A call runs each batch once and returns when all are done.
+    """
 
     def __init__(self, setting: Setting, batches: list[Batch], remat: bool):
         make = functools.partial(
@@ -128,6 +174,7 @@ class Trainer:
         self.seconds_to_compile = time.perf_counter() - start
 
     def __call__(self) -> None:
+        """Take a step on each batch."""
         for batch in self._batches:
             self._step(batch)
         jax.block_until_ready(self._state)
@@ -142,8 +189,10 @@ class Trainer:
                 self._state, _ = step(self._state, first)
 
     def passes(self) -> dict[str, Callable[[], object]]:
-        """The loss alone, and with its gradient, of the first batch, without the optimizer: what a
-        result does not need is not computed."""
+        """Return functions that compute the loss, and its gradient, of the first batch.
+
+        The optimizer is left out: the compiler drops what a result does not need.
+        """
         needed = {
             "forward": lambda *x: self._run(*x)[1].loss,
             "gradient": lambda *x: self._run(*x)[1].grad_norm,
@@ -157,7 +206,7 @@ class Trainer:
         return {name: compiled(part) for name, part in needed.items()}
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the largest step: its state, and what it needs beside it."""
+        """Return the bytes of the state, and those that the largest step needs beside it."""
         analyses = [step.memory_analysis() for step in self._steps.values()]
         return {
             "state_bytes": analyses[0].alias_size_in_bytes,
@@ -169,14 +218,17 @@ class Trainer:
 
 
 def pack(documents: list[np.ndarray], row_length: int, devices: int) -> Batch:
-    """As few rows as the documents of a batch need; longer ones than `row_length` if one is; empty
-    ones behind them until `devices` divides their number."""
+    """Pack the documents of a batch into as few rows as they need.
+
+    Rows are longer than `row_length` if a document is; empty rows are added until `devices` divides
+    their number.
+    """
     batch = packed(documents, shared_row_length([*map(len, documents)], row_length))
     return in_batches(batch, batch.tokens.size, devices)[0]
 
 
 def labels(batch: Batch) -> np.ndarray:
-    """`[B, L]` for the peer, which masks nothing: as many labelled places as we have, random."""
+    """Draw labels `[B, L]` for PyTorch, which masks nothing: as many as our masking predicts."""
     masked = np.random.default_rng(0).random(batch.tokens.shape) < MASK_RATE
     return np.where(masked & (batch.segment_ids > 0), batch.tokens, -100)
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure speed: python scripts/benchmark.py WHAT [--compare torch] [--output FILE.json]
+"""Measure speed, beside the fastest way to run the same work in PyTorch.
 
-Ours and the fastest of the ways to run the same work in PyTorch take turns in one process, in the
-same dtype, after a warm-up (except with --burst 0); tokens are true tokens, without padding. Prints
-a table; --output FILE.json also writes FILE.md and a plot, FILE.png.
+    python scripts/benchmark.py WHAT [--compare torch] [--output FILE.json]
+
+Both take turns in one process, in the same dtype, after a warm-up (except with --burst 0); tokens
+are true tokens, without padding. Prints a table; --output FILE.json also writes FILE.md and a plot,
+FILE.png.
 
 Inference and training run on as many devices as divide the rows. On a CPU there is one, of all
 cores; JAX_NUM_CPU_DEVICES=2 makes two, which share them.
@@ -22,10 +24,13 @@ import jax
 
 from bcmb_jax.attention import IMPLEMENTATIONS, choose
 from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, training
-from bcmb_jax.benchmark.documents import first_documents
-from bcmb_jax.benchmark.report import markdown, report, write
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.torch_peer import attention_ways_here, choose_ways, ways_here
+from bcmb_jax.benchmark.report import Setting, markdown, report, write
+from bcmb_jax.benchmark.torch_baselines import (
+    attention_candidates_here,
+    candidates_here,
+    choose_candidates,
+)
+from bcmb_jax.benchmark.training import first_documents
 from bcmb_jax.device import DTYPES, compute_dtype, keep_freed_memory, on_cpu, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
@@ -48,6 +53,7 @@ Results = Iterator[dict[str, Any]]
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
     options = _parser().parse_args(arguments)
     keep_freed_memory()  # for both sides
     if options.compare:  # PyTorch needs the rest of a GPU's memory
@@ -70,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _inference(options: argparse.Namespace) -> Results:
     _refuse_unequal(options)
     return inference.cases(
-        _setting(options, ways_here),
+        _setting(options, candidates_here),
         lengths=options.lengths,
         kinds=[options.kind] if options.kind else KINDS,
         documents=options.documents,
@@ -82,7 +88,7 @@ def _training(options: argparse.Namespace) -> Results:
     _refuse_unequal(options)
     wanted = dict(per_step=options.documents or 16, steps=options.steps)
     return training.cases(
-        _setting(options, _training_ways),
+        _setting(options, _training_candidates),
         shapes=options.shapes
         or [(options.documents or max(1, 2048 // n), n) for n in options.lengths],
         real=first_documents(options.data, **wanted) if options.data else None,
@@ -93,17 +99,17 @@ def _training(options: argparse.Namespace) -> Results:
 
 
 def _fine_tuning(options: argparse.Namespace) -> Results:
-    setting = _setting(options, _training_ways)
+    setting = _setting(options, _training_candidates)
     dataset = TASKS[options.task].read(options.data)
     tokenizer = TaskTokenizer(options.tokenizer, setting.config.max_position_embeddings)
     wanted = dict(per_step=options.documents or 16, steps=options.steps)
-    of_steps = fine_tuning.first_examples(dataset, tokenizer, **wanted)
-    return fine_tuning.cases(setting, task=options.task, dataset=dataset, of_steps=of_steps)
+    by_step = fine_tuning.first_examples(dataset, tokenizer, **wanted)
+    return fine_tuning.cases(setting, task=options.task, dataset=dataset, by_step=by_step)
 
 
 def _attention(options: argparse.Namespace) -> Results:
     return attention.cases(
-        _setting(options, attention_ways_here),
+        _setting(options, attention_candidates_here),
         lengths=options.lengths,
         documents=options.documents,
     )
@@ -131,15 +137,16 @@ def _refuse_unequal(options: argparse.Namespace) -> None:
         )
 
 
-def _training_ways(precision: str) -> list[str]:
-    return ways_here(precision, autocast=precision == "bf16")
+def _training_candidates(precision: str) -> list[str]:
+    return candidates_here(precision, autocast=precision == "bf16")
 
 
-def _setting(options: argparse.Namespace, ways_of: Callable[[str], list[str]]) -> Setting:
+def _setting(options: argparse.Namespace, candidates_for: Callable[[str], list[str]]) -> Setting:
     precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
-    ways = choose_ways(options.peers, ways_of(precision)) if options.compare else []
-    if ways and not options.burst and (len(ways) > 1 or "compile" in ways[0]):
+    here = candidates_for(precision) if options.compare else []
+    candidates = choose_candidates(options.peers, here) if options.compare else []
+    if candidates and not options.burst and (len(candidates) > 1 or "compile" in candidates[0]):
         raise InputError(
             "--burst 0 times the first call: name one of --peers, and none that compiles"
         )
@@ -149,9 +156,9 @@ def _setting(options: argparse.Namespace, ways_of: Callable[[str], list[str]]) -
         precision=precision,
         implementation=getattr(options, "attention", None)
         or choose(target(), DTYPES[precision], config.head_size),
-        ways=ways,
+        candidates=candidates,
         rounds=options.rounds,
-        burst=options.burst,
+        repeats=options.burst,
     )
 
 

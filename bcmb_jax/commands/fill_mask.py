@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill masks: python scripts/fill_mask.py --model DIR_OR_ID [--text "... [MASK] ..."] [--top 5]
+"""Fill masks in texts with a masked language model.
+
+    python scripts/fill_mask.py --model DIR_OR_ID [--text "... [MASK] ..."] [--top 5]
 
 Without --text, a few sentences for a model of the demo's synthetic notes. --probes FILE scores a
 model on lines of a text with one mask, a tab and the word that belongs there: how often it comes
@@ -21,6 +23,7 @@ from bcmb_jax.errors import InputError, reason
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,12 +45,12 @@ def main() -> None:
     rows = encode_clozes(model.tokenizer_directory, tokenizer, texts)
     for text, predictions in zip(texts, fill(model, tokenizer, rows, options.top), strict=True):
         print(f"\n{text}")
-        for place in predictions:
-            print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in place))
+        for words in predictions:
+            print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in words))
 
 
 def encode_clozes(directory: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
-    """Token ids of each text with `[CLS]` and `[SEP]`, as transformers gives them.
+    """Encode each text with `[CLS]` and `[SEP]`, as transformers does.
 
     Raises:
       InputError: a text without a mask.
@@ -65,7 +68,7 @@ def encode_clozes(directory: Path, tokenizer: Tokenizer, texts: Sequence[str]) -
 
 
 def read_probes(file: Path, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]]]:
-    """The texts, and the ids that are right for each: the word after a space, and without.
+    """Read texts, and the ids that are right for each: the word after a space, and without.
 
     Raises:
       InputError: there is no such file, or a line is not a text with one mask, a tab and a word
@@ -98,34 +101,35 @@ def ranks(
     rows: list[np.ndarray],
     answers: list[list[int]],
 ) -> np.ndarray:
-    """`[probes]`: how many entries of the vocabulary come before the best right one, and 1."""
+    """Return `[probes]`: the rank of the best right answer in the vocabulary, from 1 on."""
     logits = np.asarray(at_masks(model, tokenizer, rows)[1])
     best = [of_row[ids].max() for of_row, ids in zip(logits, answers, strict=True)]
     return np.sum(logits > np.array(best)[:, None], axis=1) + 1
 
 
-def summary(found: np.ndarray, top: int) -> str:
+def summary(ranks: np.ndarray, top: int) -> str:
+    """Return a line with the share of right answers and the mean reciprocal rank."""
     return (
-        f"{len(found):,} probes: right {np.mean(found == 1):.1%}, among the first {top} "
-        f"{np.mean(found <= top):.1%}, mean reciprocal rank {np.mean(1 / found):.3f}"
+        f"{len(ranks):,} probes: right {np.mean(ranks == 1):.1%}, among the first {top} "
+        f"{np.mean(ranks <= top):.1%}, mean reciprocal rank {np.mean(1 / ranks):.3f}"
     )
 
 
 def at_masks(
     model: conversion.PretrainedModel, tokenizer: Tokenizer, rows: list[np.ndarray]
 ) -> tuple[np.ndarray, jax.Array]:
-    """Of every mask, row by row: the row it is in, and its logits `[masks, vocab_size]`."""
+    """Return the row of every mask, and its logits `[masks, vocab_size]`."""
     length = max(map(len, rows))
     tokens = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
     real = np.stack([np.arange(length) < len(row) for row in rows])
-    row_of, place_of = np.nonzero((tokens == tokenizer.special.mask) & real)
-    return row_of, model(tokens, real)[row_of, place_of]
+    row_of, position_of = np.nonzero((tokens == tokenizer.special.mask) & real)
+    return row_of, model(tokens, real)[row_of, position_of]
 
 
 def fill(
     model: conversion.PretrainedModel, tokenizer: Tokenizer, rows: list[np.ndarray], top: int
 ) -> list[list[list[tuple[str, float]]]]:
-    """For each row, for each mask in it, the `top` most probable `(word, probability)`."""
+    """Return the `top` most probable `(word, probability)` for each mask of each row."""
     row_of, logits = at_masks(model, tokenizer, rows)
     probabilities, best = jax.lax.top_k(jax.nn.softmax(logits), top)
     filled: list[list[list[tuple[str, float]]]] = [[] for _ in rows]

@@ -10,11 +10,10 @@ import pytest
 
 from bcmb_jax import device
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark import inference, roofline, training
-from bcmb_jax.benchmark.result import OURS, result
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.timing import race
-from bcmb_jax.benchmark.torch_peer import Peer, choose_ways
+from bcmb_jax.benchmark import inference, timing, training
+from bcmb_jax.benchmark.report import OURS, Setting, result
+from bcmb_jax.benchmark.timing import time_interleaved
+from bcmb_jax.benchmark.torch_baselines import Baseline, choose_candidates
 from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
 from bcmb_jax.data.synthetic import prepare_synthetic
@@ -54,12 +53,12 @@ def test_padded_and_packed_rows_hold_the_same_documents():
 
 def test_sides_take_turns_and_the_first_call_of_a_turn_is_not_counted():
     calls = []
-    sides = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = race(sides, rounds=2, burst=3)
+    candidates = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = time_interleaved(candidates, rounds=2, repeats=3)
     assert "".join(calls) == "aaaabbbb" * 2
     assert {name: len(x) for name, x in times.items()} == {"a": 6, "b": 6}
     calls.clear()
-    times = race(sides, rounds=2, burst=0)
+    times = time_interleaved(candidates, rounds=2, repeats=0)
     assert "".join(calls) == "abab"
     assert len(times["a"]) == 2
 
@@ -79,7 +78,7 @@ def test_a_ratio_is_of_medians_and_true_tokens_and_the_fastest_peer():
 def tinier(monkeypatch):
     small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2, vocab_size=16_384)
     monkeypatch.setitem(benchmark.SIZES, "tiny", small)
-    monkeypatch.setattr(roofline, "SHAPES", ((512, 512, 512),))
+    monkeypatch.setattr(timing, "SHAPES", ((512, 512, 512),))
 
 
 def run(tmp_path, *arguments):
@@ -118,7 +117,7 @@ def test_inference(tmp_path, capsys):
 
 
 def test_rows_are_split_over_the_devices_that_divide_them():
-    setting = Setting("tiny", benchmark.SIZES["tiny"], "fp32", "xla", [], rounds=1, burst=1)
+    setting = Setting("tiny", benchmark.SIZES["tiny"], "fp32", "xla", [], rounds=1, repeats=1)
     batch = padded(random_documents(np.full(4, 64)), 64)
     whole, cut = (inference.Encoder(setting, batches) for batches in ([batch], [batch, one(batch)]))
     assert (whole.devices, cut.devices) == (4, 1)
@@ -221,7 +220,7 @@ def test_more_documents_than_there_are_is_an_error(tmp_path, shards):
 
 def test_an_unknown_way_to_run_pytorch_is_an_error():
     with pytest.raises(InputError, match="no way to run 'fast' here; there are eager, sdpa"):
-        choose_ways("fast", ["eager", "sdpa"])
+        choose_candidates("fast", ["eager", "sdpa"])
 
 
 def test_what_a_mode_does_not_read_and_impossible_numbers_are_refused(capsys):
@@ -248,7 +247,7 @@ def test_help(mode, capsys):
 
 
 def test_a_case_that_fails_leaves_the_report_of_those_before(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "fastest_peer", no_memory_from(256))
+    monkeypatch.setattr(inference, "fastest_baseline", no_memory_from(256))
     with pytest.raises(MemoryError):
         run(tmp_path, "inference", "--size", "tiny", "--kind", "fixed", "--lengths", "128,256")
     (line,) = json.loads((tmp_path / "report.json").read_text())["results"]
@@ -259,6 +258,6 @@ def no_memory_from(length):
     def peer(setting, kind, batches, *, train):
         if batches[0][0].tokens.shape[1] >= length:
             raise MemoryError
-        return Peer({}, [])
+        return Baseline({}, [])
 
     return peer

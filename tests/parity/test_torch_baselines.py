@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from bcmb_jax.benchmark import roofline, torch_peer
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.torch_peer import TorchPeer, fastest_peer, make_model
+from bcmb_jax.benchmark import timing, torch_baselines
+from bcmb_jax.benchmark.report import Setting
+from bcmb_jax.benchmark.torch_baselines import TorchBaseline, fastest_baseline, make_model
 from bcmb_jax.benchmark.training import MASK_RATE, labels
 from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import padded
@@ -46,8 +46,8 @@ def test_the_peer_predicts_as_many_tokens_and_no_padding():
 
 def test_a_step_of_the_peer_trains_it():
     batch = padded(random_documents(np.array([30, 50])), 64)
-    peer = TorchPeer(
-        NO_DROPOUT, Head("masked_lm"), [(batch, labels(batch))], precision="fp32", way="sdpa"
+    peer = TorchBaseline(
+        NO_DROPOUT, Head("masked_lm"), [(batch, labels(batch))], precision="fp32", candidate="sdpa"
     )
     before = {name: p.detach().clone() for name, p in peer.model.named_parameters()}
     peer.step()
@@ -55,22 +55,22 @@ def test_a_step_of_the_peer_trains_it():
 
 
 def test_a_way_that_fails_is_told_and_left_out(monkeypatch, capsys):
-    class Failing(TorchPeer):
-        def __init__(self, *arguments, way, **more):
-            if way == "eager":
+    class Failing(TorchBaseline):
+        def __init__(self, *arguments, candidate, **more):
+            if candidate == "eager":
                 raise RuntimeError("no kernel for this")
-            super().__init__(*arguments, way=way, **more)
+            super().__init__(*arguments, candidate=candidate, **more)
 
-    monkeypatch.setattr(torch_peer, "TorchPeer", Failing)
+    monkeypatch.setattr(torch_baselines, "TorchBaseline", Failing)
     batch = padded(random_documents(np.array([30])), 64)
 
     def peer(*ways):
         batches = [(batch, None)] * 2
-        setting = Setting("small", NO_DROPOUT, "fp32", "xla", ways, rounds=1, burst=1)
-        return fastest_peer(setting, Head("encoder"), batches, train=False)
+        setting = Setting("small", NO_DROPOUT, "fp32", "xla", ways, rounds=1, repeats=1)
+        return fastest_baseline(setting, Head("encoder"), batches, train=False)
 
     found = peer("eager", "sdpa")
-    assert [*found.sides] == ["transformers sdpa"]
+    assert [*found.run] == ["transformers sdpa"]
     assert found.competed == ["sdpa"]
     assert "eager left out: RuntimeError: no kernel for this" in capsys.readouterr().out
     with pytest.raises(InputError, match="none of these ways: eager, eager"):
@@ -111,7 +111,7 @@ def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
         common += ["--documents", "8", "--tokenizer", str(shards / "tokenizer")]
     small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2)
     monkeypatch.setitem(benchmark.SIZES, "tiny", small)
-    monkeypatch.setattr(roofline, "SHAPES", ((512, 512, 512),))
+    monkeypatch.setattr(timing, "SHAPES", ((512, 512, 512),))
     quick = ["--rounds", "1", "--burst", "1", "--output", "report.json"]
     benchmark.main([*arguments, *common, *quick])
     lines = json.loads((tmp_path / "report.json").read_text())["results"]

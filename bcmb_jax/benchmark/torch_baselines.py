@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peers: transformers' ModernBERT in PyTorch, on padded batches, in the ways listed here.
+"""The baseline in PyTorch: transformers' ModernBERT on padded batches, by the fastest candidate.
 
-Each way is a function that returns when its work is done; the fastest of them is the peer. Weights
-are random, of the same sizes. `fp32` means full fp32, TF32 is not used.
+A candidate is a way to run the model: an attention implementation, compiled or not. Weights are
+random, of the same sizes. `fp32` means full fp32, TF32 is not used.
 """
 
 import importlib.util
@@ -13,45 +13,45 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.setting import Setting
-from bcmb_jax.benchmark.timing import progress
+from bcmb_jax.benchmark.report import Setting
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
+from bcmb_jax.terminal import Display
 from conversion import torch_models
 
-WAYS = ("eager", "sdpa", "compile")
+CANDIDATES = ("eager", "sdpa", "compile")
 AUTOCAST = "+autocast"
-"""Behind a way: bf16 as training mostly does it, from fp32 weights, instead of bf16 weights."""
+"""Suffix of a candidate: bf16 as training mostly does it, from fp32 instead of bf16 weights."""
 COMPILED = "+compile"
 ON_CUDA = ("flash_attention_2", "flash_attention_2" + COMPILED, "packed_encoders")
-"""Further ways in bf16, where a GPU and their modules are there."""
+"""Further candidates in bf16, where there are a GPU and their modules."""
 
 
-def ways_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
-    """The ways that can be run on this machine.
+def candidates_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
+    """Return the candidates that can run on this machine.
 
     Args:
-      autocast: each of them with `AUTOCAST` too.
+      autocast: add each of them with `AUTOCAST` too.
 
     Raises:
       InputError: PyTorch is missing.
     """
-    here = list(WAYS)
+    here = list(CANDIDATES)
     if _has_cuda() and precision == "bf16":
         here += filter(_installed, ON_CUDA)
-    return here + [way + AUTOCAST for way in here if autocast]
+    return here + [candidate + AUTOCAST for candidate in here if autocast]
 
 
-def attention_ways_here(precision: str) -> list[str]:
-    """As `ways_here`, of attention alone."""
+def attention_candidates_here(precision: str) -> list[str]:
+    """Return the candidates for attention alone that can run on this machine."""
     flash = _has_cuda() and precision == "bf16" and _installed("flash_attention_2")
     return ["sdpa", "flash_attention_2"] if flash else ["sdpa"]
 
 
-def _installed(way: str) -> bool:
+def _installed(candidate: str) -> bool:
     flash = importlib.util.find_spec("flash_attn")
-    if way == "packed_encoders":
+    if candidate == "packed_encoders":
         return flash is not None and importlib.util.find_spec("packed_encoders") is not None
     # FlashAttention-4 alone leaves a folder of that name, without the code of 2.
     return flash is not None and flash.origin is not None
@@ -61,8 +61,8 @@ def _has_cuda() -> bool:
     return torch_models.import_torch("--compare torch").cuda.is_available()
 
 
-def choose_ways(asked: str, here: list[str]) -> list[str]:
-    """Those of `here` that `asked` names, with commas; all if it names none.
+def choose_candidates(asked: str, here: list[str]) -> list[str]:
+    """Return those of `here` that `asked` names, separated by commas; all if it is empty.
 
     Raises:
       InputError: it names another.
@@ -73,13 +73,13 @@ def choose_ways(asked: str, here: list[str]) -> list[str]:
     return chosen
 
 
-class TorchPeer:
-    """One model and its batches in PyTorch.
+class TorchBaseline:
+    """A model and its batches in PyTorch.
 
     Args:
       batches: padded rows, one document each, and for training labels: `[B, L]`, -100 where
         nothing is predicted, or a classifier's, `[B]` or (multi-label, floats) `[B, labels]`.
-      way: of `ways_here`.
+      candidate: one of `candidates_here`.
     """
 
     def __init__(
@@ -89,29 +89,29 @@ class TorchPeer:
         batches: Sequence[tuple[Batch, np.ndarray | None]],
         *,
         precision: str,
-        way: str,
+        candidate: str,
     ):
         import torch
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._autocast = way.endswith(AUTOCAST)
-        way = way.removesuffix(AUTOCAST)
+        self._autocast = candidate.endswith(AUTOCAST)
+        candidate = candidate.removesuffix(AUTOCAST)
         bf16 = precision == "bf16" and not self._autocast
         weights = torch.bfloat16 if bf16 else torch.float32
-        self.model = make_model(config, head, way).to(self._device, weights)
-        if way == "packed_encoders":  # looks for weights on a GPU
+        self.model = make_model(config, head, candidate).to(self._device, weights)
+        if candidate == "packed_encoders":  # looks for weights on a GPU
             import packed_encoders
 
             # Else it falls back to padded rows, without a word, where FlashAttention-4 is missing.
             packed_encoders.pack(self.model, attention_backend="flash")
         # As ours, for each shape: with dynamic ones it is slower.
-        compiles = way.endswith("compile")
+        compiles = candidate.endswith("compile")
         self._run = torch.compile(self.model, dynamic=False) if compiles else self.model
         self._batches = [self._on_device(*batch) for batch in batches]
         self._optimizer: Any = None
 
     def forward(self) -> None:
-        """Hidden states or logits of every batch, in evaluation mode."""
+        """Compute hidden states or logits of every batch, in evaluation mode."""
         import torch
 
         self.model.eval()
@@ -121,7 +121,7 @@ class TorchPeer:
         self._wait()
 
     def step(self) -> None:
-        """Loss, gradients and an AdamW step of every batch; the dropout is 0, as on our side."""
+        """Take an AdamW step on every batch; dropout is 0, as on our side."""
         import torch
 
         if self._optimizer is None:
@@ -162,9 +162,9 @@ class TorchPeer:
         }
 
 
-def make_model(config: ModelConfig, head: Head, way: str) -> Any:
-    """transformers' model of these sizes with random weights, without dropout."""
-    attention = way.removesuffix(COMPILED)
+def make_model(config: ModelConfig, head: Head, candidate: str) -> Any:
+    """Make transformers' model of these sizes with random weights, without dropout."""
+    attention = candidate.removesuffix(COMPILED)
     return torch_models.build_modernbert(
         config,
         head,
@@ -173,68 +173,76 @@ def make_model(config: ModelConfig, head: Head, way: str) -> Any:
     )
 
 
-class Peer(NamedTuple):
-    """Attributes:
-    sides: for `timing.race`: the fastest way by its name in results; empty if none was asked for.
-    competed: the ways that it was the fastest of.
+class Baseline(NamedTuple):
+    """The fastest candidate.
+
+    Attributes:
+      run: for `time_interleaved`: its function by its name in results; empty if there is none.
+      competed: the candidates that it was the fastest of.
     """
 
-    sides: dict[str, Callable[[], None]]
+    run: dict[str, Callable[[], None]]
     competed: list[str]
 
 
-def fastest_peer(
+def fastest_baseline(
     setting: Setting,
     head: Head,
     batches: Sequence[tuple[Batch, np.ndarray | None]],
     *,
     train: bool,
-) -> Peer:
-    """Of the setting's ways the one whose second call is the fastest; one that fails is told and
-    left out.
+) -> Baseline:
+    """Return the setting's candidate whose second call is the fastest.
+
+    A candidate that fails is reported and left out.
 
     Args:
-      head, batches: as of `TorchPeer`.
-      train: steps, else forward passes.
+      head, batches: as in `TorchBaseline`.
+      train: time steps, else forward passes.
 
     Raises:
       InputError: none of them runs here.
     """
 
-    def prepare(way: str) -> Callable[[], None]:
-        peer = TorchPeer(setting.config, head, batches, precision=setting.precision, way=way)
-        return peer.step if train else peer.forward
+    def prepare(candidate: str) -> Callable[[], None]:
+        baseline = TorchBaseline(
+            setting.config, head, batches, precision=setting.precision, candidate=candidate
+        )
+        return baseline.step if train else baseline.forward
 
-    ways = list(setting.ways)
-    if not ways:
-        return Peer({}, [])
-    if len(ways) == 1:
-        return Peer({f"transformers {ways[0]}": prepare(ways[0])}, ways)
+    candidates = list(setting.candidates)
+    if not candidates:
+        return Baseline({}, [])
+    if len(candidates) == 1:
+        return Baseline({f"transformers {candidates[0]}": prepare(candidates[0])}, candidates)
 
-    def timed(way: str) -> tuple[float, str, Callable[[], None]]:
-        run = prepare(way)
+    def timed(candidate: str) -> tuple[float, str, Callable[[], None]]:
+        run = prepare(candidate)
         run()
         start = time.perf_counter()
         run()
-        return time.perf_counter() - start, way, run
+        return time.perf_counter() - start, candidate, run
 
     best: tuple[float, str, Callable[[], None]] = (float("inf"), "", lambda: None)
     ran: list[str] = []
+    display = Display()
     import torch
 
-    for way in ways:
-        progress(f"warming up transformers {way}")
+    for candidate in candidates:
+        display.progress(None, f"warming up transformers {candidate}")
         try:
-            best = min(best, timed(way), key=lambda x: x[0])  # only the fastest stays in memory
-            ran.append(way)
-        except Exception as error:  # a way that cannot run here must not end the others' race
-            print(f"transformers {way} left out: {type(error).__name__}: {error}")
+            best = min(
+                best, timed(candidate), key=lambda x: x[0]
+            )  # only the fastest stays in memory
+            ran.append(candidate)
+        except Exception as error:  # one that cannot run here must not end the comparison
+            print(f"transformers {candidate} left out: {type(error).__name__}: {error}")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    progress("")
+    display.close()
     if not ran:
         raise InputError(
-            f"PyTorch can run this in none of these ways: {', '.join(ways)} (why is above); if "
-            "memory is short: fewer --documents, or shorter rows"
+            f"PyTorch can run this in none of these ways: {', '.join(candidates)} (why is "
+            "above); if memory is short: fewer --documents, or shorter rows"
         )
-    return Peer({f"transformers {best[1]}": best[2]}, ran)
+    return Baseline({f"transformers {best[1]}": best[2]}, ran)
