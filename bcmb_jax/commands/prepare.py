@@ -208,7 +208,7 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
 
 
 def _cleaning(arguments: argparse.Namespace, earlier: Sequence[Path] = ()) -> Cleaning:
-    """What was asked for; duplicates are looked for in the command's `earlier` sources too."""
+    """Return the cleaning that was asked for; texts of `earlier` sources count as duplicates."""
     cleaning = Cleaning(
         unwrap_lines=arguments.unwrap_lines,
         placeholders=arguments.placeholders,
