@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from bcmb_jax.errors import InputError
 
-DTYPES = {"bf16": jnp.dtype(jnp.bfloat16), "fp32": jnp.dtype(jnp.float32)}
+DTYPES: dict[str, jnp.dtype] = {"bf16": jnp.dtype(jnp.bfloat16), "fp32": jnp.dtype(jnp.float32)}
 """Dtypes of matrix products by the names of `config.precision`."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's <malloc.h>

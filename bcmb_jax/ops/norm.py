@@ -150,7 +150,8 @@ def _gradient_kernel(
 
     def mean(values: Sequence[Array]) -> Array:
         total: Array = functools.reduce(operator.add, (value.sum(1) for value in values))
-        return total[:, None] / size
+        means: Array = total[:, None] / size
+        return means
 
     def step(i: Array, dweights: tuple[Array, ...]) -> tuple[Array, ...]:
         here = pl.ds(i * TOKENS_AT_ONCE, TOKENS_AT_ONCE)
