@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion may write over, and what it leaves when it fails."""
+"""A conversion overwrites only an earlier one, and leaves nothing when it fails."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What preparing text costs: time beside the tokenizers library's own, and memory. Slow:
+"""The cost of preparing text: time beside the tokenizers library's own, and memory. Slow:
 `pytest -m slow tests/data/test_preparation_cost.py -s`, on a machine that does nothing else."""
 
 import json

@@ -221,8 +221,7 @@ def test_interval_equals_a_bootstrap_in_words(kind):
 
 
 def test_interval_covers_the_true_accuracy():
-    """Of 100 test sets of a predictor that is right 7 times of 10, about 95 intervals hold what it
-    scores on a very large one."""
+    """A predictor's intervals on 100 small test sets hold its true score about 95 times."""
     random = np.random.default_rng(3)
     labels, truth, ours = made_up("single_label", random, 20_000)
     true = np.mean([scores("single_label", labels, truth, x)["weighted_f1"] for x in ours])

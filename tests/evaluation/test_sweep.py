@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done is not done again; results are what the files say; the best rate is validation's."""
+"""Finished runs are not repeated; results are what the files say; the best rate is validation's."""
 
 import json
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold for the whole model: isolation of documents, padding, and numbers that do not
+"""Invariants of the whole model: isolation of documents, padding, and numbers that do not
 depend on how the work is split."""
 
 import dataclasses

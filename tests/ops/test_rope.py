@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What attention takes of a layer's product, and its gradient as a kernel."""
+"""Queries, keys and values from a layer's product, and their gradient as a kernel."""
 
 import jax
 import jax.numpy as jnp

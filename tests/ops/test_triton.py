@@ -27,7 +27,7 @@ LAYERS = ModelConfig(hidden_size=128, **SIZES)
 
 
 def gradients(kernels: bool):
-    """Those of a norm, GeGLU and rotation, of rows `[4, 24]`, by kernels or by JAX."""
+    """Return the gradients of norm, GeGLU and rotation for rows `[4, 24]`, by kernels or by JAX."""
     random = np.random.default_rng(0)
 
     def draw(*shape):

@@ -42,7 +42,7 @@ def sample(request) -> Path:
 
 @pytest.fixture
 def tree(sample):
-    """What is in it."""
+    """Return the content of a checkpoint."""
     return torch_files.load(sample)
 
 

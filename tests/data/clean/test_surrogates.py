@@ -31,7 +31,7 @@ def parse_date(text: str) -> date:
 
 
 def surrogates_of(text: str, replaced: str) -> list[str]:
-    """What stands for each placeholder; fails if anything else changed."""
+    """Return the text in place of each placeholder; fails if anything else changed."""
     outside = re.split(PLACEHOLDER.pattern.replace("?P<label>", "?:"), text)
     match = re.fullmatch("(.+)".join(map(re.escape, outside)), replaced, re.DOTALL)
     assert match
