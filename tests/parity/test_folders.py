@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What transformers saves loads here, and what is saved here loads there: the same model."""
+"""Folders that transformers saves load here, and ours load there, as one and the same model."""
 
 import dataclasses
 import json

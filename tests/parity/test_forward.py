@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same logits as transformers' ModernBERT, and no less exact."""
+"""Logits equal those of transformers' ModernBERT, and are no less exact."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same gradients, loss and optimizer steps as PyTorch's autograd on transformers' model."""
+"""Gradients, loss and optimizer steps equal PyTorch's autograd on transformers' model."""
 
 import dataclasses
 import functools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the compiled training step holds in memory, keeps, and sends between devices."""
+"""Memory, saved activations and communication of the compiled training step."""
 
 import functools
 
