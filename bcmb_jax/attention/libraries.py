@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other people's kernels for NVIDIA GPUs under our contract, each an optional install.
 
-They take scaled queries and return `[B, L, H, K]`, zeros in padding. They take offsets of documents
-instead of intervals and have room for `DOCUMENTS_PER_TOKEN` of them; a batch with more gives NaN,
-which stops training, rather than documents that see each other.
+They take scaled queries and return `[B, L, H, K]`, zeros in padding. Instead of intervals they need
+the documents' offsets, in an array of fixed size: at most `DOCUMENTS_PER_TOKEN` times the number of
+tokens. If a batch has more documents the result is NaN, so training stops; documents never mix.
 
 Their outputs carry no name for `jax.checkpoint`, so the backward pass of a layer runs their forward
 again. On a CPU "fa4" runs its own plain JAX code, by which the shared test checks what we ask of

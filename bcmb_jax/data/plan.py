@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The packing plan: which piece of which document stands in which row, from lengths alone.
 
-A plan is a pure function of (lengths, seed, epoch). Hence the training position is two numbers
-(epoch, row), resuming is instant, and any number of processes reads the same rows.
+A plan is a pure function of lengths, weights, the two length limits, seed and epoch. Hence the
+training position is two numbers (epoch, row), resuming is instant, and any number of processes
+reads the same rows.
 
 An epoch is planned in windows of `WINDOW` documents, each with the same share of every source.
 Blocks of neighbouring documents are shuffled into windows, so reading stays local; documents are
