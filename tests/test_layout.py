@@ -27,7 +27,7 @@ BUDGETS = {
     "bcmb_jax/attention": 1_210,  # (950)
     "bcmb_jax/model": 680,  # (550)
     "bcmb_jax/training": 1_540,
-    "bcmb_jax/evaluation": 4_255,  # (2,600)
+    "bcmb_jax/evaluation": 3_860,  # (2,600)
     "bcmb_jax/benchmark": 1_270,  # (850)
     "bcmb_jax/commands": 1_100,
     "bcmb_jax": 17_400,

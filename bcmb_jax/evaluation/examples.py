@@ -5,8 +5,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from bcmb_jax.data.plan import SPECIAL_TOKENS
@@ -56,36 +57,28 @@ class Dataset:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Task:
-    """A named way to read a dataset as it is distributed.
+class Task(NamedTuple):
+    """A named way to read a dataset as it is distributed, described in `tasks/tasks.toml`.
 
     Attributes:
       read: turns a folder into its dataset. It takes `corrected=True` where `quirks` says what that
         changes, and otherwise only the options in `options`.
-      source: where the data comes from, and under which terms.
-      files: what the folder holds.
-      quirks: what the paper's own reader does that a user would not expect, and what `--corrected`
-        does instead; empty if there is nothing to correct.
-      learning_rates: the paper's Table 5 by size, "base" and "large"; defaults for other tasks.
-      options: further options of `read` by name, with their help (`--text-column`).
+      learning_rates: by size, "base" and "large": the paper's Table 5, or defaults.
     """
 
     name: str
     kind: Kind
     read: Callable[..., Dataset]
+    learning_rates: Mapping[str, float]
     about: str
     source: str
     files: str
     quirks: str = ""
-    learning_rates: Mapping[str, float] = field(
-        default_factory=lambda: {"base": 5e-5, "large": 3e-5}
-    )
-    options: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    options: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class SplitStatistics:
+class SplitStatistics(NamedTuple):
     """Counts of one split; tokens include the special ones.
 
     Attributes:
@@ -136,14 +129,13 @@ def statistics_tables(
         "| split | examples | mean tokens | longest | empty |",
         "|---|---:|---:|---:|---:|",
     ]
-    lines += [
-        f"| {split} | {x.examples:,} | {x.mean_tokens:,.1f} | {x.longest:,} | {x.empty:,} |"
-        for split, x in statistics.items()
-    ]
+    for split, x in statistics.items():
+        lines.append(
+            f"| {split} | {x.examples:,} | {x.mean_tokens:,.1f} | {x.longest:,} | {x.empty:,} |"
+        )
     lines += ["", f"| label | {' | '.join(statistics)} |", "|---" + "|---:" * len(statistics) + "|"]
     for i, label in enumerate(dataset.labels):
-        counts = " | ".join(f"{x.by_label[i]:,}" for x in statistics.values())
-        lines.append(f"| {label.replace('|', chr(92) + '|')} | {counts} |")
-    if dataset.notes:
-        lines += ["", *(f"- {note}" for note in dataset.notes)]
+        cells = [label.replace("|", r"\|"), *(f"{x.by_label[i]:,}" for x in statistics.values())]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [""] * bool(dataset.notes) + [f"- {note}" for note in dataset.notes]
     return "\n".join(lines) + "\n"

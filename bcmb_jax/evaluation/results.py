@@ -1,87 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and check the `results.json` of scripts/evaluate.py: for tasks, `speed` and `mlm`."""
 
-import dataclasses
 import json
 import math
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from bcmb_jax.errors import InputError, reason
 
 TEXT_BASELINE = "TF-IDF + linear"
 
-# Forms of a file's values. A list has any number of its one entry; the key `str` is any name.
-_MLM_SCORES = {
-    "loss": float,
-    "masked_accuracy": float,
-    "top5_accuracy": float,
-    "predicted_tokens": int,
+FORMS: dict[str, Any] = tomllib.loads(
+    resources.files(__package__).joinpath("results.toml").read_text("utf-8")
+)
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "an object": dict,
+    "text": str,
+    "a whole number": int,
+    "a number": (int, float),
+    "true or false": bool,
+    "a list": list,
 }
-_SPEED = {
-    "set": str,
-    "length": int,
-    "documents": int,
-    "nominal_tokens_per_second": float,
-    "tokens_per_second": float,
-    "padded": bool,
-}
-FORMS: dict[str, dict] = {
-    "mlm": {
-        "model": str,
-        "backend": str,
-        "sources": {str: {str: _MLM_SCORES}},
-        "pseudo_perplexity": {str: float},
-    },
-    "speed": {
-        "model": str,
-        "backend": str,
-        "protocol": str,
-        "device": {"kind": str, "count": int},
-        "results": [_SPEED],
-    },
-}
-FINE_TUNED = {
-    "model": str,
-    "backend": str,
-    "kind": str,
-    "metric": str,
-    "seeds": [int],
-    "per_seed": [float],
-    "median": float,
-    "mean": float,
-    "spread": float,
-    "interval": [float],
-    "scores": [{str: float}],
-    "dataset": {
-        "examples": {str: int},
-        "labels": int,
-        "mean_tokens": {str: float},
-        "notes": [str],
-    },
-}
-MAY_BE_NULL = {
-    "learning_rate": float,
-    "grid": {str: float},
-    "epochs": int,
-    "curves": [[{"epoch": int, "train_loss": float, "validation": float}]],
-    "truncated": {str: int},
-    "by_class": [{"class": str, "f1": float, "support": int}],
-    "confusion": {"labels": [str], "counts": [list]},
-}
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A `results.json`, checked.
 
     Attributes:
       label: the model's name in tables, with that of the backend where it is not JAX.
-      values: content of the file; for a fine-tuned model, with every key of `MAY_BE_NULL`.
+      values: content of the file; for a fine-tuned model, with every key that may be null.
     """
 
     path: Path
@@ -111,7 +63,7 @@ def read_results(paths: Sequence[Path], names: Mapping[str, str]) -> list[Result
     results = []
     for file, values in read:
         backend = values["backend"]
-        label = TEXT_BASELINE if backend == "text" else labels[_normal(values["model"])]
+        label = TEXT_BASELINE if backend == "text" else labels[os.path.normpath(values["model"])]
         label += f" ({backend})" * (backend not in ("jax", "text"))
         results.append(Result(file, values["task"], label, values))
     first: dict[tuple, Path] = {}
@@ -155,10 +107,11 @@ def _read(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: its task is {task!r:.60}, not a name of letters, digits, _ . -")
     if task == "mlm":
         values = {"backend": "jax", "pseudo_perplexity": {}} | values
-    _check(file, "the file", values, FORMS.get(task, FINE_TUNED))
-    if task not in FORMS:
-        values = dict.fromkeys(MAY_BE_NULL) | values
-        for key, form in MAY_BE_NULL.items():
+    is_fine_tuned = task not in ("mlm", "speed")
+    _check(file, "the file", values, FORMS["fine_tuned" if is_fine_tuned else task])
+    if is_fine_tuned:
+        values = dict.fromkeys(FORMS["may_be_null"]) | values
+        for key, form in FORMS["may_be_null"].items():
             if values[key] is not None:
                 _check(file, key, values[key], form)
         _check_scores(file, values)
@@ -166,25 +119,21 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check(file: Path, name: str, value: Any, form: Any) -> None:
-    """Raise `InputError` unless a value has a form (see `FORMS`)."""
+    """Raise `InputError` unless a value has a form of `results.toml`."""
+    containers: dict[type, str] = {dict: "an object", list: "a list"}
+    expected = containers.get(type(form), str(form))
+    fits = isinstance(value, _TYPES[expected])
+    if not fits or (isinstance(value, bool) and expected != "true or false"):
+        raise InputError(f"{file}: {name} is {value!r:.60}, not {expected}")
     if isinstance(form, dict):
-        if not isinstance(value, dict):
-            raise InputError(f"{file}: {name} is {value!r:.60}, not an object")
         for key, inner in form.items():
-            if key is not str and key not in value:
+            if key != "*" and key not in value:
                 raise InputError(f"{file}: {name} has no {key!r}")
-            for each in value if key is str else (key,):
+            for each in value if key == "*" else (key,):
                 _check(file, each if name == "the file" else f"{name}.{each}", value[each], inner)
     elif isinstance(form, list):
-        if not isinstance(value, list):
-            raise InputError(f"{file}: {name} is {value!r:.60}, not a list")
         for i, each in enumerate(value):
             _check(file, f"{name}[{i}]", each, form[0])
-    else:
-        allowed = (int, float) if form is float else form
-        if not isinstance(value, allowed) or (isinstance(value, bool) and form is not bool):
-            kind = _KINDS.get(form, f"a {form.__name__}")
-            raise InputError(f"{file}: {name} is {value!r:.60}, not {kind}")
 
 
 def _check_scores(file: Path, values: Mapping[str, Any]) -> None:
@@ -202,15 +151,15 @@ def _check_scores(file: Path, values: Mapping[str, Any]) -> None:
             raise InputError(f"{file}: {key} is {x}, not between 0 and 1")
     if values["kind"] == "single_label" and values["confusion"]:
         labels, counts = values["confusion"]["labels"], values["confusion"]["counts"]
-        _check(file, "confusion.counts", counts, [[int]])
+        _check(file, "confusion.counts", counts, [["a whole number"]])
         if {len(labels)} != {len(counts), *map(len, counts)}:
             raise InputError(f"{file}: confusion.counts is not {len(labels)} by {len(labels)}")
 
 
 def _labels(models: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
     """Return a label for each model: the given one, or as few last parts of its path as needed."""
-    normal = list(dict.fromkeys(map(_normal, models)))
-    given = {_normal(model): label for model, label in names.items()}
+    normal = list(dict.fromkeys(map(os.path.normpath, models)))
+    given = {os.path.normpath(model): label for model, label in names.items()}
     for model in given:
         if model not in normal:
             raise InputError(f"--names {model}: no result is of it, but of {', '.join(normal)}")
@@ -222,7 +171,3 @@ def _labels(models: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
         alone = (n for n in range(1, whole) if all(x[-n:] != parts[model][-n:] for x in others))
         labels[model] = given.get(model) or "/".join(parts[model][-next(alone, whole) :])
     return labels
-
-
-def _normal(model: str) -> str:
-    return os.path.normpath(model)

@@ -59,20 +59,16 @@ def counts(
     """
     _check(kind, truth, predicted)
     names = classes(kind, labels)
-    if kind != "tagging":
-        holds = np.zeros((2, len(truth), len(names)), np.int64)
-        for matrix, examples in zip(holds, (truth, predicted), strict=True):
-            rows = np.repeat(np.arange(len(examples)), [len(x) for x in examples])
-            matrix[rows, [label for x in examples for label in x]] = 1
-        return np.stack([holds[0] & holds[1], holds[1], holds[0]], axis=-1)
-    find = _strict_entities if strict else get_entities
     counted = np.zeros((len(truth), len(names), 3), np.int64)
-    index = {name: k for k, name in enumerate(names)}
+    find = _strict_entities if strict else get_entities
     for row, *both in zip(counted, truth, predicted, strict=True):
-        true, ours = (set(find([labels[i] for i in tags])) for tags in both)
-        for column, entities in enumerate((true & ours, ours, true)):
-            for type_, _, _ in entities:
-                row[index[type_], column] += 1
+        if kind == "tagging":
+            true, ours = (set(find([labels[i] for i in tags])) for tags in both)
+        else:
+            true, ours = ({(labels[i],) for i in held} for held in both)
+        for column, found in enumerate((true & ours, ours, true)):
+            for name, *_ in found:
+                row[names.index(name), column] += 1
     return counted
 
 

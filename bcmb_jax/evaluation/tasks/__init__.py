@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of labelled data, one module for each layout of files.
+"""Readers of labelled data, one module for each layout of files; `tasks.toml` describes the tasks.
 
 Each reads the data as it is distributed. Where the paper's own reader has a quirk that its numbers
 depend on, ours has it too, tagged `# Fidelity:` and described in `quirks`, and `corrected=True` is
@@ -7,36 +7,41 @@ the other reading. What cannot be read is an `InputError` with its file and line
 or odd is counted in the dataset's notes.
 """
 
-from bcmb_jax.evaluation.examples import Task
-from bcmb_jax.evaluation.tasks import (
-    bio,
-    brat,
-    chemprot,
-    deid,
-    hoc,
-    phenotype,
-    pubmedqa,
-    tables,
-)
+import tomllib
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        # The paper's tasks, in its order.
-        chemprot.BLUE,
-        phenotype.TASK,
-        brat.COS,
-        brat.SOCIAL_HISTORY,
-        deid.TASK,
-        # Open ones.
-        hoc.DOCUMENTS,
-        hoc.SENTENCES,
-        bio.BC5CDR,
-        bio.NCBI_DISEASE,
-        pubmedqa.TASK,
-        chemprot.SCIBERT,
-        # The user's own files.
-        bio.CONLL,
-        tables.TASK,
-    )
+from bcmb_jax.evaluation.examples import Dataset, Task
+from bcmb_jax.evaluation.published import LEARNING_RATES
+from bcmb_jax.evaluation.tasks import bio, brat, chemprot, deid, hoc, phenotype, pubmedqa, tables
+
+_READERS: dict[str, Callable[..., Dataset]] = {
+    "chemprot": chemprot.read_blue,
+    "phenotype": phenotype.read,
+    "cos": brat.read_cos,
+    "social_history": brat.read_social_history,
+    "deid": deid.read,
+    "hoc_document": hoc.read_documents,
+    "hoc_sentence": hoc.read_sentences,
+    "bc5cdr": bio.read,
+    "ncbi_disease": bio.read,
+    "pubmedqa": pubmedqa.read,
+    "chemprot_scibert": chemprot.read_scibert,
+    "conll": bio.read,
+    "csv": tables.read,
 }
+
+
+def _load() -> dict[str, Task]:
+    text = resources.files(__package__).joinpath("tasks.toml").read_text("utf-8")
+    tasks = {}
+    for name, values in tomllib.loads(text).items():
+        classes = tuple(values.pop("classes", ()))
+        read = partial(_READERS[name], classes=classes) if classes else _READERS[name]
+        rates = LEARNING_RATES.get(name, {"base": 5e-5, "large": 3e-5})
+        tasks[name] = Task(name, read=read, classes=classes, learning_rates=rates, **values)
+    return tasks
+
+
+TASKS = _load()

@@ -9,23 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.examples import Dataset, Example, Task
-from bcmb_jax.evaluation.published import LEARNING_RATES
-from bcmb_jax.evaluation.tasks.reading import (
-    bio_tags,
-    find,
-    label_indices,
-    note_counts,
-    note_untrained,
-    place,
-    read_text,
-    split_seventy_fifteen_fifteen,
-    split_shuffled,
-)
+from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.tasks import reading
 
-KINDS = ("age", "date", "location", "name", "other", "phone_nb")
-# Fidelity: O comes first here, and last in the other tasks.
-LABELS = ("O", *bio_tags(KINDS)[:-1])
 _RECORD = re.compile(r"START_OF_RECORD=(.*?)\|\|\|\|END_OF_RECORD", re.DOTALL)
 _HEADER = re.compile(r"(\d+)\|\|\|\|(\d+)\|\|\|\|")
 _MASK = re.compile(r"(\[\*\*.*?\*\*\])")
@@ -53,9 +39,11 @@ _EMPTY = "masks without a word of text"
 _DISAGREEING = "records whose two texts do not agree, read as far as they do"
 
 
-def read(directory: str | Path, corrected: bool = False) -> Dataset:
+def read(directory: str | Path, classes: tuple[str, ...], corrected: bool = False) -> Dataset:
     """Read id.text and id.res, which have the same records in the same order."""
-    text_file, mask_file = find(directory, ("id",), (".text",)), find(directory, ("id",), (".res",))
+    text_file, mask_file = (reading.find(directory, ("id",), (end,)) for end in (".text", ".res"))
+    # Fidelity: O comes first here, and last in the other tasks.
+    labels = ("O", *reading.bio_tags(classes)[:-1])
     texts, masked = _records(text_file), _records(mask_file)
     if len(texts) != len(masked):
         raise InputError(
@@ -66,9 +54,10 @@ def read(directory: str | Path, corrected: bool = False) -> Dataset:
     examples = []
     for (line, name, text), (mask_line, mask_name, mask) in zip(texts, masked, strict=True):
         if name != mask_name:
+            here, there = reading.place(text_file, line), reading.place(mask_file, mask_line)
             raise InputError(
-                f"{place(text_file, line)} is record {name}, but {place(mask_file, mask_line)} is "
-                f"record {mask_name}: they must come in the same order"
+                f"{here} is record {name}, but {there} is record {mask_name}: they must come in "
+                "the same order"
             )
         tagged = _tag_surrogates(text, mask, corrected, counts)
         if tagged is None:
@@ -77,24 +66,27 @@ def read(directory: str | Path, corrected: bool = False) -> Dataset:
             counts["records without a word, left out"] += 1
         else:
             words, tags = zip(*tagged, strict=True)
-            where = f"{place(text_file.name, line)} (record {name})"
-            examples.append(Example(where, words, tuple(label_indices(LABELS, tags, where))))
+            where = f"{reading.place(text_file.name, line)} (record {name})"
+            examples.append(
+                Example(where, words, tuple(reading.label_indices(labels, tags, where)))
+            )
     # Fidelity: scikit-learn's splitter here, that of datasets in the other tasks.
-    splits = split_seventy_fifteen_fifteen(examples, split_shuffled)
-    notes = (*note_counts(counts), *note_untrained(LABELS, splits))
-    return Dataset("tagging", LABELS, splits, notes)
+    splits = reading.split_seventy_fifteen_fifteen(examples, reading.split_shuffled)
+    return reading.dataset("tagging", labels, splits, reading.note_counts(counts))
 
 
 def _records(file: Path) -> list[tuple[int, str, str]]:
     """Return the line, number and text of every record; line breaks become spaces."""
-    content = read_text(file)
+    content = reading.read_text(file)
     records = []
     line, last = 1, 0
     for record in _RECORD.finditer(content):
         line, last = line + content.count("\n", last, record.start()), record.start()
         header = _HEADER.match(record[1])
         if not header:
-            raise InputError(f"{place(file, line)}: a record begins without patient||||note||||")
+            raise InputError(
+                f"{reading.place(file, line)}: a record begins without patient||||note||||"
+            )
         text = record[1][header.end() :].strip().replace("\n", " ")
         records.append((line, f"{header[1]}, note {header[2]}", text))
     if not records:
@@ -173,19 +165,3 @@ def _bounds(text: str, plain: list[str], corrected: bool) -> tuple[list[tuple[in
         bounds.append((at, end))
         at = end + len(piece)
     return bounds, agree and at == len(text)
-
-
-TASK = Task(
-    "deid",
-    "tagging",
-    read,
-    "names, dates, places, ages, phone numbers and other identifiers in nursing notes",
-    "PhysioNet: De-Identified Medical Text 1.0; own agreement",
-    "id.text and id.res",
-    quirks="A mask reaches to where the plain text after it first comes again, be it inside the "
-    "surrogate; of adjacent masks the first takes all that follows; and masks that the paper's "
-    "list of categories lacks (where its reader stops) are other. Corrected, a mask takes at least "
-    "a character, the last plain text is that at the end, adjacent masks are one, further dates "
-    "and places have their category, and records whose two texts disagree are left out.",
-    learning_rates=LEARNING_RATES["deid"],
-)

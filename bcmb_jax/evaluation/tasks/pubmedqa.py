@@ -5,27 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.examples import Dataset, Example, Task
-from bcmb_jax.evaluation.tasks.reading import (
-    find,
-    label_indices,
-    load_json,
-    note_untrained,
-    split_permuted,
-)
-
-LABELS = ("yes", "no", "maybe")
+from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.tasks import reading
 
 
-def read(directory: str | Path) -> Dataset:
+def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     """Read ori_pqal.json, and test_ground_truth.json, whose 500 ids are the official test.
 
     The question and the abstract without its conclusion are the text, a paragraph a line. Of the
     rest, 10 % are the validation (seed 42): the official folds are ten such divisions.
     """
-    records_file = find(directory, ("ori_pqal",), (".json",))
-    truth_file = find(directory, ("test_ground_truth",), (".json",))
-    records, truth = load_json(records_file), load_json(truth_file)
+    records_file = reading.find(directory, ("ori_pqal",), (".json",))
+    truth_file = reading.find(directory, ("test_ground_truth",), (".json",))
+    records, truth = reading.load_json(records_file), reading.load_json(truth_file)
     for file, value in ((records_file, records), (truth_file, truth)):
         if not isinstance(value, dict) or not value:
             raise InputError(f"{file} is not a JSON object by PubMed id")
@@ -34,22 +26,21 @@ def read(directory: str | Path) -> Dataset:
             f"{truth_file} has {len(missing)} ids that {records_file.name} lacks, such as "
             f"{missing[0]}: the two are not of the same release"
         )
-    examples = {pmid: _example(records_file, pmid, record) for pmid, record in records.items()}
+    examples = {pmid: _example(records_file, pmid, x, classes) for pmid, x in records.items()}
     for pmid, answer in truth.items():
-        if [answer] != [LABELS[i] for i in examples[pmid].labels]:
+        if [answer] != [classes[i] for i in examples[pmid].labels]:
             raise InputError(f"{truth_file}: {pmid} is {answer!r}, but not in {records_file.name}")
     rest = [example for pmid, example in examples.items() if pmid not in truth]
-    train, validation = split_permuted(rest, 0.1)
+    train, validation = reading.split_permuted(rest, 0.1)
     splits = {"train": train, "validation": validation, "test": [examples[pmid] for pmid in truth]}
-    return Dataset("single_label", LABELS, splits, tuple(note_untrained(LABELS, splits)))
+    return reading.dataset("single_label", classes, splits)
 
 
-def _example(file: Path, pmid: str, record: Any) -> Example:
+def _example(file: Path, pmid: str, record: Any, classes: tuple[str, ...]) -> Example:
     where = f"{file}, record {pmid}"
     try:
-        question, contexts, answer = (
-            record[key] for key in ("QUESTION", "CONTEXTS", "final_decision")
-        )
+        question, contexts = record["QUESTION"], record["CONTEXTS"]
+        answer = record["final_decision"]
         text = "\n".join([question, *contexts])
     except (KeyError, TypeError) as error:
         raise InputError(
@@ -57,16 +48,5 @@ def _example(file: Path, pmid: str, record: Any) -> Example:
         ) from error
     if not question.strip() or not any(context.strip() for context in contexts):
         raise InputError(f"{where}: the question or its context is empty")
-    return Example(
-        f"{file.name}, record {pmid}", text, tuple(label_indices(LABELS, [answer], where))
-    )
-
-
-TASK = Task(
-    "pubmedqa",
-    "single_label",
-    read,
-    "whether a question is answered yes, no or maybe by the abstract, its conclusion left out",
-    "github.com/pubmedqa/pubmedqa, data; MIT",
-    "ori_pqal.json and test_ground_truth.json (or .gz)",
-)
+    labels = tuple(reading.label_indices(classes, [answer], where))
+    return Example(f"{file.name}, record {pmid}", text, labels)

@@ -21,7 +21,7 @@ from bcmb_jax.data.ingest.files import Stream, open_text
 from bcmb_jax.data.ingest.formats import read_delimited, read_jsonl
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE, Document, Skipped
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.examples import Example
+from bcmb_jax.evaluation.examples import Dataset, Example, Kind
 
 T = TypeVar("T")
 SPLIT_NAMES = {
@@ -139,11 +139,16 @@ class Row(NamedTuple):
         value = self.values.get(column)
         return "" if value is None else str(value)
 
+    def example(self, labels: Sequence[str], names: Sequence[str], hint: str = "") -> Example:
+        """Make the row's example with the labels of these names, which may repeat."""
+        indices = label_indices(labels, names, place(self.file, self.line), hint)
+        return Example(place(self.file.name, self.line), self.text, tuple(sorted(set(indices))))
 
-def read_columns(path: Path, delimiter: str | None, *needed: str) -> list[str]:
+
+def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) -> list[str]:
     """Return the columns of a csv, tsv or (`delimiter=None`) jsonl, and check the needed ones."""
-    with _open(path) as stream:
-        names = list(_open_table(stream, path, delimiter).names or ())
+    with _open_table(path, delimiter) as table:
+        names = list(table.names or ())
     for name in needed:
         if name not in names:
             raise InputError(
@@ -155,64 +160,61 @@ def read_columns(path: Path, delimiter: str | None, *needed: str) -> list[str]:
     return names
 
 
-def _open_table(stream: Stream, path: Path, delimiter: str | None) -> Table:
-    if delimiter is None:
-        return read_jsonl(stream, str(path))
-    return read_delimited(stream, str(path), delimiter=delimiter)
-
-
 def list_columns(names: Sequence[str]) -> str:
     """List the names of columns for a message, without showing a text in their place."""
     short = (n if len(n) <= LONGEST_NAME else f"<{len(n):,} characters>" for n in names)
     return ", ".join(short) or "none"
 
 
-def read_table(path: Path, text: str | None, delimiter: str | None = "\t") -> list[Row]:
+def read_table(
+    path: Path, text: str | None, needed: Sequence[str], delimiter: str | None = "\t"
+) -> list[Row]:
     """Read the rows of a csv or tsv with a header line, or of jsonl (`delimiter=None`).
 
     Args:
       text: the column of texts, several with commas, or None for the one with a usual name.
+      needed: columns that must be there.
 
     Raises:
-      InputError: a row cannot be used, or there is none.
+      InputError: a column is missing, a row cannot be used, or there is none.
     """
+    read_columns(path, delimiter, needed)
     rows = []
-    with _open(path) as stream:
-        table = _open_table(stream, path, delimiter)
+    with _open_table(path, delimiter) as table:
         columns = choose_columns(table.names or (), text, None, str(path))
         for row in table.rows(columns):
-            if isinstance(row, Skipped):
-                _refuse(path, row.line, row.reason)
-            record = columns.record(row)
+            record = row if isinstance(row, Skipped) else columns.record(row)
             if isinstance(record, Skipped):
-                _refuse(path, row.line, record.reason)
+                _refuse(path, record.line, record.reason)
             assert isinstance(record, Document)
+            assert not isinstance(row, Skipped)
             rows.append(Row(path, row.line, record.text, row.values))
     if not rows:
         raise InputError(f"{path} holds no row")
     return rows
 
 
+@contextlib.contextmanager
+def _open_table(path: Path, delimiter: str | None) -> Iterator[Table]:
+    with _open(path) as stream:
+        if delimiter is None:
+            yield read_jsonl(stream, str(path))
+        else:
+            yield read_delimited(stream, str(path), delimiter=delimiter)
+
+
 def label_indices(
-    labels: Sequence[str], names: Iterable[str], where: str, hint: str = ""
+    labels: Sequence[str], names: Sequence[str], where: str, hint: str = ""
 ) -> list[int]:
     """Return the indices of label names; `InputError` for a name that is no label."""
     index = {label: i for i, label in enumerate(labels)}
-    indices = []
     for name in names:
         if name not in index:
             known = ", ".join(labels[:MOST_LABELS]) + ", …" * (len(labels) > MOST_LABELS)
             raise InputError(
                 f"{where}: unknown label {name!r}, none of {known}{hint and ': '}{hint}"
             )
-        indices.append(index[name])
-    return indices
-
-
-def label_row(row: Row, labels: Sequence[str], names: Iterable[str], hint: str = "") -> Example:
-    """Make the example of a row with the labels of these names, which may repeat."""
-    indices = label_indices(labels, names, place(row.file, row.line), hint)
-    return Example(place(row.file.name, row.line), row.text, tuple(sorted(set(indices))))
+    return [index[name] for name in names]
 
 
 def bio_tags(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -221,16 +223,18 @@ def bio_tags(kinds: Iterable[str]) -> tuple[str, ...]:
     return (*(f"B-{kind}" for kind in ordered), *(f"I-{kind}" for kind in ordered), "O")
 
 
-def note_untrained(labels: Sequence[str], splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    """Return a note if validation or test have labels that no training example has."""
+def dataset(
+    kind: Kind,
+    labels: tuple[str, ...],
+    splits: Mapping[str, Sequence[Example]],
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """Make a dataset; if validation or test have labels that training lacks, a note says so."""
     present = {split: {i for e in examples for i in e.labels} for split, examples in splits.items()}
-    missing = sorted(set().union(*present.values()) - present["train"])
-    if not missing:
-        return []
-    return [
-        f"training has no example of {', '.join(labels[i] for i in missing)}, which validation or "
-        "test have"
-    ]
+    if missing := sorted(set().union(*present.values()) - present["train"]):
+        names = ", ".join(labels[i] for i in missing)
+        notes = (*notes, f"training has no example of {names}, which validation or test have")
+    return Dataset(kind, labels, splits, tuple(notes))
 
 
 def note_counts(counts: Mapping[str, int]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bcmb_jax.evaluation.examples import SPLITS
-from bcmb_jax.evaluation.tasks import phenotype
+from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.evaluation.tasks.reading import split_permuted
 from tests.fixtures.task_readers import everything, read, refused
 
@@ -200,7 +200,7 @@ def test_csv_of_one_file_is_split(write) -> None:
 
 # Phenotype
 
-COLUMNS = ["HADM_ID", "ROW_ID", *phenotype.LABELS, "NONE"]
+COLUMNS = ["HADM_ID", "ROW_ID", *TASKS["phenotype"].classes, "NONE"]
 
 
 def annotation(row: int, *held: str) -> str:
