@@ -85,7 +85,7 @@ class StageProgress:
 
 def _list_sources() -> None:
     for name, format in FORMATS.items():
-        print(f"{name:8} {format.about} ({' '.join(format.suffixes)})")
+        print(f"{name:8} {format.about} ({' '.join(file.lstrip('*') for file in format.files)})")
     for name, source in SOURCES.items():
         text = f", text in {source.text_column}" if source.text_column else ""
         paper = "no row of Table 1"

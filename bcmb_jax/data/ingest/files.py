@@ -40,20 +40,22 @@ def suffix_of(name: str) -> str:
 
 
 def find_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """Return the files below a folder that match, sorted; hidden ones left out."""
-    found = [file for file in _files_below(folder) if matches(file, patterns) and file.is_file()]
-    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+    """Return the files below a folder that match, sorted; hidden ones left out.
 
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield files, also through links to folders, but each folder once."""
+    Links to folders are followed, but each folder is entered once.
+    """
+    found: list[Path] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [x for x in folders if not x.startswith(".")]
-        if real not in seen:
-            yield from (Path(place, x) for x in files if not x.startswith("."))
+        if real in seen:
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if matches(path, patterns) and path.is_file()]
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
@@ -65,14 +67,12 @@ def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Pat
     files: list[Path] = []
     wanted = " or ".join(pattern.removeprefix("*") for pattern in patterns)
     for path in map(Path, paths):
-        if path.is_file():
-            files.append(path)
-        elif not path.exists():
+        below = [path] if path.is_file() else find_files(path, patterns)
+        if not path.exists():
             raise InputError(f"input {path} does not exist")
-        elif below := find_files(path, patterns):
-            files.extend(below)
-        else:
+        if not below:
             raise InputError(f"input folder {path} holds no {wanted} file")
+        files += below
     if not files:
         raise InputError(f"the input holds no {wanted} file")
     seen: set[Path] = set()
@@ -148,9 +148,8 @@ class Records:
         with open(file, "rb") as self._raw:
             raw = self._raw
             packed = raw.peek(2)[:2] == _GZIP_MARK
-            stream: Stream = gzip.GzipFile(fileobj=raw) if packed else raw
             try:
-                content = self._reader(stream, name)
+                content = self._reader(gzip.GzipFile(fileobj=raw) if packed else raw, name)
                 if isinstance(content, Table):
                     content = content.records(*self._columns)
                 for record in content:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The datasets of `sources.toml`, and readers for layouts that only one of them has."""
+"""Formats and datasets of `sources.toml`, and readers for layouts that only one of them has."""
 
 import ast
 import re
@@ -22,8 +22,17 @@ from bcmb_jax.data.ingest.files import (
     open_text,
     suffix_of,
 )
-from bcmb_jax.data.ingest.formats import read_by_name, read_csv, read_json, read_text, read_tsv
+from bcmb_jax.data.ingest.formats import (
+    read_by_name,
+    read_csv,
+    read_json,
+    read_jsonl,
+    read_parquet,
+    read_text,
+    read_tsv,
+)
 from bcmb_jax.data.ingest.jats import by_article, newest_first, read_pmc
+from bcmb_jax.data.ingest.mds import list_indexes, read_mds
 from bcmb_jax.data.ingest.pubmed import pubmed_reader, read_pubmed
 from bcmb_jax.data.ingest.record import (
     BROKEN_COLUMNS,
@@ -52,29 +61,25 @@ class Paper(NamedTuple):
     tokens: float
 
 
-class GroupTable(NamedTuple):
-    """A table of the same distribution that leads from a key, which a text has, to its group."""
-
-    files: tuple[str, ...]
-    key: str
-    group: str
-
-
 class Group(NamedTuple):
     """The kind of a source's group, and where its id stands (or, with a table, the key to it).
 
     Attributes:
       path: a regular expression whose first group is the id.
+      table: files of the same distribution that lead from the `key` of a text to the `value` that
+        is its group.
     """
 
     what: str = "each document is its own"
     column: str | None = None
     path: str | None = None
-    table: GroupTable | None = None
+    table: Sequence[str] = ()
+    key: str = ""
+    value: str = ""
 
     def __str__(self) -> str:
         if self.table:
-            return f"{self.what} ({self.table.group} in {' or '.join(self.table.files)})"
+            return f"{self.what} ({self.value} in {' or '.join(self.table)})"
         where = "in the path" if self.path else self.column
         return f"{self.what} ({where})" if where else self.what
 
@@ -82,12 +87,11 @@ class Group(NamedTuple):
         """Return a function that finds groups below `paths`, or None where the column is enough."""
         if not self.path and not self.table:
             return None
-        pattern = re.compile(self.path) if self.path else None
-        groups = self._read_table(paths)
+        groups = self._read_table(paths) if self.table else None
 
         def regroup(file: Path, group: str | None) -> str | None:
-            if pattern:
-                match = pattern.search(file.as_posix())
+            if self.path:
+                match = re.search(self.path, file.as_posix())
                 group = match[1] if match else None
             return group if groups is None else groups.get(group)
 
@@ -95,21 +99,18 @@ class Group(NamedTuple):
 
     def is_table(self, path: Path) -> bool:
         """Return whether a file is the table rather than one with texts."""
-        table = self.table
-        return table is not None and path.is_file() and matches(path, table.files)
+        return path.is_file() and matches(path, self.table)
 
-    def _read_table(self, paths: Sequence[str | Path]) -> dict[str | None, str | None] | None:
-        if self.table is None:
-            return None
+    def _read_table(self, paths: Sequence[str | Path]) -> dict[str | None, str | None]:
         tables: list[Path] = []
         for path in map(Path, paths):
-            tables += [path] if self.is_table(path) else find_files(path, self.table.files)
+            tables += [path] if self.is_table(path) else find_files(path, self.table)
         if not tables:
             raise InputError(
-                f"the input holds no {' or '.join(self.table.files)}, which says the {self.what} "
-                "of a text: give the folder that holds both"
+                f"the input holds no {' or '.join(self.table)}, which says the {self.what} of a "
+                "text: give the folder that holds both"
             )
-        rows = Records(tables, read_by_name, self.table.key, self.table.group)  # the key as text
+        rows = Records(tables, read_by_name, self.key, self.value)  # the key as text
         return {row.text: row.group for row in rows if isinstance(row, Document)}
 
 
@@ -117,25 +118,27 @@ ALONE = Group()
 
 
 class Source(NamedTuple):
-    """A dataset as it is distributed: its files, how they are read, and what may be done with it.
+    """A plain format, or a dataset as it is distributed and what may be done with it.
 
     Attributes:
+      files: how the files' paths end; each may be gzipped.
+      has_columns: whether a text and a group column may be named.
       title: its name in the paper.
       paper: its row in Table 1, if it has one.
-      files: how the files' paths end; each may be gzipped.
       licence: the licence or the data use agreement.
-      text_column: the default; None for layouts without columns.
+      text_column: the default; None for layouts without columns, and for plain formats.
       unique: makes the function that tells repeated documents, for each reading.
       find: lists the input's files.
       make_reader: makes a reader that has to read all files before the first record.
     """
 
-    title: str
-    files: tuple[str, ...]
+    files: Sequence[str]
     reader: Reader
-    licence: str
-    url: str
+    has_columns: bool
     about: str
+    title: str = ""
+    licence: str = ""
+    url: str = ""
     paper: Paper | None = None
     kind: str = "clinical"
     text_column: str | None = None
@@ -143,11 +146,6 @@ class Source(NamedTuple):
     unique: Callable[[], Repeats] | None = None
     find: Callable[[Sequence[str | Path], Sequence[str]], list[Path]] = list_files
     make_reader: Callable[[Sequence[Path], Callable[..., None] | None], Reader] | None = None
-
-    @property
-    def has_columns(self) -> bool:
-        """Whether another text or group column may be named."""
-        return self.text_column is not None
 
 
 def by_text() -> Repeats:
@@ -212,49 +210,52 @@ def _leave_out_errors(row: Row) -> Row | Skipped:
     return row
 
 
-_FORMATS: dict[str, Reader] = {
+_TABLES: dict[str, Reader] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "json": read_json,
-    "text": read_text,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+    "mds": read_mds,
     "by name": read_by_name,
-    "ade": read_ade,
     "medqa": read_medqa,
     "mimic-iii": read_mimic_iii,
+}
+_TEXTS: dict[str, Reader] = {
+    "text": read_text,
+    "ade": read_ade,
     "pubmed": read_pubmed,
     "pmc": read_pmc,
 }
+_FIND = {"mds": list_indexes, "pmc": newest_first}
+_MAKE_READER = {"pubmed": pubmed_reader}
 _COUNT_ONCE = {"text": by_text, "article": by_article}
 
 
-def _load_sources() -> dict[str, Source]:
-    text = resources.files(__package__).joinpath("sources.toml").read_text(encoding="utf-8")
-    sources = {name: _make_source(**entry) for name, entry in tomllib.loads(text).items()}
-    sources["pubmed"] = sources["pubmed"]._replace(make_reader=pubmed_reader)
-    sources["pmc"] = sources["pmc"]._replace(find=newest_first)
-    return sources
-
-
 def _make_source(
-    *,
-    files: list[str],
     format: str,
     paper: dict[str, Any] | None = None,
     group: dict[str, Any] | None = None,
-    count_once: str | None = None,
+    count_once: str = "",
     **rest: Any,
 ) -> Source:
-    group = group or {}
-    if table := group.get("table"):
-        group = {**group, "table": GroupTable(tuple(table["files"]), table["key"], table["group"])}
     return Source(
-        files=tuple(files),
-        reader=_FORMATS[format],
+        reader={**_TABLES, **_TEXTS}[format],
+        has_columns=format in _TABLES,
         paper=Paper(**paper) if paper else None,
-        group=Group(**group),
-        unique=_COUNT_ONCE[count_once] if count_once else None,
+        group=Group(**(group or {})),
+        unique=_COUNT_ONCE.get(count_once),
+        find=_FIND.get(format, list_files),
+        make_reader=_MAKE_READER.get(format),
         **rest,
     )
 
 
-SOURCES = _load_sources()
+_ENTRIES = {
+    name: _make_source(**entry)
+    for name, entry in tomllib.loads(
+        resources.files(__package__).joinpath("sources.toml").read_text(encoding="utf-8")
+    ).items()
+}
+FORMATS = {name: source for name, source in _ENTRIES.items() if source.kind == "format"}
+SOURCES = {name: source for name, source in _ENTRIES.items() if source.kind != "format"}
