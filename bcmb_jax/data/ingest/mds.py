@@ -48,10 +48,11 @@ class StoredFile(NamedTuple):
     def check_hashes(self, data: bytes, where: str) -> None:
         """Raise `InputError` about `where` unless the hashes that Python knows are right."""
         for name in sorted(_HASHES & self.hashes.keys()):
-            expected, actual = self.hashes[name], hashlib.new(name, data, usedforsecurity=False)
-            if actual.hexdigest() != expected:
+            expected = self.hashes[name]
+            actual = hashlib.new(name, data, usedforsecurity=False).hexdigest()
+            if actual != expected:
                 raise InputError(
-                    f"{where} is damaged ({name} {actual.hexdigest()[:12]}…, the index says "
+                    f"{where} is damaged ({name} {actual[:12]}…, the index says "
                     f"{expected[:12]}…): fetch it again"
                 )
 
@@ -61,30 +62,25 @@ class Shard(NamedTuple):
 
     Attributes:
       name: its unpacked file, from the index's folder.
+      files: the unpacked file, and the packed one if there is one.
       columns: encoding by name, and the size in bytes where it is fixed.
     """
 
     name: str
-    plain: StoredFile
-    packed: StoredFile | None
+    files: Sequence[StoredFile]
     codec: str
     samples: int
     columns: dict[str, tuple[str, int | None]]
 
     def find(self) -> StoredFile:
         """Return the file, packed or (as streaming leaves it in a cache) not; check its size."""
-        files = [file for file in (self.plain, self.packed) if file]
-        for file in files:
+        for file in self.files:
             if file.path.is_file():
                 file.check_size(file.path.stat().st_size, str(file.path))
                 return file
-        raise InputError(f"{files[-1].path} is missing, but the index names it: fetch it again")
-
-    @property
-    def hashed(self) -> bool:
-        """Whether a changed byte would be seen, packed or not."""
-        files = [file for file in (self.plain, self.packed) if file]
-        return any(_HASHES & file.hashes.keys() for file in files)
+        raise InputError(
+            f"{self.files[-1].path} is missing, but the index names it: fetch it again"
+        )
 
     def damaged(self, reason: str) -> InputError:
         """Return the error that names the shard's file and the damage."""
@@ -92,27 +88,26 @@ class Shard(NamedTuple):
 
     def load(self) -> bytes:
         """Return the content, unpacked; sizes and hashes are checked before and after."""
-        file = self.find()
+        file, plain = self.find(), self.files[0]
         where, data = str(file.path), file.path.read_bytes()
         file.check_hashes(data, where)
-        if file is self.plain:
+        if file is plain:
             return data
         if self.codec not in _CODECS:
             raise InputError(
                 f"{where} is packed with {self.codec}, which is not read (but {', '.join(_CODECS)} "
-                f"are): unpack it to {self.plain.path.name}"
+                f"are): unpack it to {plain.path.name}"
             )
         import pyarrow
 
         try:
-            unpacked = pyarrow.input_stream(
-                pyarrow.py_buffer(data), compression=_CODECS[self.codec]
-            )
-            data = bytes(unpacked.read(self.plain.size + 1))
+            packed = pyarrow.py_buffer(data)
+            unpacked = pyarrow.input_stream(packed, compression=_CODECS[self.codec])
+            data = bytes(unpacked.read(plain.size + 1))
         except OSError as error:
             raise InputError(f"{where} is not readable as {self.codec}: fetch it again") from error
-        self.plain.check_size(len(data), f"{where}, unpacked,")
-        self.plain.check_hashes(data, f"{where}, unpacked,")
+        plain.check_size(len(data), f"{where}, unpacked,")
+        plain.check_hashes(data, f"{where}, unpacked,")
         return data
 
 
@@ -135,18 +130,16 @@ def read_index(content: bytes, path: Path) -> list[Shard]:
 
 
 def _shard(entry: dict[str, Any], folder: Path) -> Shard:
-    columns = zip(
-        entry["column_names"], entry["column_encodings"], entry["column_sizes"], strict=True
-    )
+    names, kinds, sizes = (entry[f"column_{what}"] for what in ("names", "encodings", "sizes"))
+    stored = [entry["raw_data"], *([entry["zip_data"]] if entry["zip_data"] else [])]
     return Shard(
         name=str(PurePosixPath(entry["raw_data"]["basename"])),
-        plain=_stored_file(entry["raw_data"], folder),
-        packed=_stored_file(entry["zip_data"], folder) if entry["zip_data"] else None,
+        files=[_stored_file(file, folder) for file in stored],
         codec=str(entry["compression"]).split(":")[0],  # "zstd:3" is zstd of level 3
         samples=int(entry["samples"]),
         columns={
-            str(name): (str(encoding), None if size is None else int(size))
-            for name, encoding, size in columns
+            str(name): (str(kind), None if size is None else int(size))
+            for name, kind, size in zip(names, kinds, sizes, strict=True)
         },
     )
 
@@ -165,7 +158,7 @@ def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[P
     named: set[Path] = set()
     kept: set[Path] = set()
     for file in sorted(files, key=lambda file: len(file.resolve().parts)):
-        here = {shard.plain.path.resolve() for shard in read_index(file.read_bytes(), file)}
+        here = {shard.files[0].path.resolve() for shard in read_index(file.read_bytes(), file)}
         if here & named and here - named:
             raise InputError(
                 f"{file} names shards that another index names too, and others: merge them again"
@@ -189,7 +182,8 @@ def read_mds(stream: Stream, file: str) -> Table:
         shard.find()  # before the first record, so that nothing missing is a late surprise
     if not shards:
         return Table(file, None, lambda _: iter(()))
-    encodings = _common_encodings(shards)
+    kinds = [{name: kind for name, (kind, _) in shard.columns.items()} for shard in shards]
+    encodings = dict(pair for pair in kinds[0].items() if all(pair in x.items() for x in kinds))
     arrays = [name for name in encodings if encodings[name].startswith("ndarray")]
     text = "input_ids" if "input_ids" in arrays else arrays[0] if len(arrays) == 1 else None
 
@@ -208,25 +202,19 @@ def read_mds(stream: Stream, file: str) -> Table:
                 try:
                     values = _decode_sample(sample, shard, columns.names)
                 except (ValueError, LookupError) as error:
-                    raise shard.damaged(
-                        f"sample {line:,} does not hold the index's columns"
-                    ) from error
+                    reason = f"sample {line:,} does not hold the index's columns"
+                    raise shard.damaged(reason) from error
                 yield Row(name, line, values)
             stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` the progress
-        if unhashed := sum(not shard.hashed for shard in shards):
+        hashed = [any(_HASHES & x.hashes.keys() for x in shard.files) for shard in shards]
+        if not all(hashed):
             log.warning(
                 "%s: %d of %d shards have no hash that can be checked: their sizes and columns are "
                 "right, but a changed token would not be seen",
-                *(file, unhashed, len(shards)),
+                *(file, hashed.count(False), len(shards)),
             )
 
     return Table(file, list(encodings), read_rows, text)
-
-
-def _common_encodings(shards: Sequence[Shard]) -> dict[str, str]:
-    """Return the encodings by column of those that every shard has alike."""
-    columns = [[(name, kind) for name, (kind, _) in shard.columns.items()] for shard in shards]
-    return dict(pair for pair in columns[0] if all(pair in other for other in columns))
 
 
 def _split_samples(shard: Shard) -> Iterator[bytes]:
@@ -268,19 +256,17 @@ def _decode_value(encoding: str, data: bytes) -> str | int | np.ndarray:
         return data.decode("utf-8", "surrogateescape")
     if kind != "ndarray":
         return int.from_bytes(data, "little", signed=kind.startswith("int"))
-    at = 0
     if not form:
-        form, at = [_DTYPES[data[0]]], 1
-    dtype = np.dtype(form[0]).newbyteorder("<")
+        form, data = [_DTYPES[data[0]]], data[1:]
     if len(form) == 2:
         length = int(form[1])
     else:  # a byte for the number of dimensions and the width of their lengths, which follow
-        if data[at] >> 2 != 1:
+        if data[0] >> 2 != 1:
             raise ValueError("not one dimension")
-        width = 1 << (data[at] & 3)
-        length = int(np.frombuffer(data, f"<u{width}", 1, at + 1)[0])
-        at += 1 + width
-    ids: np.ndarray = np.frombuffer(data[at:], dtype)
+        width = 1 << (data[0] & 3)
+        length = int(np.frombuffer(data, f"<u{width}", 1, 1)[0])
+        data = data[1 + width :]
+    ids: np.ndarray = np.frombuffer(data, np.dtype(form[0]).newbyteorder("<"))
     if len(ids) != length:
         raise ValueError("not as long as it says")
     return ids
