@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html.entities import html5
+from itertools import repeat, zip_longest
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -27,8 +28,9 @@ NO_ABSTRACT = "no abstract"
 DELETED = "deleted citation"
 STAGE = "looking for later versions"
 
+_CITATIONS = ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
 _REASONS = ("", SUPERSEDED, DELETED)
-_PARTS = 16  # of the articles, sorted one after another: a sort of all would take gigabytes
+_PARTS = 64  # of the articles, sorted one after another: a sort of all would take gigabytes
 _REPORTED = 1000  # articles from one report of progress to the next
 
 # Markup is often escaped once too often, and is then part of the text.
@@ -40,14 +42,23 @@ _NO_LABEL = ("", "UNLABELLED", "UNASSIGNED")
 _NO_TITLE = ("[not available].", "[in process citation]")
 
 
-def read_pubmed(stream: Readable, file: str) -> Iterator[Record]:
-    """Yield a record an article, its group the PMID, for every version that the file holds.
+def read_pubmed(stream: Stream, file: str, fates: np.ndarray | None = None) -> Iterator[Record]:
+    """Yield a record an article, its group the PMID; or each of jsonl (pmid, title, abstract).
 
-    See `pubmed_reader` for many files, in which later versions replace earlier.
+    Args:
+      fates: for each article of XML an index of `_REASONS`, see `pubmed_reader`; else all count.
     """
-    for line, element in read_citations(stream, file):
-        if element.tag != "DeleteCitation":
-            yield make_article(element, file, line)
+    if suffix_of(file) == ".jsonl":
+        yield from read_jsonl(stream, file).records("title,abstract", "pmid")
+        return
+    citations = read_citations(stream, file)
+    articles = (found for found in citations if found[1].tag != "DeleteCitation")
+    pairs = zip(articles, repeat(0)) if fates is None else zip_longest(articles, fates)
+    for article, fate in pairs:
+        if article is None or fate is None:
+            raise InputError(f"input {file} has changed while it was read: start again")
+        line, element = article
+        yield Skipped(file, line, _REASONS[fate]) if fate else make_article(element, file, line)
 
 
 def read_citations(stream: Readable, file: str) -> Iterator[tuple[int, Element]]:
@@ -59,9 +70,7 @@ def read_citations(stream: Readable, file: str) -> Iterator[tuple[int, Element]]
     """
     empty = True
     try:
-        for found in read_elements(
-            stream, ("PubmedArticle", "PubmedBookArticle", "DeleteCitation")
-        ):
+        for found in read_elements(stream, _CITATIONS):
             empty = False
             yield found
     except BrokenXml as error:
@@ -143,31 +152,9 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def pubmed_reader(files: Sequence[Path], progress: Callable[..., None] | None = None) -> Reader:
-    """Return a reader of these files that skips versions replaced or deleted later.
-
-    In jsonl, whose keys are pmid, title and abstract, every line counts.
-    """
+    """Return a reader of these files that skips versions replaced or deleted later."""
     versions = latest_versions(files, progress)
-
-    def read(stream: Stream, file: str) -> Iterator[Record]:
-        if suffix_of(file) == ".jsonl":
-            yield from read_jsonl(stream, file).records("title,abstract", "pmid")
-            return
-        fates = versions[file]
-        changed = InputError(f"input {file} has changed while it was read: start again")
-        number = 0
-        for line, element in read_citations(stream, file):
-            if element.tag == "DeleteCitation":
-                continue
-            if number == len(fates):
-                raise changed
-            reason = _REASONS[fates[number]]
-            number += 1
-            yield Skipped(file, line, reason) if reason else make_article(element, file, line)
-        if number < len(fates):
-            raise changed
-
-    return read
+    return lambda stream, file: read_pubmed(stream, file, versions[file])
 
 
 def latest_versions(
@@ -213,29 +200,22 @@ def _find_fates(
     pmids: np.ndarray, versions: np.ndarray, deletions: Mapping[int, int]
 ) -> np.ndarray:
     """Return an index of `_REASONS` for each article, given in the order in which they came."""
-    fates = np.zeros(len(pmids), np.uint8)
+    superseded, deleted = _REASONS.index(SUPERSEDED), _REASONS.index(DELETED)
+    all_fates = np.zeros(len(pmids), np.uint8)
     for part in range(_PARTS):
         articles = np.flatnonzero(pmids % _PARTS == part)
         ids = pmids[articles].astype(np.uint64) << 16 | versions[articles]
-        fates[articles] = _find_fates_of_part(ids, articles, deletions)
-    return fates
-
-
-def _find_fates_of_part(
-    ids: np.ndarray, articles: np.ndarray, deletions: Mapping[int, int]
-) -> np.ndarray:
-    """Return the fates of `articles` (ascending numbers), which are all those of their PMIDs."""
-    fates = np.zeros(len(ids), np.uint8)
-    order = np.argsort(ids, kind="stable")
-    ordered = ids[order]
-    fates[order[:-1][ordered[1:] == ordered[:-1]]] = _REASONS.index(SUPERSEDED)
-    deleted = np.array(list(deletions), np.uint64)
-    starts, stops = (np.searchsorted(ordered, deleted, side) for side in ("left", "right"))
-    for start, stop, before in zip(starts, stops, deletions.values(), strict=True):
-        same = order[start:stop]
-        fates[same[articles[same] < before]] = _REASONS.index(DELETED)
-    alive = order[fates[order] == 0]
-    alone = ids[alive] >> 16
-    fates[alive[:-1][alone[1:] == alone[:-1]]] = _REASONS.index(SUPERSEDED)
-    fates[ids == 0] = 0  # without a PMID, articles are not versions of each other
-    return fates
+        order = np.argsort(ids, kind="stable")
+        articles, ids = articles[order], ids[order]  # by PMID and version, and then as they came
+        fates = np.zeros(len(ids), np.uint8)
+        fates[:-1][ids[1:] == ids[:-1]] = superseded
+        gone = np.array(list(deletions), np.uint64)
+        starts, stops = (np.searchsorted(ids, gone, side) for side in ("left", "right"))
+        for start, stop, before in zip(starts, stops, deletions.values(), strict=True):
+            fates[start:stop][articles[start:stop] < before] = deleted
+        alive = np.flatnonzero(fates == 0)
+        left = ids[alive] >> 16
+        fates[alive[:-1][left[1:] == left[:-1]]] = superseded
+        fates[ids == 0] = 0  # without a PMID, articles are not versions of each other
+        all_fates[articles] = fates
+    return all_fates
