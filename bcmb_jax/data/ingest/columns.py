@@ -20,15 +20,8 @@ from bcmb_jax.data.ingest.record import (
 from bcmb_jax.errors import InputError
 
 USUAL_NAMES = (
-    "text",
-    "note",
-    "notes",
-    "note_text",
-    "report",
-    "report_text",
-    "transcription",
-    "document",
-    "content",
+    *("text", "note", "notes", "note_text", "report", "report_text", "transcription"),
+    *("document", "content"),
 )
 """Names of a text column that need not be given, in any case."""
 
@@ -56,11 +49,13 @@ class Columns:
         """All columns to be read."""
         return [*self.text, *([self.group] if self.group else [])]
 
-    def record(self, row: Row) -> Record:
+    def record(self, row: Row | Skipped) -> Record:
         """Return the record of a row; empty and missing parts are left out.
 
         A single array holds token ids.
         """
+        if isinstance(row, Skipped):
+            return row
         file, line, values = row
         if not any(name in values for name in self.text):
             return Skipped(file, line, NO_TEXT_COLUMN)
@@ -102,18 +97,15 @@ class Table:
             columns = Columns(tuple((text_column or "").split(",")), group_column)
         else:
             columns = choose_columns(self.names, text_column, group_column, self.file)
-        return (
-            row if isinstance(row, Skipped) else columns.record(row) for row in self.rows(columns)
-        )
+        return map(columns.record, self.rows(columns))
 
     def map(self, change: Callable[[Row], Row | Skipped]) -> "Table":
         """Return the table with every row changed, or left out."""
 
-        def rows(columns: Columns) -> Iterator[Row | Skipped]:
-            for row in self.rows(columns):
-                yield row if isinstance(row, Skipped) else change(row)
+        def changed(row: Row | Skipped) -> Row | Skipped:
+            return row if isinstance(row, Skipped) else change(row)
 
-        return replace(self, rows=rows)
+        return replace(self, rows=lambda columns: map(changed, self.rows(columns)))
 
 
 def group_value(value: object) -> str | None:
@@ -145,9 +137,8 @@ def choose_columns(
     else:
         # The name itself may hold a comma.
         chosen = [text_column] if text_column in names else text_column.split(",")
-    for option, column in [*(("text", name) for name in chosen), ("group", group_column)]:
-        if column is None:
-            continue
+    asked = [("text", name) for name in chosen]
+    for option, column in [*asked, ("group", group_column)] if group_column else asked:
         if column not in names:
             raise InputError(f"{listed}, not {column!r}: correct --{option}-column")
         if list(names).count(column) > 1:

@@ -3,8 +3,9 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from io import TextIOWrapper
 from itertools import chain, islice
 from typing import Any
 
@@ -71,11 +72,18 @@ def _split_rows(
     """
     taken: list[str] = []  # the lines of a row
     inside = False  # a broken row's quoted field
+
+    def take(lines: TextIOWrapper) -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
     with open_text(stream, newline="") as lines:
-        rows = csv.reader(_copy_lines(lines, taken), delimiter=delimiter, strict=True)
+        rows = csv.reader(take(lines), delimiter=delimiter, strict=True)
         while True:
             line = rows.line_num + 1
             taken.clear()
+            row: list[str] | None = None
             try:
                 row = next(rows)
             except StopIteration:
@@ -88,26 +96,13 @@ def _split_rows(
                         f"{file}: a quote opened in the record at line {line} is still open at "
                         f"line {rows.line_num}: close it, or double quotes inside fields"
                     ) from error
-                inside = _count_quotes(taken) % 2 == 1
-                yield line, None
+            begins = taken[0].startswith('"') or f'{delimiter}"' in taken[0]
+            if row is None or (inside and not begins):
+                odd_quotes = "".join(taken).count('"') % 2 == 1
+                inside, row = odd_quotes == (row is None), None
             else:
-                opens_a_field = taken[0].startswith('"') or f'{delimiter}"' in taken[0]
-                if inside and not opens_a_field:
-                    inside = _count_quotes(taken) % 2 == 0
-                    yield line, None
-                else:
-                    inside = False
-                    yield line, row
-
-
-def _copy_lines(lines: Iterable[str], copies: list[str]) -> Iterator[str]:
-    for line in lines:
-        copies.append(line)
-        yield line
-
-
-def _count_quotes(lines: Iterable[str]) -> int:
-    return sum(line.count('"') for line in lines)
+                inside = False
+            yield line, row
 
 
 def read_jsonl(stream: Stream, file: str) -> Table:
