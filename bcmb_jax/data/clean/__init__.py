@@ -3,7 +3,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,10 @@ class Cleaning:
 
     def options(self) -> dict[str, Any]:
         """Return the options for the report; folders by their names alone."""
-        return {
-            "unwrap_lines": self.unwrap_lines,
-            "placeholders": self.placeholders,
-            "min_characters": self.min_characters,
-            "exact_duplicates": self.exact_duplicates,
-            "near_duplicates": self.near_duplicates,
-            "not_in": [Path(folder).resolve().name for folder in self.against],
-        }
+        options = asdict(self)
+        folders = options.pop("against")
+        del options["seed"]
+        return {**options, "not_in": [Path(folder).resolve().name for folder in folders]}
 
 
 class Cleaner:
@@ -85,10 +81,11 @@ class Cleaner:
     def __init__(self, cleaning: Cleaning):
         self.counts: Counter[str] = Counter()
         self._options = cleaning
-        self._duplicates: Duplicates | None = None
-        if cleaning.looks_for_duplicates:
-            earlier = [Path(folder) for folder in cleaning.against]
-            self._duplicates = Duplicates(cleaning.near_duplicates, earlier)
+        self._duplicates = (
+            Duplicates(cleaning.near_duplicates, [Path(folder) for folder in cleaning.against])
+            if cleaning.looks_for_duplicates
+            else None
+        )
 
     def apply(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yield the records in order, documents cleaned or skipped.

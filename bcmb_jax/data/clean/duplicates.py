@@ -172,11 +172,10 @@ class Index:
     def find(self, signature: np.ndarray) -> bool:
         """Return whether an earlier signature has as many equal values as the threshold asks."""
         lanes = np.arange(self._bands)
-        nodes, chains = self._heads[self._slots(signature[None])[0]], []
-        for _ in range(_LONGEST_CHAIN):
+        nodes = self._heads[self._slots(signature[None])[0]]
+        chains: list[np.ndarray] = []
+        while len(chains) < _LONGEST_CHAIN and nodes.any():
             lanes, nodes = lanes[nodes > 0], nodes[nodes > 0]
-            if not len(nodes):
-                break
             chains.append(nodes)
             nodes = self._next[nodes, lanes]
         if not chains:

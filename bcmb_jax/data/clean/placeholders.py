@@ -94,34 +94,22 @@ def _fill_blank(kind: str, surrogates: Surrogates, note: str, number: int) -> st
     admitted = date(2008, 1, 1) + timedelta(surrogates.number(f"admitted {note}", 12 * 365))
     stay = 1 + surrogates.number(f"stay {note}", 14)
     position = f"{note} {number}"
-    match kind:
-        case "own":
-            return f"{surrogates.make('first', 'own')} {surrogates.make('last', 'own')}"
-        case "surname":
-            return surrogates.make("last", "own")
-        case "record":
-            return surrogates.make("record", "own")
-        case "birth":
-            return surrogates.format_date("date", born)
-        case "admission":
-            return surrogates.format_date("date", admitted)
-        case "discharge":
-            return surrogates.format_date("date", admitted + timedelta(stay))
-        case "date":
-            during = timedelta(surrogates.number(f"date {position}", stay + 1))
-            return surrogates.format_date("date", admitted + during)
-        case "past":
-            before = timedelta(30 + surrogates.number(f"past {position}", 10 * 365))
-            return surrogates.format_date("month and year", admitted - before)
-        case "age":
-            birthday_to_come = (admitted.month, admitted.day) < (born.month, born.day)
-            return str(admitted.year - born.year - birthday_to_come)
-        case "doctor":  # one doctor a note, as most mentions mean the same
-            return surrogates.make("last", f"doctor {note}")
-        case "attending":
-            last = surrogates.make("last", f"doctor {note}")
-            return f"{surrogates.make('first', position)} {last}"
-        case "relative":
-            return surrogates.make("first", f"relative {position}")
-        case _:
-            return surrogates.make(kind, position)
+    during = timedelta(surrogates.number(f"date {position}", stay + 1))
+    days = {"birth": born, "admission": admitted, "discharge": admitted + timedelta(stay)}
+    days["date"] = admitted + during
+    if kind in days:
+        return surrogates.format_date("date", days[kind])
+    if kind == "past":
+        before = timedelta(30 + surrogates.number(f"past {position}", 10 * 365))
+        return surrogates.format_date("month and year", admitted - before)
+    if kind == "age":
+        birthday_to_come = (admitted.month, admitted.day) < (born.month, born.day)
+        return str(admitted.year - born.year - birthday_to_come)
+    doctor = ("last", f"doctor {note}")  # one a note, as most mentions mean the same
+    if kind == "own":
+        return f"{surrogates.make('first', 'own')} {surrogates.make('last', 'own')}"
+    if kind == "attending":
+        return f"{surrogates.make('first', position)} {surrogates.make(*doctor)}"
+    others = {"surname": ("last", "own"), "record": ("record", "own"), "doctor": doctor}
+    others["relative"] = ("first", f"relative {position}")
+    return surrogates.make(*others.get(kind, (kind, position)))

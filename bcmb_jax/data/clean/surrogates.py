@@ -2,6 +2,7 @@
 """Stand-ins for a patient's removed names, places, numbers and dates."""
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -76,18 +77,13 @@ class Surrogates:
     def make(self, kind: str, key: str) -> str:
         """Return a stand-in of that kind; the same for the same kind and key."""
         key = f"{kind}\0{key}"
-        # Several draws for one stand-in differ by a word after the key.
-        first = self.pick(key + "first", _WORDS["either"])
-        last = self.pick(key + "last", _WORDS["last"])
-        town = self.pick(key + "town", _WORDS["town_starts"])
-        town += self.pick(key + "end", _WORDS["town_ends"])
         drawn = self.number(key + "number", 10**9)
+        day = _FIRST_DAY + timedelta(drawn % _DAYS)
         match kind:
             case "date" | "day" | "month and year":
-                return self.format_date(kind, _FIRST_DAY + timedelta(drawn % _DAYS))
+                return self.format_date(kind, day)
             case "dates":
-                days = [_FIRST_DAY + timedelta(drawn % _DAYS + more) for more in (0, 5)]
-                return " - ".join(self.format_date("day", day) for day in days)
+                return " - ".join(self.format_date("day", day + timedelta(n)) for n in (0, 5))
             case "year":
                 return str(_FIRST_DAY.year + drawn % 30)
             case "old age":
@@ -104,33 +100,23 @@ class Surrogates:
                 return str(10**4 + drawn)[: 5 + drawn % 4]
             case "record":
                 return str(10**6 + drawn % (9 * 10**6))
-            case "url":
-                return f"www.{town.lower()}.example.org"
-            case "email":
-                return f"{first}.{last}@example.org".lower()
             case "street":
-                return f"{1 + drawn % 900} {last} {self.pick(key, _WORDS['streets'])}"
+                return f"{1 + drawn % 900} {self._draw('last', key)} {self._draw('streets', key)}"
             case "ward":
-                return f"{self.pick(key, _WORDS['wards'])} {1 + drawn % 9}"
-            case "university":
-                return f"{town} {self.pick(key, _WORDS['universities'])}"
-            case "company":
-                return f"{last} {self.pick(key, _WORDS['companies'])}"
-            case "hospital":
-                return f"{town} {self.pick(key, _WORDS['hospitals'])}"
-            case "town":
-                return town
-            case "initials":
-                return first[0] + last[0]
+                return f"{self._draw('wards', key)} {1 + drawn % 9}"
+        template: str = DATA["templates"].get(kind, "{last}")
+        names = re.findall(r"\{(\w+)", template)
+        made = template.format(**{name: self._draw(name, key) for name in names})
+        return made.lower() if kind in ("email", "url") else made
+
+    def _draw(self, name: str, key: str) -> str:
+        """Draw what a template names; several draws for one key differ by a word after it."""
+        match name:
             case "first":
-                return first
-            case "full":
-                return f"{first} {last}"
-            case "country":
-                return self.pick(key, _WORDS["countries"])
-            case "month" | "holiday" | "state":
-                return self.pick(key, _WORDS[kind + "s"])
-            case "female" | "male":
-                return self.pick(key, _WORDS[kind])
-            case _:
-                return last
+                return self.pick(key + "first", _WORDS["either"])
+            case "last":
+                return self.pick(key + "last", _WORDS["last"])
+            case "town":
+                start = self.pick(key + "town", _WORDS["town_starts"])
+                return start + self.pick(key + "end", _WORDS["town_ends"])
+        return self.pick(key, _WORDS[name])

@@ -71,13 +71,7 @@ class _ElementParser:
         self.expat.buffer_text = True
         self.expat.EntityDeclHandler = self._refuse_entities
         self.expat.SkippedEntityHandler = self._replace_entity
-        self._leave()
-
-    def _leave(self) -> None:
-        self._builder = None
         self.expat.StartElementHandler = self._start
-        self.expat.CharacterDataHandler = None
-        self.expat.EndElementHandler = None
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if _without_prefix(tag) not in self._names:
@@ -91,7 +85,9 @@ class _ElementParser:
                 for element in root.iter():
                     element.tag = _without_prefix(element.tag)
                 self.elements.append((line, root))
-                self._leave()
+                self._builder = None
+                self.expat.StartElementHandler = self._start
+                self.expat.CharacterDataHandler = self.expat.EndElementHandler = None
 
         self.expat.StartElementHandler = builder.start
         self.expat.CharacterDataHandler = builder.data

@@ -46,13 +46,17 @@ _MARK = "\1"
 _SOME = r"\x01(?:[\s,;–-]*\x01)*"
 _MARKS = re.compile(rf"\[{_SOME}\]|\({_SOME}\)|{_SOME}")
 
-_BLOCKS = {"abstract", "attrib", "boxed-text", "def", "def-item", "disp-quote", "list"}
-_BLOCKS |= {"list-item", "p", "sec", "speech", "statement", "term", "title", "verse-line"}
-_DROPPED = {"ack", "app", "array", "chem-struct", "chem-struct-wrap", "code", "disp-formula"}
-_DROPPED |= {"disp-formula-group", "fig", "fig-group", "fn", "fn-group", "glyph-data", "graphic"}
-_DROPPED |= {"inline-formula", "inline-graphic", "inline-supplementary-material", "label", "math"}
-_DROPPED |= {"media", "object-id", "preformat", "ref-list", "supplementary-material", "table"}
-_DROPPED |= {"table-wrap", "table-wrap-group", "tex-math"}
+_BLOCKS = {
+    *("abstract", "attrib", "boxed-text", "def", "def-item", "disp-quote", "list", "list-item"),
+    *("p", "sec", "speech", "statement", "term", "title", "verse-line"),
+}
+_DROPPED = {
+    *("ack", "app", "array", "chem-struct", "chem-struct-wrap", "code", "disp-formula"),
+    *("disp-formula-group", "fig", "fig-group", "fn", "fn-group", "glyph-data", "graphic"),
+    *("inline-formula", "inline-graphic", "inline-supplementary-material", "label", "math"),
+    *("media", "object-id", "preformat", "ref-list", "supplementary-material", "table"),
+    *("table-wrap", "table-wrap-group", "tex-math"),
+}
 # Kinds of references to what is left out, and of abstracts that repeat another.
 _NOTES = {"aff", "author-notes", "corresp", "fn", "table-fn"}
 _TEASERS = {"graphical", "key-points", "short", "teaser", "toc", "web-summary"}

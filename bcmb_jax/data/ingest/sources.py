@@ -210,23 +210,11 @@ def _leave_out_errors(row: Row) -> Row | Skipped:
     return row
 
 
-_TABLES: dict[str, Reader] = {
-    "csv": read_csv,
-    "tsv": read_tsv,
-    "json": read_json,
-    "jsonl": read_jsonl,
-    "parquet": read_parquet,
-    "mds": read_mds,
-    "by name": read_by_name,
-    "medqa": read_medqa,
-    "mimic-iii": read_mimic_iii,
-}
-_TEXTS: dict[str, Reader] = {
-    "text": read_text,
-    "ade": read_ade,
-    "pubmed": read_pubmed,
-    "pmc": read_pmc,
-}
+_TEXTS: dict[str, Reader] = {"text": read_text, "ade": read_ade}
+_TEXTS |= {"pubmed": read_pubmed, "pmc": read_pmc}
+_TABLES: dict[str, Reader] = {"csv": read_csv, "tsv": read_tsv, "json": read_json}
+_TABLES |= {"jsonl": read_jsonl, "parquet": read_parquet, "mds": read_mds, "by name": read_by_name}
+_TABLES |= {"medqa": read_medqa, "mimic-iii": read_mimic_iii}
 _FIND = {"mds": list_indexes, "pmc": newest_first}
 _MAKE_READER = {"pubmed": pubmed_reader}
 _COUNT_ONCE = {"text": by_text, "article": by_article}
