@@ -15,45 +15,48 @@ from bcmb_jax.files import write_json, write_text
 
 NONE = "–"
 Tasks = Mapping[str, Sequence[Result]]
-"""Results of fine-tuning by task."""
+"""Results by task."""
 
 
 def write(results: Sequence[Result], output: Path) -> list[Path]:
     """Write `tables.md`, `tables.json` and the plots into a folder, and return their paths."""
     output.mkdir(parents=True, exist_ok=True)
-    pictures = draw(by_task(results), _only("speed", results), output)
+    tasks, speed, _ = _by_task(results)
+    pictures = draw(tasks, speed, output)
     text = markdown(results)
     if pictures:
         text += "\n## Plots\n" + "".join(f"\n![{x.stem}]({x.name})\n" for x in pictures)
     table, data = output / "tables.md", output / "tables.json"
     write_text(table, text)
-    write_json(data, records(results))
+    write_json(data, _records(results))
     return [table, data, *pictures]
-
-
-def by_task(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Group the results of fine-tuning, the paper's tasks first and in its order."""
-    tasks = dict.fromkeys(x.task for x in results if x.task not in ("speed", "mlm"))
-    order = dict.fromkeys([*(x for x in published.TASKS if x in tasks), *tasks])
-    return {task: _only(task, results) for task in order}
 
 
 def markdown(results: Sequence[Result]) -> str:
     """Return all tables that there are results for."""
-    tasks = by_task(results)
+    tasks, speed, mlm = _by_task(results)
     parts = ["# Results beside the paper's"]
     if tasks:
         parts += [_performance(tasks), _runs(tasks), _learning_rates(tasks), _statistics(tasks)]
         parts += [_by_class(task, found) for task, found in tasks.items()]
-    parts += [_speed(_only("speed", results)), _mlm(_only("mlm", results))]
-    return "\n\n".join(x for x in parts if x) + "\n"
+    parts += [_speed(speed), _mlm(mlm)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def records(results: Sequence[Result]) -> dict[str, Any]:
+def _by_task(results: Sequence[Result]) -> tuple[Tasks, Sequence[Result], Sequence[Result]]:
+    """Return results of fine-tuning by task, the paper's tasks first, of speed and of mlm."""
+    order = dict.fromkeys([*published.TASKS, *(x.task for x in results), "speed", "mlm"])
+    tasks = {task: [x for x in results if x.task == task] for task in order}
+    speed, mlm = tasks.pop("speed"), tasks.pop("mlm")
+    return {task: found for task, found in tasks.items() if found}, speed, mlm
+
+
+def _records(results: Sequence[Result]) -> dict[str, Any]:
     """Return our numbers (fractions) and the published ones (percent), for programs."""
+    left_out = ("curves", "confusion", "by_class")
     ours = [
         {"file": str(x.path), "label": x.label}
-        | {k: v for k, v in x.values.items() if k not in ("curves", "confusion", "by_class")}
+        | {k: v for k, v in x.values.items() if k not in left_out}
         for x in results
     ]
     theirs = {
@@ -66,10 +69,10 @@ def records(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _performance(tasks: Tasks) -> str:
-    rows = [
-        [label, *(f"{_percent(x['median'])} {_interval(x)}" if x else NONE for x in values)]
-        for label, values in _by_model(tasks).items()
-    ]
+    def cell(x: Mapping[str, Any] | None) -> str:
+        return f"{_percent(x['median'])} [{_percents(x['interval'], ', ')}]" if x else NONE
+
+    rows = [[label, *map(cell, values)] for label, values in _by_model(tasks)]
     rows += _published_rows(published.SCORES, tasks, ".1f")
     about = (
         "F1 in percent: median over seeds, and a 95 % bootstrap interval over test examples of the "
@@ -82,8 +85,7 @@ def _performance(tasks: Tasks) -> str:
         for note in dict.fromkeys(y for x in found for y in x.values["dataset"]["notes"])
     ]
     columns = [f"{title(task)} ({found[0].values['metric']})" for task, found in tasks.items()]
-    table = _table(["model", *columns], rows)
-    return _section("Performance (Table 2)", table, about, "\n".join(notes))
+    return _section("Performance (Table 2)", ["model", *columns], rows, about, "\n".join(notes))
 
 
 def _runs(tasks: Tasks) -> str:
@@ -96,8 +98,8 @@ def _runs(tasks: Tasks) -> str:
             [
                 title(task),
                 x.label,
-                f"{_percent(values['mean'])} ± {_percent(values['spread'])}",
-                " ".join(map(_percent, values["per_seed"])),
+                _percents((values["mean"], values["spread"]), " ± "),
+                _percents(values["per_seed"], " "),
                 ", ".join(f"{name} {_percent(fmean(y[name] for y in scores))}" for name in names),
                 str(values["epochs"] or NONE),
                 ", ".join(cut) or "none",
@@ -105,7 +107,7 @@ def _runs(tasks: Tasks) -> str:
         )
     columns = ["task", "model", "mean ± spread", "seeds", "other scores", "epochs", "truncated"]
     about = "Spread: standard deviation over seeds. Other scores: means over seeds."
-    return _section("Runs", _table(columns, rows), about)
+    return _section("Runs", columns, rows, about)
 
 
 def _by_class(task: str, found: Sequence[Result]) -> str:
@@ -117,25 +119,20 @@ def _by_class(task: str, found: Sequence[Result]) -> str:
         for name, count in sorted(support.items(), key=lambda x: -x[1])
     ]
     about = "F1 in percent of the seed whose score is the median; how often a class is true."
-    table = _table(["class", "true", *scored], rows)
-    return _section(f"{title(task)} by class", table, about) if rows else ""
+    return _section(f"{title(task)} by class", ["class", "true", *scored], rows, about)
 
 
 def _learning_rates(tasks: Tasks) -> str:
-    rows = []
-    for label, values in _by_model(tasks).items():
-        cells = []
-        for x in values:
-            rate = x["learning_rate"] or None if x else None  # the text baseline has 0
-            searched = f" (best of {len(x['grid'])})" if x and x["grid"] else ""
-            cells.append(NONE if rate is None else f"{rate:g}{searched}")
-        if any(cell != NONE for cell in cells):
-            rows.append([label, *cells])
-    if not rows:
-        return ""
-    rows += _published_rows(_rates_by_size(), tasks, "g")
-    table = _table(["model", *map(title, tasks)], rows)
-    return _section("Learning rates (Table 5)", table)
+    def cell(x: Mapping[str, Any] | None) -> str:
+        if not x or not x["learning_rate"]:  # the text baseline has 0
+            return NONE
+        return f"{x['learning_rate']:g}" + (f" (best of {len(x['grid'])})" if x["grid"] else "")
+
+    rows = [[label, *map(cell, values)] for label, values in _by_model(tasks)]
+    rows = [row for row in rows if {*row[1:]} != {NONE}]
+    if rows:
+        rows += _published_rows(_rates_by_size(), tasks, "g")
+    return _section("Learning rates (Table 5)", ["model", *map(title, tasks)], rows)
 
 
 def _statistics(tasks: Tasks) -> str:
@@ -145,26 +142,24 @@ def _statistics(tasks: Tasks) -> str:
         # Text last: it counts words, and joins a model that read the same examples.
         for x in sorted(found, key=lambda x: x.values["backend"] == "text"):
             data = x.values["dataset"]
-            cells = [str(data["labels"])]
-            cells += [_number(data["examples"].get(split), ",") for split in SPLITS]
+            counts = [_number(data["examples"].get(split), ",") for split in SPLITS]
+            means = [_number(data["mean_tokens"].get(split), ",.1f") for split in SPLITS]
+            cells = (str(data["labels"]), *counts)
             if x.values["backend"] == "text":
-                same = [group for group in groups if group[: len(cells)] == tuple(cells)]
-                cells = list(same[0]) if same else [*cells, *[NONE] * len(SPLITS)]
+                same = [group for group in groups if group[: len(cells)] == cells]
+                key = same[0] if same else (*cells, *[NONE] * len(SPLITS))
             else:
-                cells += [_number(data["mean_tokens"].get(split), ",.1f") for split in SPLITS]
-            groups.setdefault(tuple(cells), []).append(x.label)
+                key = (*cells, *means)
+            groups.setdefault(key, []).append(x.label)
         rows += [[title(task), ", ".join(models), *cells] for cells, models in groups.items()]
         if theirs := published.STATISTICS.get(task):
-            cells = [str(theirs.labels), *(f"{n:,}" for n in theirs.examples)]
-            cells += [f"{n:,.1f}" for n in theirs.mean_tokens]
-            rows.append([title(task), "*published*", *cells])
+            numbers = [f"{n:,}" for n in (theirs.labels, *theirs.examples, *theirs.mean_tokens)]
+            rows.append([title(task), "*published*", *numbers])
     columns = ["task", "models", "labels", *SPLITS, *(f"{x}, mean tokens" for x in SPLITS)]
-    return _section("Datasets (Table 6)", _table(columns, rows))
+    return _section("Datasets (Table 6)", columns, rows)
 
 
 def _speed(results: Sequence[Result]) -> str:
-    if not results:
-        return ""
     measured = dict.fromkeys(y["set"] for x in results for y in x.values["results"])
     sets = dict.fromkeys([*(x for x in published.SPEED_SETS if x in measured), *measured])
     rows = []
@@ -174,9 +169,10 @@ def _speed(results: Sequence[Result]) -> str:
         for padded in dict.fromkeys(y["padded"] for y in lines):
             own = {y["set"]: y for y in lines if y["padded"] == padded}
             documents = sorted({y["documents"] for y in own.values()})
+            span = " to ".join(f"{n:,}" for n in dict.fromkeys((documents[0], documents[-1])))
             cells = [_number(own[s][rate] / 1000 if s in own else None, ",.1f") for s in sets]
             layout = f"{protocol}, {'padded' if padded else 'packed'}"
-            rows.append([x.label, layout, machine(x), _range(documents), *cells])
+            rows.append([x.label, layout, machine(x), span, *cells])
     setting = ("published", published.SPEED_MACHINE, published.SPEED_DOCUMENTS)
     rows += _published_rows(published.SPEEDS, sets, ".1f", setting)
     about = (
@@ -185,7 +181,7 @@ def _speed(results: Sequence[Result]) -> str:
         "Speeds on different devices are not comparable."
     )
     columns = ["model", "protocol", "device", "documents", *sets]
-    return _section("Inference speed (Table 3)", _table(columns, rows), about)
+    return _section("Inference speed (Table 3)", columns, rows, about)
 
 
 def _mlm(results: Sequence[Result]) -> str:
@@ -195,7 +191,7 @@ def _mlm(results: Sequence[Result]) -> str:
             for predictor, scores in predictors.items():
                 is_model = predictor == "model"
                 singly = x.values["pseudo_perplexity"].get(source) if is_model else None
-                cells = [
+                cells = (
                     source,
                     x.label if is_model else f"*{predictor}*",
                     f"{scores['loss']:.4f}",
@@ -203,26 +199,20 @@ def _mlm(results: Sequence[Result]) -> str:
                     _percent(scores["top5_accuracy"]),
                     f"{scores['predicted_tokens']:,}",
                     _number(singly, ",.2f"),
-                ]
-                rows[tuple(cells)] = None
-    if not rows:
-        return ""
+                )
+                rows[cells] = None
     columns = ["source", "model", "loss", "accuracy", "top 5", "tokens", "pseudo-perplexity"]
     ordered = sorted(rows, key=lambda cells: (cells[0], cells[1].startswith("*")))  # models first
-    return _section("Masked tokens", _table(columns, ordered))
+    return _section("Masked tokens", columns, ordered)
 
 
-def _only(task: str, results: Sequence[Result]) -> list[Result]:
-    return [x for x in results if x.task == task]
-
-
-def _by_model(tasks: Tasks) -> dict[str, list[Mapping[str, Any] | None]]:
-    """Return the values of every model, one for each task."""
-    labels = dict.fromkeys(x.label for found in tasks.values() for x in found)
-    return {
-        label: [next((x.values for x in y if x.label == label), None) for y in tasks.values()]
-        for label in labels
-    }
+def _by_model(tasks: Tasks) -> Iterator[tuple[str, list[Mapping[str, Any] | None]]]:
+    """Yield every model's label and values, one for each task."""
+    for label in dict.fromkeys(x.label for found in tasks.values() for x in found):
+        yield (
+            label,
+            [next((x.values for x in y if x.label == label), None) for y in tasks.values()],
+        )
 
 
 def _rates_by_size() -> dict[str, dict[str, float]]:
@@ -243,13 +233,13 @@ def _published_rows(
             yield [f"*{name}, published*", *setting, *cells]
 
 
-def _section(name: str, *parts: str) -> str:
-    return "\n\n".join([f"## {name}", *(part for part in parts if part)])
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _section(
+    name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], about: str = "", end: str = ""
+) -> str:
+    """Return a heading, a table, and what there is to say about it; nothing without rows."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, cells)) + " |" for cells in lines)
+    table = "\n".join("| " + " | ".join(map(_cell, cells)) + " |" for cells in lines)
+    return "\n\n".join(filter(None, (f"## {name}", table, about, end))) if rows else ""
 
 
 def _cell(text: str) -> str:
@@ -261,14 +251,9 @@ def _percent(x: float) -> str:
     return f"{100 * x:.1f}"
 
 
-def _interval(values: Mapping[str, Any]) -> str:
-    low, high = values["interval"]
-    return f"[{_percent(low)}, {_percent(high)}]"
+def _percents(values: Iterable[float], separator: str) -> str:
+    return separator.join(map(_percent, values))
 
 
 def _number(x: float | None, form: str) -> str:
     return NONE if x is None else format(x, form)
-
-
-def _range(numbers: Sequence[int]) -> str:
-    return " to ".join(f"{n:,}" for n in dict.fromkeys((numbers[0], numbers[-1])))
