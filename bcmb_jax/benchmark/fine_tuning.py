@@ -11,11 +11,10 @@ from bcmb_jax.benchmark.report import OURS, Setting, result
 from bcmb_jax.benchmark.timing import matmul_ceiling, time_interleaved
 from bcmb_jax.benchmark.torch_baselines import fastest_baseline
 from bcmb_jax.data.rows import padded
-from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Kind
-from bcmb_jax.evaluation.finetune_jax import HEADS, TOKENS_AT_ONCE, JaxClassifier, pack
+from bcmb_jax.evaluation.finetune_jax import HEADS, JaxClassifier, pack
 from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import Head
@@ -42,8 +41,8 @@ def cases(
     setting: Setting, *, task: str, dataset: Dataset, by_step: Sequence[Sequence[Encoded]]
 ) -> Iterator[dict[str, Any]]:
     """Yield one result, for these examples of `task`."""
-    kind, labels = dataset.kind, dataset.labels
-    head = Head(HEADS[kind], labels)
+    kind = dataset.kind
+    head = Head(HEADS[kind], dataset.labels)
     ceiling = matmul_ceiling(setting.dtype)
     theirs = [_padded(examples, kind) for examples in by_step]
     classifier = JaxClassifier(
@@ -52,8 +51,7 @@ def cases(
         {},
         kind=kind,
         dtype=setting.dtype,
-        batch_size=max(map(len, by_step)),
-        weight_decay=Settings.weight_decay,
+        settings=Settings(batch_size=max(map(len, by_step))),
     )
     classifier.reset(0)
 
@@ -77,7 +75,7 @@ def cases(
         ceiling=matmul_ceiling(setting.dtype, before=ceiling),
         peers=baseline.competed,
         documents=len(lengths),
-        filled=tokens / sum(_positions(examples, kind, len(labels)) for examples in by_step),
+        filled=tokens / sum(_positions(examples, kind) for examples in by_step),
         peer_filled=tokens / sum(batch.tokens.size for batch, _ in theirs),
         **setting.metadata(),
     )
@@ -94,7 +92,6 @@ def _padded(examples: Sequence[Encoded], kind: Kind):
     return batch, labels
 
 
-def _positions(examples: Sequence[Encoded], kind: Kind, labels: int) -> int:
+def _positions(examples: Sequence[Encoded], kind: Kind) -> int:
     """Count the tokens and padding that a step of ours computes."""
-    passes, _ = pack(examples, kind, labels, tokens_at_once=TOKENS_AT_ONCE[target().platform])
-    return sum(rows.tokens.size for rows in passes)
+    return sum(rows.tokens.size for rows in pack(examples, kind)[0])

@@ -26,19 +26,14 @@ import conversion
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import describe_device, target
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation import masked_lm, speed
+from bcmb_jax.evaluation import speed
 from bcmb_jax.evaluation.examples import Dataset, Task
-from bcmb_jax.evaluation.load import (
-    FineTuningModel,
-    load_jax_classifier,
-    load_torch_classifier,
-)
-from bcmb_jax.evaluation.protocol import Settings
+from bcmb_jax.evaluation.load import load_jax_classifier, load_torch_classifier
+from bcmb_jax.evaluation.protocol import FineTuningModel, Settings
 from bcmb_jax.evaluation.results import TEXT_BASELINE
 from bcmb_jax.evaluation.sweep import evaluate_model, evaluate_text_baseline, summary
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
-from bcmb_jax.terminal import Display
 from conversion import torch_models
 
 OTHERS = {
@@ -141,18 +136,30 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         needed -= {"model"} if options.backend == "text" else set()
         if missing := sorted(f"--{name}" for name in needed if not getattr(options, name)):
             parser.error(f"missing {', '.join(missing)}")
-        if options.backend != "jax" and options.task == "mlm":
-            parser.error("mlm scores our models: convert another one first (conversion.convert)")
-        if options.random_weights and (options.backend != "jax" or options.task in OTHERS):
-            parser.error("--random-weights is for fine-tuning our models (--backend jax)")
-        if options.keep_models and (options.backend != "jax" or options.task in OTHERS):
-            parser.error("--keep-models is for fine-tuning our models (--backend jax)")
-        if options.precision and options.backend != "jax":
-            parser.error("--precision is for our models: PyTorch runs in fp32, as the paper did")
-        if min(options.epochs, options.batch_size, options.documents, options.iterations) < 1:
-            parser.error("--epochs, --batch-size, --documents and --iterations begin at 1")
-        if options.backend == "text" and options.task == "speed":
-            parser.error("--backend text encodes nothing: there is no speed to measure")
+        ours = options.backend == "jax"
+        tunes_ours = ours and options.task not in OTHERS
+        counts = options.epochs, options.batch_size, options.documents, options.iterations
+        errors = {
+            "mlm scores our models: convert another one first (conversion.convert)": (
+                options.task == "mlm" and not ours
+            ),
+            "--random-weights is for fine-tuning our models (--backend jax)": (
+                options.random_weights and not tunes_ours
+            ),
+            "--keep-models is for fine-tuning our models (--backend jax)": (
+                options.keep_models and not tunes_ours
+            ),
+            "--precision is for our models: PyTorch runs in fp32, as the paper did": (
+                options.precision and not ours
+            ),
+            "--epochs, --batch-size, --documents and --iterations begin at 1": min(counts) < 1,
+            "--backend text encodes nothing: there is no speed to measure": (
+                options.backend == "text" and options.task == "speed"
+            ),
+        }
+        for message, wrong in errors.items():
+            if wrong:
+                parser.error(message)
     return options
 
 
@@ -184,15 +191,14 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
         }
         size = "large" if model.width >= LARGE else "base"
         results = evaluate_model(
-            model.classifier,
-            model.tokenizer,
+            model,
             dataset,
             settings,
             options.output,
             metadata,
             seeds=options.seeds,
             learning_rates=options.learning_rate or [task.learning_rates[size]],
-            save=model.save if options.keep_models else None,
+            keep=options.keep_models,
         )
     print(f"{task.name} {summary(results)}")
     return results
@@ -225,13 +231,12 @@ def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> F
 
 def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
     """Score masked tokens of prepared shards, and return the results."""
-    model = conversion.from_pretrained(options.model, precision=options.precision)
+    from bcmb_jax.evaluation import masked_lm  # no other task needs the training code behind it
+
     results = masked_lm.score_by_source(
         options.data,
         load_tokenizer(options.tokenizer or str(options.data[0] / "tokenizer")),
-        model.config,
-        model.params,
-        model.dtype,
+        conversion.from_pretrained(options.model, precision=options.precision),
         row_length=options.row_length,
         max_tokens=options.max_tokens,
         pseudo_perplexity_tokens=options.pseudo_perplexity,
@@ -242,31 +247,20 @@ def evaluate_mlm(options: argparse.Namespace) -> dict[str, Any]:
 
 def evaluate_speed(options: argparse.Namespace) -> dict[str, Any]:
     """Measure an encoder by the paper's speed protocol, and return the results."""
-    encoder: speed.Encoder
+    encoder: speed.JaxEncoder | speed.TorchEncoder
     if options.backend == "jax":
         model = conversion.from_pretrained(options.model, "encoder", precision=options.precision)
-        encoder = speed.JaxEncoder(model.config, model.params, model.dtype)
-        platform, precision = target().platform, model.dtype.name
+        encoder, precision = speed.JaxEncoder(model), model.dtype.name
+        platform = target().platform
     else:
         encoder, precision = speed.TorchEncoder(options.model), "float32"
         platform = torch_models.describe_gpu().get("platform", "cpu")
-    display, lines = Display(), []
-    for left_out in (s for s in speed.SETS if encoder.longest < s.longest <= options.longest):
-        display.say(f"{left_out.name} left out: the model reads {encoder.longest:,} tokens")
-    for line in speed.measure(
+    results = speed.measure(
         encoder,
         options.protocol,
-        sets=[s for s in speed.SETS if s.longest <= options.longest],
+        longest=options.longest,
         documents=options.documents,
         iterations=options.iterations,
         positions_at_once=options.positions or speed.POSITIONS_AT_ONCE[platform],
-        progress=display.progress,
-    ):
-        layout = "padded" if line["padded"] else "packed"
-        display.say(
-            f"{line['set']:16} {layout}: {line['nominal_tokens_per_second'] / 1e3:8.2f} kTok/s "
-            f"nominal, {line['tokens_per_second'] / 1e3:8.2f} true"
-        )
-        lines.append(line)
-    display.close()
-    return {"protocol": options.protocol, "precision": precision, "results": lines}
+    )
+    return {"protocol": options.protocol, "precision": precision, "results": list(results)}

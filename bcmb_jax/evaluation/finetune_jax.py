@@ -2,7 +2,7 @@
 """Fine-tune in JAX on packed rows, which give what a padded batch gives, without its padding."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from bcmb_jax.device import target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
-from bcmb_jax.evaluation.protocol import Predicted
+from bcmb_jax.evaluation.protocol import Predicted, Settings
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, init_parameters, merge, split
@@ -48,7 +48,7 @@ class Rows(NamedTuple):
     Attributes:
       tokens, segment_ids, positions: `[B, L]`, as in `Batch`.
       targets: `IGNORED` where there is none: single_label `[B, S]`, tagging `[B, L]`, int32;
-        multi_label `[B, S, labels]`, float32, negative where there is none.
+        multi_label `[B, S, labels]`, float32.
     """
 
     tokens: np.ndarray | jax.Array
@@ -57,22 +57,7 @@ class Rows(NamedTuple):
     targets: np.ndarray | jax.Array
 
 
-class Place(NamedTuple):
-    """Where an example lies: its row, its number in the row, and its first position."""
-
-    row: int
-    segment: int
-    start: int
-
-
-Logits = Callable[[Parameters, Rows], jax.Array]
-
-
-class State(NamedTuple):
-    """Parameters by name, and the optimizer's state."""
-
-    params: Parameters
-    opt_state: optax.OptState
+State = tuple[Parameters, optax.OptState]
 
 
 class JaxClassifier:
@@ -95,24 +80,22 @@ class JaxClassifier:
         *,
         kind: Kind,
         dtype: jnp.dtype,
-        batch_size: int,
-        weight_decay: float,
+        settings: Settings,
     ):
         self._kind, self._labels = kind, head.labels
-        self._batch_size = batch_size
+        self._batch_size = settings.batch_size
         self._make = functools.partial(MODELS[head.kind], config, head, dtype=dtype)
-        graph, self._shapes = split(lambda: self._make(rngs=nnx.Rngs(0)))
+        self._graph, self._shapes = split(lambda: self._make(rngs=nnx.Rngs(0)))
         self._given = _fitting(params, self._shapes)
         # The learning rate is an argument of each step, so it is not part of the chain.
-        optimizer = optax.chain(
+        self._optimizer = optax.chain(
             optax.clip_by_global_norm(1.0),
             optax.scale_by_adam(0.9, 0.999, 1e-8),
-            optax.add_decayed_weights(weight_decay, weight_decay_mask),
+            optax.add_decayed_weights(settings.weight_decay, weight_decay_mask),
         )
-        logits = functools.partial(_logits, graph, kind)
-        self._begin = jax.jit(lambda params: State(params, optimizer.init(params)))
-        self._step = jax.jit(functools.partial(_step, logits, kind, optimizer), donate_argnums=0)
-        self._predict = jax.jit(lambda params, rows: _predict(logits, kind, params, rows))
+        self._begin = jax.jit(lambda params: (params, self._optimizer.init(params)))
+        self._step = jax.jit(self._updated, donate_argnums=0)
+        self._predict = jax.jit(self._choices)
         self._state: State
 
     def reset(self, seed: int) -> None:
@@ -128,39 +111,70 @@ class JaxClassifier:
 
     def step(self, examples: Sequence[Encoded], learning_rate: float) -> jax.Array:
         """Take one optimizer step and return the loss before it."""
-        passes, _ = self._pack(examples, self._batch_size)
+        passes, _ = pack(examples, self._kind, segments=self._batch_size)
         rows = jax.tree.map(lambda *x: np.stack(x), *passes)
-        count = max(1, sum(_targets_of(self._kind, e) for e in examples))
+        count = max(1, sum(int((e.targets != IGNORED).sum()) for e in examples))
         self._state, loss = self._step(self._state, rows, float(count), learning_rate)
         return loss
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
         """Predict the labels of examples."""
-        passes, places = self._pack(examples, None)
-        rows = np.concatenate([self._predict(self._state.params, x) for x in passes])
+        passes, places = pack(examples, self._kind)
+        rows = np.concatenate([self._predict(self._state[0], x) for x in passes])
         predicted = []
-        for place, example in zip(places, examples, strict=True):
-            row = rows[place.row]
-            choice = row[place.start :] if self._kind == "tagging" else row[place.segment]
+        for (row, segment, start), example in zip(places, examples, strict=True):
+            choice = rows[row, start:] if self._kind == "tagging" else rows[row, segment]
             predicted.append(as_labels(self._kind, self._labels, choice, example))
         return predicted
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Copy the weights to the host."""
         # Copies: on a CPU the host's view would be of a buffer that the next step takes.
-        return {name: np.array(x) for name, x in self._state.params.items()}
+        return {name: np.array(x) for name, x in self._state[0].items()}
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
         """Put back the weights of a snapshot, with a fresh optimizer."""
         # Copies for the same reason.
         self._state = self._begin({name: jnp.array(x) for name, x in snapshot.items()})
 
-    def _pack(
-        self, examples: Sequence[Encoded], segments: int | None
-    ) -> tuple[list[Rows], list[Place]]:
-        at_once = TOKENS_AT_ONCE[target().platform]
-        labels = len(self._labels)
-        return pack(examples, self._kind, labels, tokens_at_once=at_once, segments=segments)
+    def _logits(self, params: Parameters, rows: Rows) -> jax.Array:
+        """Return the logits of one pass, `[B, S, labels]` or (tagging) `[B, L, labels]`."""
+        examples = () if self._kind == "tagging" else (rows.targets.shape[1],)
+        return merge(self._graph, params)(*rows[:3], *examples)
+
+    def _summed_loss(self, params: Parameters, rows: Rows, count: jax.Array) -> jax.Array:
+        """Sum the cross-entropies (multi_label: binary, of every label) wherever a target is."""
+        logits, targets = self._logits(params, rows), jnp.maximum(rows.targets, 0)
+        if self._kind == "multi_label":
+            losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+        else:
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return jnp.where(rows.targets >= 0, losses, 0).sum() / count
+
+    def _updated(
+        self, state: State, rows: Rows, count: jax.Array, learning_rate: jax.Array
+    ) -> tuple[State, jax.Array]:
+        """Take one step on passes of rows `[P, B, L]`, and return the loss before it."""
+        params, opt_state = state
+
+        def gradient(rows: Rows) -> tuple[jax.Array, Parameters]:
+            return jax.value_and_grad(self._summed_loss)(params, rows, count)
+
+        def one_pass(total: tuple, rows: Rows) -> tuple[tuple, None]:
+            return jax.tree.map(jnp.add, total, gradient(rows)), None
+
+        if rows.tokens.shape[0] == 1:
+            loss, grads = gradient(jax.tree.map(lambda x: x[0], rows))
+        else:
+            nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+            (loss, grads), _ = lax.scan(one_pass, nothing, rows)
+        updates, opt_state = self._optimizer.update(grads, opt_state, params)
+        return (jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), opt_state), loss
+
+    def _choices(self, params: Parameters, rows: Rows) -> jax.Array:
+        """Choose a class `[B, S]`, a tag `[B, L]`, or the labels that hold `[B, S, labels]`."""
+        logits = self._logits(params, rows)
+        return logits > 0 if self._kind == "multi_label" else jnp.argmax(logits, axis=-1)
 
 
 def _fitting(
@@ -177,100 +191,37 @@ def _fitting(
     return fitting
 
 
-def _targets_of(kind: Kind, example: Encoded) -> int:
-    """Count the terms of the loss for one example."""
-    return int((example.targets != IGNORED).sum()) if kind == "tagging" else example.targets.size
-
-
-def _logits(graph: nnx.GraphDef, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
-    """Return the logits of one pass, `[B, S, labels]` or (tagging) `[B, L, labels]`."""
-    model = merge(graph, params)
-    arrays = rows.tokens, rows.segment_ids, rows.positions
-    return model(*arrays) if kind == "tagging" else model(*arrays, rows.targets.shape[1])
-
-
-def _step(
-    logits: Logits,
-    kind: Kind,
-    optimizer: optax.GradientTransformation,
-    state: State,
-    rows: Rows,
-    count: jax.Array,
-    learning_rate: jax.Array,
-) -> tuple[State, jax.Array]:
-    """Take one step on passes of rows `[P, B, L]`, and return the loss before it."""
-
-    def loss(params: Parameters, rows: Rows) -> jax.Array:
-        return _summed_loss(kind, logits(params, rows), rows.targets) / count
-
-    def one_pass(total: tuple, rows: Rows) -> tuple[tuple, None]:
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(state.params, rows)), None
-
-    if rows.tokens.shape[0] == 1:
-        value, grads = jax.value_and_grad(loss)(state.params, jax.tree.map(lambda x: x[0], rows))
-    else:
-        nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
-        (value, grads), _ = lax.scan(one_pass, nothing, rows)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-    return State(params, opt_state), value
-
-
-def _summed_loss(kind: Kind, logits: jax.Array, targets: np.ndarray | jax.Array) -> jax.Array:
-    """Sum the cross-entropies (multi_label: binary, of every label) wherever there is a target."""
-    if kind == "multi_label":
-        losses = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
-        return jnp.where(targets >= 0, losses, 0).sum()
-    classes = jnp.maximum(targets, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
-    return jnp.where(targets >= 0, losses, 0).sum()
-
-
-def _predict(logits: Logits, kind: Kind, params: Parameters, rows: Rows) -> jax.Array:
-    """Choose a class `[B, S]`, a tag `[B, L]`, or the labels that hold `[B, S, labels]`."""
-    x = logits(params, rows)
-    return x > 0 if kind == "multi_label" else jnp.argmax(x, axis=-1)
-
-
 def pack(
-    examples: Sequence[Encoded],
-    kind: Kind,
-    labels: int,
-    *,
-    tokens_at_once: int,
-    segments: int | None = None,
-) -> tuple[list[Rows], list[Place]]:
+    examples: Sequence[Encoded], kind: Kind, *, segments: int | None = None
+) -> tuple[list[Rows], list[tuple[int, int, int]]]:
     """Pack examples into passes with equally many rows, of few different shapes.
 
     Every shape is compiled anew, so lengths and numbers are rounded up.
 
     Args:
-      labels: number of labels.
-      tokens_at_once: positions of a pass, unless one example has more.
       segments: S; None for as many as needed, rounded up to a power of two.
 
     Returns:
-      The passes, and the place of each example, with rows counted over all passes.
+      The passes, and the place of each example: its row, counted over all passes, its number in the
+      row, and its first position.
     """
     lengths = [len(e.tokens) for e in examples]
     mean_row = round_up(SHARED_BY * sum(lengths) // len(lengths))
     row_length = shared_row_length(lengths, max(SHARED_ROW, mean_row))
     rows = assign([e.tokens for e in examples], row_length)
-    wanted, most = round_up(len(rows), 1), max(1, tokens_at_once // row_length)
+    wanted, most = round_up(len(rows), 1), max(1, TOKENS_AT_ONCE[target().platform] // row_length)
     rows_per_pass = -(-wanted // -(-wanted // most))
     rows += [[] for _ in range(-len(rows) % rows_per_pass)]
     segments = segments or 1 << (max(map(len, rows)) - 1).bit_length()
     batch = fill_rows([[examples[i].tokens for i in row] for row in rows], row_length)
-    if kind == "multi_label":
-        targets = np.full((len(rows), segments, labels), -1, np.float32)
-    else:
-        width = row_length if kind == "tagging" else segments
-        targets = np.full((len(rows), width), IGNORED, np.int32)
-    places = [Place(0, 0, 0)] * len(examples)
+    first = examples[0].targets
+    shape = (row_length,) if kind == "tagging" else (segments, *first.shape)
+    targets = np.full((len(rows), *shape), IGNORED, first.dtype)
+    places = [(0, 0, 0)] * len(examples)
     for r, row in enumerate(rows):
         start = 0
         for segment, i in enumerate(row):
-            places[i] = Place(r, segment, start)
+            places[i] = r, segment, start
             inside = slice(start, start + lengths[i]) if kind == "tagging" else segment
             targets[r, inside] = examples[i].targets
             start += lengths[i]

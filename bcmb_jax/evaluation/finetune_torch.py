@@ -4,16 +4,20 @@
 These are the baselines; batches, schedule and scores are those of the JAX models.
 """
 
-from collections.abc import Sequence
-from typing import Any, SupportsFloat
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
 from bcmb_jax.evaluation.finetune_jax import HEADS
-from bcmb_jax.evaluation.protocol import Predicted
+from bcmb_jax.evaluation.protocol import Predicted, Settings
 from conversion.torch_models import device, import_torch, load_model, run_model
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
 
 
 class TorchClassifier:
@@ -28,19 +32,11 @@ class TorchClassifier:
       InputError: PyTorch is missing, or transformers cannot load the model.
     """
 
-    def __init__(
-        self,
-        path_or_id: str,
-        *,
-        kind: Kind,
-        labels: tuple[str, ...],
-        batch_size: int,
-        weight_decay: float,
-    ):
+    def __init__(self, path_or_id: str, kind: Kind, labels: tuple[str, ...], settings: Settings):
         self._source, self._kind, self._labels = path_or_id, kind, labels
-        self._batch_size, self._weight_decay = batch_size, weight_decay
-        self._model: Any = None
-        self._optimizer: Any = None
+        self._settings = settings
+        self._model: transformers.PreTrainedModel
+        self._optimizer: torch.optim.Optimizer
 
     def reset(self, seed: int) -> None:
         """Load the weights, draw a new classifier by `seed`, and start a fresh optimizer."""
@@ -54,9 +50,8 @@ class TorchClassifier:
             label2id={name: i for i, name in enumerate(self._labels)},
         )
         self._model.to(device())
-        self._optimizer = torch.optim.AdamW(
-            _groups(self._model, self._weight_decay), lr=0.0, betas=(0.9, 0.999), eps=1e-8
-        )
+        groups = _groups(self._model, self._settings.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
 
     def step(self, examples: Sequence[Encoded], learning_rate: float) -> SupportsFloat:
         """Take one optimizer step and return the loss before it."""
@@ -64,7 +59,7 @@ class TorchClassifier:
         self._model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = _loss(self._kind, self._logits(examples), self._targets(examples))
+        loss = self._loss(examples)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
@@ -76,40 +71,46 @@ class TorchClassifier:
         torch = import_torch()
         self._model.eval()
         predicted: Predicted = [()] * len(examples)
-        order = np.argsort([-len(e.tokens) for e in examples], kind="stable")
+        order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens))
+        size = self._settings.batch_size
         with torch.inference_mode():
-            for first in range(0, len(order), self._batch_size):
-                chosen = order[first : first + self._batch_size]
+            for first in range(0, len(order), size):
+                chosen = order[first : first + size]
                 logits = self._logits([examples[i] for i in chosen])
                 choices = logits > 0 if self._kind == "multi_label" else logits.argmax(-1)
                 for i, row in zip(chosen, choices.cpu().numpy(), strict=True):
                     predicted[i] = as_labels(self._kind, self._labels, row, examples[i])
         return predicted
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, np.ndarray]:
         """Copy the weights to the host."""
-        return {name: x.detach().cpu().clone() for name, x in self._model.state_dict().items()}
+        state = self._model.state_dict().items()
+        return {name: x.detach().cpu().numpy().copy() for name, x in state}
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
         """Put back the weights of a snapshot."""
-        self._model.load_state_dict(snapshot)
+        torch = import_torch()
+        self._model.load_state_dict({name: torch.tensor(x) for name, x in snapshot.items()})
 
-    def _logits(self, examples: Sequence[Encoded]) -> Any:
-        documents = [e.tokens for e in examples]
-        ids = _filled(documents, self._model.config.pad_token_id or 0)
-        mask = _filled([np.ones_like(x) for x in documents], 0)
+    def _logits(self, examples: Sequence[Encoded]) -> "torch.Tensor":
+        ids = _filled([e.tokens for e in examples], self._model.config.pad_token_id or 0)
+        mask = _filled([np.ones_like(e.tokens) for e in examples], 0)
         return run_model(self._model, {"input_ids": ids, "attention_mask": mask}).logits
 
-    def _targets(self, examples: Sequence[Encoded]) -> Any:
+    def _loss(self, examples: Sequence[Encoded]) -> "torch.Tensor":
         torch = import_torch()
-        if self._kind == "tagging":
-            targets = _filled([e.targets for e in examples], IGNORED)
-        else:
-            targets = np.stack([e.targets for e in examples])
-        return torch.from_numpy(targets).to(device())
+        logits = self._logits(examples)
+        stack = np.stack if self._kind != "tagging" else lambda x: _filled(x, IGNORED)
+        targets = torch.from_numpy(stack([e.targets for e in examples])).to(device())
+        if self._kind == "multi_label":
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        flat = logits.flatten(0, -2), targets.long().flatten()
+        return torch.nn.functional.cross_entropy(*flat, ignore_index=IGNORED)
 
 
-def read_encoder(path_or_id: str) -> tuple[dict[str, np.ndarray], Any]:
+def read_encoder(
+    path_or_id: str,
+) -> tuple[dict[str, np.ndarray], "transformers.PretrainedConfig"]:
     """Return an encoder's weights by name, and its config.
 
     The pooler is left out: it is unused here, and drawn at random where a checkpoint has none.
@@ -127,16 +128,7 @@ def _filled(rows: Sequence[np.ndarray], value: int) -> np.ndarray:
     return filled
 
 
-def _loss(kind: Kind, logits: Any, targets: Any) -> Any:
-    functional = import_torch().nn.functional
-    if kind == "multi_label":
-        return functional.binary_cross_entropy_with_logits(logits, targets)
-    return functional.cross_entropy(
-        logits.flatten(0, -2), targets.long().flatten(), ignore_index=IGNORED
-    )
-
-
-def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(model: "transformers.PreTrainedModel", weight_decay: float) -> list[dict]:
     """Split parameters as upstream's Trainer does: layer norms and biases do not decay."""
     norms = {
         f"{name}.{kind}"
@@ -144,8 +136,7 @@ def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
         if isinstance(module, import_torch().nn.LayerNorm)
         for kind, _ in module.named_parameters(recurse=False)
     }
-    decayed: list[Any] = []
-    free: list[Any] = []
+    decayed, free = [], []
     for name, parameter in model.named_parameters():
         (free if name in norms or "bias" in name else decayed).append(parameter)
     return [

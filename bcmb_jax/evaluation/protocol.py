@@ -8,11 +8,12 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
 
-from bcmb_jax.evaluation.encode import Encoded
+from bcmb_jax.evaluation.encode import Encoded, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.scores import METRIC, scores
 
@@ -45,11 +46,28 @@ class Classifier(Protocol):
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
         """Predict the labels of examples. A word without a token is `O`: no entity."""
 
-    def snapshot(self) -> Any:
-        """Copy the weights, for `restore`."""
+    def snapshot(self) -> Mapping[str, np.ndarray]:
+        """Copy the weights to the host."""
 
-    def restore(self, snapshot: Any) -> None:
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
         """Put back the weights of a snapshot."""
+
+
+class FineTuningModel(NamedTuple):
+    """A model with a classifier for a task.
+
+    Attributes:
+      metadata: what identifies the weights and how they compute; JSON.
+      width: hidden size of the encoder.
+      save: `(folder, description of the training)` writes the current weights as a Hugging Face
+        folder; None for models of transformers.
+    """
+
+    classifier: Classifier
+    tokenizer: TaskTokenizer
+    metadata: Mapping[str, Any]
+    width: int
+    save: Callable[[Path, str], None] | None = None
 
 
 class Run(NamedTuple):
@@ -95,7 +113,7 @@ def fine_tune(
     model.reset(seed)
     steps_per_epoch = -(-len(train) // settings.batch_size)
     steps = steps_per_epoch * settings.epochs
-    best, weights, curve = -math.inf, None, []
+    best, weights, curve = -math.inf, {}, []
     for epoch in range(settings.epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
         losses = []

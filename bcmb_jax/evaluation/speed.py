@@ -9,21 +9,18 @@ warm-up, and also packs if the model can.
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.data.rows import in_batches, packed, padded
 from bcmb_jax.errors import InputError
-from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.modernbert import ModernBert
-from bcmb_jax.model.parameters import Parameters, merge, split
+from bcmb_jax.terminal import Display
 from conversion import torch_models
+from conversion.pretrained import PretrainedModel
 
 PROTOCOLS = ("published", "honest")
 KINDS = ("fixed", "variable")
@@ -41,11 +38,6 @@ class LengthSet(NamedTuple):
     name: str
     longest: int
     kind: str
-
-    @property
-    def nominal(self) -> int:
-        """Return the number of tokens that upstream counts for a document."""
-        return self.longest // 2 if self.kind == "variable" else self.longest
 
 
 SETS = tuple(
@@ -76,119 +68,25 @@ def random_documents(
     return [rng.integers(FIRST_TOKEN, last + 1, n).astype(np.int32) for n in lengths]
 
 
-class Encoder(Protocol):
-    """An encoder on any backend.
+class JaxEncoder:
+    """This package's encoder: its rows may hold several documents, and batches are compiled."""
 
-    Attributes:
-      longest: tokens of the longest document that it reads.
-      packs: whether a row may hold several documents.
-      compiles: whether the first batch of a shape takes longer, as it is compiled.
-    """
-
-    vocab_size: int
-    longest: int
-    packs: bool
-    compiles: bool
+    def __init__(self, model: PretrainedModel):
+        self._model, self._last = model, jnp.zeros(())
+        self.vocab_size = model.config.vocab_size
+        self.longest = model.config.max_position_embeddings
 
     def __call__(self, batch: Batch) -> None:
         """Copy a batch to the device and encode it; return as soon as the next may follow."""
+        self._last = self._model(batch.tokens, batch.segment_ids, batch.positions)
 
     def wait(self) -> None:
         """Wait until all batches are encoded."""
-
-
-def measure(
-    encoder: Encoder,
-    protocol: str,
-    *,
-    sets: Sequence[LengthSet] = SETS,
-    documents: int,
-    iterations: int,
-    positions_at_once: int,
-    progress: Callable[[float, str], None] = lambda done, text: None,
-) -> Iterator[dict[str, Any]]:
-    """Yield the result of each set that the model can read, in each layout, for `results.json`.
-
-    Args:
-      protocol: one of `PROTOCOLS`.
-      positions_at_once: tokens and padding of a batch.
-
-    Raises:
-      InputError: the model reads no set.
-    """
-    chosen = [s for s in sets if s.longest <= encoder.longest]
-    if not chosen:
-        raise InputError(f"the model reads {encoder.longest} tokens, the shortest set has 512")
-    for number, length_set in enumerate(chosen):
-        drawn = random_documents(
-            lengths_of(length_set.kind, length_set.longest, documents),
-            last=min(LAST_TOKEN, encoder.vocab_size - 1),
-        )
-        true = sum(map(len, drawn))
-        layouts = {"padded": padded(drawn, length_set.longest)}
-        if protocol == "honest" and encoder.packs and length_set.kind == "variable":
-            layouts["packed"] = packed(drawn, max(length_set.longest, encoder.longest // 4))
-        for layout, rows in layouts.items():
-            batches = in_batches(rows, positions_at_once)
-            if protocol == "honest":
-                _seconds(encoder, batches)
-            elif encoder.compiles:
-                # Fidelity: upstream has no warm-up at all; but compiling is not encoding.
-                _seconds(encoder, batches[:1])
-            seconds = []
-            for i in range(iterations):
-                progress((number + i / iterations) / len(chosen), f"{length_set.name} {layout}")
-                seconds.append(_seconds(encoder, batches))
-            mean = statistics.mean(seconds)
-            yield {
-                "set": length_set.name,
-                "length": length_set.longest,
-                "documents": documents,
-                "nominal_tokens_per_second": documents * length_set.nominal / mean,
-                "tokens_per_second": true / mean,
-                "seconds": mean,
-                "seconds_least": min(seconds),
-                "seconds_most": max(seconds),
-                "iterations": iterations,
-                "batch_size": len(batches[0].tokens),
-                "padded": layout == "padded",
-            }
-
-
-def _seconds(encoder: Encoder, batches: Sequence[Batch]) -> float:
-    start = time.perf_counter()
-    for batch in batches:
-        encoder(batch)
-    encoder.wait()
-    return time.perf_counter() - start
-
-
-class JaxEncoder:
-    """This package's encoder; `params` are by checkpoint name."""
-
-    packs = compiles = True
-
-    def __init__(self, config: ModelConfig, params: Parameters, dtype: jnp.dtype):
-        graph, shapes = split(lambda: ModernBert(config, dtype=dtype, rngs=nnx.Rngs(0)))
-        self.vocab_size, self.longest = config.vocab_size, config.max_position_embeddings
-        self._params = {name: jnp.asarray(params[f"model.{name}"]) for name in shapes}
-        self._apply = jax.jit(lambda params, *inputs: merge(graph, params)(*inputs))
-        self._last: jax.Array | None = None
-
-    def __call__(self, batch: Batch) -> None:
-        """Encode a batch."""
-        inputs = jax.device_put((batch.tokens, batch.segment_ids, batch.positions))
-        self._last = self._apply(self._params, *inputs)
-
-    def wait(self) -> None:
-        """Wait until all batches are encoded."""
-        jax.block_until_ready(self._last)
+        self._last.block_until_ready()
 
 
 class TorchEncoder:
     """Any encoder of transformers from a folder or hub id, in float32 as in the paper."""
-
-    packs = compiles = False
 
     def __init__(self, path_or_id: str):
         self.longest = torch_models.max_length(path_or_id)
@@ -197,15 +95,89 @@ class TorchEncoder:
         self.vocab_size = self._model.config.vocab_size
 
     def __call__(self, batch: Batch) -> None:
-        """Encode a batch."""
-        torch = torch_models.import_torch()
-        pad = self._model.config.pad_token_id or 0
-        ids = np.where(batch.segment_ids > 0, batch.tokens, pad)
+        """Copy a batch to the device and encode it."""
+        ids = np.where(batch.segment_ids > 0, batch.tokens, self._model.config.pad_token_id or 0)
         arrays = {"input_ids": ids, "attention_mask": batch.segment_ids}
-        with torch.no_grad():
+        with torch_models.import_torch().no_grad():
             torch_models.run_model(self._model, arrays)
 
     def wait(self) -> None:
         """Wait until all batches are encoded."""
         if torch_models.device() == "cuda":
             torch_models.import_torch().cuda.synchronize()
+
+
+def measure(
+    encoder: JaxEncoder | TorchEncoder,
+    protocol: str,
+    *,
+    longest: int,
+    documents: int,
+    iterations: int,
+    positions_at_once: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield and show the result of each set in each layout, for `results.json`.
+
+    Args:
+      protocol: one of `PROTOCOLS`.
+      longest: sets of longer documents are left out, as are those that the model cannot read.
+      positions_at_once: tokens and padding of a batch.
+
+    Raises:
+      InputError: the model reads no set.
+    """
+    display = Display()
+    wanted = [s for s in SETS if s.longest <= longest]
+    chosen = [s for s in wanted if s.longest <= encoder.longest]
+    for left_out in wanted[len(chosen) :]:  # sets are sorted by length
+        display.say(f"{left_out.name} left out: the model reads {encoder.longest:,} tokens")
+    if not chosen:
+        raise InputError(f"the model reads {encoder.longest} tokens, the shortest set has 512")
+    ours = isinstance(encoder, JaxEncoder)
+    for number, (name, length, kind) in enumerate(chosen):
+        last = min(LAST_TOKEN, encoder.vocab_size - 1)
+        drawn = random_documents(lengths_of(kind, length, documents), last=last)
+        # The tokens that upstream counts for a document.
+        nominal = documents * (length // 2 if kind == "variable" else length)
+        layouts = {"padded": padded(drawn, length)}
+        if protocol == "honest" and ours and kind == "variable":
+            layouts["packed"] = packed(drawn, max(length, encoder.longest // 4))
+        for layout, rows in layouts.items():
+            batches = in_batches(rows, positions_at_once)
+            if protocol == "honest":
+                _seconds(encoder, batches)
+            elif ours:
+                # Fidelity: upstream has no warm-up at all; but compiling is not encoding.
+                _seconds(encoder, batches[:1])
+            seconds = []
+            for i in range(iterations):
+                display.progress((number + i / iterations) / len(chosen), f"{name} {layout}")
+                seconds.append(_seconds(encoder, batches))
+            mean = statistics.mean(seconds)
+            rates = nominal / mean, sum(map(len, drawn)) / mean
+            display.say(
+                f"{name:16} {layout}: {rates[0] / 1e3:8.2f} kTok/s nominal, "
+                f"{rates[1] / 1e3:8.2f} true"
+            )
+            yield {
+                "set": name,
+                "length": length,
+                "documents": documents,
+                "nominal_tokens_per_second": rates[0],
+                "tokens_per_second": rates[1],
+                "seconds": mean,
+                "seconds_least": min(seconds),
+                "seconds_most": max(seconds),
+                "iterations": iterations,
+                "batch_size": len(batches[0].tokens),
+                "padded": layout == "padded",
+            }
+    display.close()
+
+
+def _seconds(encoder: JaxEncoder | TorchEncoder, batches: Sequence[Batch]) -> float:
+    start = time.perf_counter()
+    for batch in batches:
+        encoder(batch)
+    encoder.wait()
+    return time.perf_counter() - start

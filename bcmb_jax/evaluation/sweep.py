@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Text, dataset_statistics, statistics_tables
-from bcmb_jax.evaluation.protocol import Classifier, Run, Settings, fine_tune, score
+from bcmb_jax.evaluation.protocol import FineTuningModel, Run, Settings, fine_tune, score
 from bcmb_jax.evaluation.scores import METRIC, confusion, interval, scores_by_class
 from bcmb_jax.files import read_json, write_json
 from bcmb_jax.terminal import Display
 
 
 def evaluate_model(
-    classifier: Classifier,
-    tokenizer: TaskTokenizer,
+    model: FineTuningModel,
     dataset: Dataset,
     settings: Settings,
     output: Path,
@@ -29,19 +27,18 @@ def evaluate_model(
     *,
     seeds: Sequence[int],
     learning_rates: Sequence[float],
-    save: Callable[[Path, str], None] | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Return the results of a model that is fine-tuned on a task, for `results.json`.
 
     Args:
       output, metadata: as in `sweep`.
-      save: `(folder, description of the training)`, called after each run, while the classifier has
-        the weights that the run ended with.
+      keep: write the weights that each run ends with, to `output/models/<rate>-<seed>`.
 
     Raises:
       InputError, FloatingPointError: as in `sweep`.
     """
-    display = Display()
+    display, tokenizer = Display(), model.tokenizer
     encoded = {split: tokenizer.encode(dataset, x) for split, x in dataset.splits.items()}
     cut = {split: sum(e.cut for e in examples) for split, examples in encoded.items()}
     if any(cut.values()):
@@ -49,33 +46,26 @@ def evaluate_model(
             f"cut at {tokenizer.max_length} tokens, the rest unseen: "
             + ", ".join(f"{n:,} of {len(encoded[s]):,} {s} texts" for s, n in cut.items())
         )
-    description = describe(dataset, tokenizer.count_tokens, display)
+    description = _describe(dataset, tokenizer.count_tokens, display)
 
     def run(seed: int, learning_rate: float) -> Run:
+        name = f"seed {seed}, learning rate {learning_rate:g}"
         done = fine_tune(
-            classifier,
+            model.classifier,
             dataset,
             encoded,
             settings,
             seed=seed,
             learning_rate=learning_rate,
-            progress=lambda part, text: display.progress(
-                part, f"seed {seed}, learning rate {learning_rate:g}, {text}"
-            ),
+            progress=lambda part, text: display.progress(part, f"{name}, {text}"),
         )
-        if save is not None:
-            training = f"{metadata['task']} (seed {seed}, learning rate {learning_rate:g})"
-            save(output / "models" / f"{learning_rate:g}-{seed}", training)
+        if keep and model.save:
+            folder = output / "models" / f"{learning_rate:g}-{seed}"
+            model.save(folder, f"{metadata['task']} ({name})")
         return done
 
     results = sweep(
-        output,
-        dataset,
-        metadata,
-        run,
-        seeds=seeds,
-        learning_rates=learning_rates,
-        say=display.say,
+        output, dataset, metadata, run, seeds=seeds, learning_rates=learning_rates, say=display.say
     )
     display.close()
     details = {"truncated": cut, "epochs": settings.epochs, "settings": dict(metadata)}
@@ -89,7 +79,7 @@ def evaluate_text_baseline(
     from bcmb_jax.evaluation import finetune_text  # scikit-learn takes a second to import
 
     display = Display()
-    description = describe(dataset, finetune_text.count_words, display, special_tokens=0)
+    description = _describe(dataset, finetune_text.count_words, display, special_tokens=0)
 
     def run(seed: int, learning_rate: float) -> Run:
         start = time.perf_counter()
@@ -102,7 +92,7 @@ def evaluate_text_baseline(
     return results | {"dataset": description, "settings": dict(metadata)}
 
 
-def describe(
+def _describe(
     dataset: Dataset, count_tokens: Callable[[Text], int], display: Display, **special: int
 ) -> dict[str, Any]:
     """Show the statistics of a dataset and return them, for `results.json`."""

@@ -21,8 +21,8 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 
-from bcmb_jax.data.plan import SPECIAL_TOKENS, PackingPlan
-from bcmb_jax.data.rows import fill_rows, padded
+from bcmb_jax.data.plan import PackingPlan
+from bcmb_jax.data.rows import fill_rows
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.masking import MaskedBatch
@@ -84,7 +84,7 @@ def evaluation_rows(
             part = slice(start, start + length)
             whole = shards.read(document, 0, int(shards.lengths[document]))
             masked, predicted = (x[part] for x in mask_document(whole, tokenizer))
-            framed = (_framed(x, tokenizer) for x in (whole[part], masked))
+            framed = (with_special_tokens(x, tokenizer) for x in (whole[part], masked))
             documents.append((*framed, np.pad(predicted, 1)))
         documents_by_row.append(documents)
     targets, inputs, chosen = (
@@ -104,39 +104,7 @@ def evaluation_rows(
     )
 
 
-def one_at_a_time(
-    shards: Shards, tokenizer: Tokenizer, row_length: int, max_tokens: int
-) -> MaskedBatch:
-    """Return rows that mask one token each, for pseudo-perplexity.
-
-    Args:
-      row_length: longer documents are cut.
-      max_tokens: every token of the first documents gets a row, up to this many.
-    """
-    texts: list[np.ndarray] = []
-    masked: list[int] = []
-    for document in range(len(shards)):
-        room = min(row_length - SPECIAL_TOKENS, max_tokens - len(masked))
-        length = min(int(shards.lengths[document]), room)
-        texts += [_framed(shards.read(document, 0, length), tokenizer)] * length
-        masked += range(1, length + 1)
-        if len(masked) >= max_tokens:
-            break
-    rows = padded(texts, row_length)
-    at = np.arange(len(masked)), np.array(masked, np.int32)
-    inputs = rows.tokens.copy()
-    inputs[at] = tokenizer.special.mask
-    return MaskedBatch(
-        inputs,
-        rows.segment_ids,
-        rows.positions,
-        at[1][:, None],
-        rows.tokens[at][:, None],
-        np.ones((len(masked), 1), np.float32),
-    )
-
-
-def _framed(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+def with_special_tokens(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """Return `[CLS] tokens [SEP]`."""
     return np.concatenate([[tokenizer.special.cls], tokens, [tokenizer.special.sep]])
 
@@ -226,7 +194,7 @@ class Unigram:
     def __init__(self, sources: Sequence[Shards], vocab_size: int):
         counts = np.ones(vocab_size)
         for shards in sources:
-            for tokens in _joined_documents(shards):
+            for tokens in joined_documents(shards):
                 counts += np.bincount(tokens, minlength=vocab_size)
         self.log_probabilities = np.log(counts / counts.sum())
         self._ranks = np.empty(vocab_size, int)
@@ -235,55 +203,10 @@ class Unigram:
     def score(self, rows: MaskedBatch) -> Scores:
         """Return the baseline's scores on the masked tokens of `rows`."""
         targets = rows.targets[rows.loss_weights > 0]
-        return _baseline_scores(self.log_probabilities[targets], self._ranks[targets])
+        return baseline_scores(self.log_probabilities[targets], self._ranks[targets])
 
 
-class Bigram:
-    """A baseline that predicts by the token before, as the model sees it.
-
-    Interpolated with the unigram (Witten-Bell).
-    """
-
-    def __init__(self, sources: Sequence[Shards], unigram: Unigram):
-        self._unigram = unigram
-        self._size = len(unigram.log_probabilities)
-        codes, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        for shards in sources:
-            for tokens in _joined_documents(shards):
-                pairs = tokens[:-1].astype(np.int64) * self._size + tokens[1:]
-                new, new_counts = np.unique(pairs, return_counts=True)
-                codes, owner = np.unique(np.concatenate([codes, new]), return_inverse=True)
-                counts = np.bincount(owner, np.concatenate([counts, new_counts])).astype(np.int64)
-        self._followers, self._counts = codes % self._size, counts
-        self._first = np.searchsorted(codes, np.arange(self._size + 1) * self._size)
-
-    def score(self, rows: MaskedBatch) -> Scores:
-        """Return the baseline's scores on the masked tokens of `rows`."""
-        row, column = np.nonzero(rows.loss_weights)
-        position = rows.masked_positions[row, column]
-        before, targets = rows.inputs[row, position - 1], rows.targets[row, column]
-        logs, ranks = np.empty(len(targets)), np.empty(len(targets), int)
-        order = np.argsort(before, kind="stable")
-        for same in np.split(order, np.flatnonzero(np.diff(before[order])) + 1):
-            probabilities = self._after(before[same[0]])
-            at_target = probabilities[targets[same]]
-            logs[same] = np.log(at_target)
-            best = -np.sort(-probabilities)[:5]
-            ranks[same] = (best[None, :] > at_target[:, None]).sum(1)
-        return _baseline_scores(logs, ranks)
-
-    def _after(self, token: int) -> np.ndarray:
-        followers = slice(self._first[token], self._first[token + 1])
-        counts = self._counts[followers]
-        total, kinds = counts.sum(), len(counts)
-        probabilities: np.ndarray = np.exp(self._unigram.log_probabilities)
-        if total:
-            probabilities *= kinds / (total + kinds)
-            probabilities[self._followers[followers]] += counts / (total + kinds)
-        return probabilities
-
-
-def _joined_documents(shards: Shards) -> Iterator[np.ndarray]:
+def joined_documents(shards: Shards) -> Iterator[np.ndarray]:
     """Yield the first documents of a source, joined, some thousands at a time."""
     ends = np.cumsum(shards.lengths, dtype=np.int64)
     count = min(len(shards), int(np.searchsorted(ends, MOST_TOKENS_COUNTED)) + 1)
@@ -292,7 +215,8 @@ def _joined_documents(shards: Shards) -> Iterator[np.ndarray]:
         yield np.concatenate([shards.read(d, 0, shards.lengths[d]) for d in range(first, last)])
 
 
-def _baseline_scores(log_probabilities: np.ndarray, ranks: np.ndarray) -> Scores:
+def baseline_scores(log_probabilities: np.ndarray, ranks: np.ndarray) -> Scores:
+    """Return the scores of a baseline from each target's log-probability and rank (0: best)."""
     return Scores(
         loss=-float(log_probabilities.mean()),
         masked_accuracy=float((ranks < 1).mean()),

@@ -9,17 +9,11 @@ from flax import nnx
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.evaluation.masked_lm import Bigram, one_at_a_time
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import make_mesh
-from bcmb_jax.training.validation import (
-    Bigram,
-    Evaluator,
-    Unigram,
-    evaluation_rows,
-    mask_document,
-    one_at_a_time,
-)
+from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows, mask_document
 from tests.fixtures.tiny_batches import CONFIG
 
 VOCAB = 512

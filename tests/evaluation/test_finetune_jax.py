@@ -36,9 +36,8 @@ def params():
 
 def classifier(params, kind, batch_size=4, config=CONFIG):
     head = Head("token_classification" if kind == "tagging" else "sequence_classification", LABELS)
-    return JaxClassifier(
-        config, head, params, kind=kind, dtype=jnp.float32, batch_size=batch_size, weight_decay=0.1
-    )
+    settings = Settings(batch_size=batch_size, weight_decay=0.1)
+    return JaxClassifier(config, head, params, kind=kind, dtype=jnp.float32, settings=settings)
 
 
 def example(kind, length, rng):
@@ -85,9 +84,7 @@ def test_a_packed_batch_is_the_mean_of_its_examples(params, kind):
     ],
 )
 def test_rows_are_few_and_of_few_shapes(lengths, row_length, rows, passes):
-    packed, _ = finetune_jax.pack(
-        examples("single_label", lengths), "single_label", 3, tokens_at_once=8192
-    )
+    packed, _ = finetune_jax.pack(examples("single_label", lengths), "single_label")
     assert [x.tokens.shape for x in packed] == [(rows, row_length)] * passes
 
 
