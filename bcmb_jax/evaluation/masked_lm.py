@@ -28,8 +28,8 @@ from bcmb_jax.training.validation import (
     Unigram,
     baseline_scores,
     evaluation_rows,
-    with_special_tokens,
     joined_documents,
+    with_special_tokens,
 )
 from conversion.pretrained import PretrainedModel
 
