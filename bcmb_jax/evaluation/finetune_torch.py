@@ -136,7 +136,8 @@ def _groups(model: "transformers.PreTrainedModel", weight_decay: float) -> list[
         if isinstance(module, import_torch().nn.LayerNorm)
         for kind, _ in module.named_parameters(recurse=False)
     }
-    decayed, free = [], []
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (free if name in norms or "bias" in name else decayed).append(parameter)
     return [

@@ -19,17 +19,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.results import Result, machine
 
-STYLE = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.titlesize": 10,
-    "figure.constrained_layout.use": True,
-    "figure.titlesize": 10,
-    "font.size": 8,
-    "grid.color": "0.9",
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
+STYLE = Path(__file__).with_name("plots.mplstyle")
 # The palette of Okabe and Ito, distinct with any colour vision; after seven the line style changes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES_AND_MARKERS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
@@ -54,7 +44,7 @@ def draw(
     looks = itertools.cycle(itertools.product(LINES_AND_MARKERS, COLOURS))
     styles = dict(zip(labels, looks, strict=False))
     figures: dict[str, Figure] = {}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(fname=STYLE):
         if tasks:
             figures["scores"] = _scores(tasks, styles)
         for task, found in tasks.items():
@@ -194,12 +184,14 @@ def _confusions(task: str, found: Sequence[Result]) -> Figure:
     return figure
 
 
-def _panels(count: int, width: float, height: float, **share: bool) -> tuple[Figure, list[Axes]]:
+def _panels(
+    count: int, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
     """Make a figure of `count` panels of this size, three in a row."""
     columns = min(3, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(2 + width * columns, 0.7 + height * rows))
-    panels = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for unused in panels[count:]:
         unused.remove()
     return figure, panels[:count]

@@ -65,7 +65,7 @@ class FineTuningModel(NamedTuple):
 
     classifier: Classifier
     tokenizer: TaskTokenizer
-    metadata: Mapping[str, Any]
+    metadata: dict[str, Any]
     width: int
     save: Callable[[Path, str], None] | None = None
 
@@ -113,7 +113,8 @@ def fine_tune(
     model.reset(seed)
     steps_per_epoch = -(-len(train) // settings.batch_size)
     steps = steps_per_epoch * settings.epochs
-    best, weights, curve = -math.inf, {}, []
+    best, curve = -math.inf, []
+    weights: Mapping[str, np.ndarray] = {}
     for epoch in range(settings.epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
         losses = []
