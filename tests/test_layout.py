@@ -29,7 +29,8 @@ BUDGETS = {
     "bcmb_jax/attention": 1_210,  # (950)
     "bcmb_jax/model": 680,  # (550)
     "bcmb_jax/training": 1_540,
-    "bcmb_jax/evaluation": 3_860,  # (2,600)
+    # Goal 2,600: each layout of a task, of a table and of a plot is code of its own.
+    "bcmb_jax/evaluation": 3_760,
     "bcmb_jax/benchmark": 1_270,  # (850)
     "bcmb_jax/commands": 1_100,
     "bcmb_jax": 17_400,
@@ -38,7 +39,7 @@ BUDGETS = {
     "scripts": 70,
 }
 MAX_MODULES = 146  # (135)
-MAX_ANY = 72  # (44) annotations that are `Any` and nothing else
+MAX_ANY = 62  # (44) annotations that are `Any` and nothing else
 
 # Each line may import the lines below it and what stands beside it, never a line above.
 LAYERS = (

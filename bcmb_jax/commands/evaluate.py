@@ -137,29 +137,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if missing := sorted(f"--{name}" for name in needed if not getattr(options, name)):
             parser.error(f"missing {', '.join(missing)}")
         ours = options.backend == "jax"
-        tunes_ours = ours and options.task not in OTHERS
-        counts = options.epochs, options.batch_size, options.documents, options.iterations
-        errors = {
-            "mlm scores our models: convert another one first (conversion.convert)": (
-                options.task == "mlm" and not ours
-            ),
-            "--random-weights is for fine-tuning our models (--backend jax)": (
-                options.random_weights and not tunes_ours
-            ),
-            "--keep-models is for fine-tuning our models (--backend jax)": (
-                options.keep_models and not tunes_ours
-            ),
-            "--precision is for our models: PyTorch runs in fp32, as the paper did": (
-                options.precision and not ours
-            ),
-            "--epochs, --batch-size, --documents and --iterations begin at 1": min(counts) < 1,
-            "--backend text encodes nothing: there is no speed to measure": (
-                options.backend == "text" and options.task == "speed"
-            ),
-        }
-        for message, wrong in errors.items():
-            if wrong:
-                parser.error(message)
+        if options.task == "mlm" and not ours:
+            parser.error("mlm scores our models: convert another one first (conversion.convert)")
+        for name in ("random_weights", "keep_models"):
+            if getattr(options, name) and (not ours or options.task in OTHERS):
+                flag = name.replace("_", "-")
+                parser.error(f"--{flag} is for fine-tuning our models (--backend jax)")
+        if options.precision and not ours:
+            parser.error("--precision is for our models: PyTorch runs in fp32, as the paper did")
+        if min(options.epochs, options.batch_size, options.documents, options.iterations) < 1:
+            parser.error("--epochs, --batch-size, --documents and --iterations begin at 1")
+        if options.backend == "text" and options.task == "speed":
+            parser.error("--backend text encodes nothing: there is no speed to measure")
     return options
 
 

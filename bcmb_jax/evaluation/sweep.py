@@ -131,6 +131,7 @@ def sweep(
       FloatingPointError: the loss is not finite at any rate.
     """
     runs: dict[float, list[Run]] = {}
+    metric = METRIC[dataset.kind]
     for rate in learning_rates:
         for seed in seeds:
             file = output / "runs" / f"{rate:g}-{seed}.json"
@@ -146,7 +147,6 @@ def sweep(
                     break
                 write_json(file, {"facts": dict(metadata), **done._asdict()}, indent=1)
             runs.setdefault(rate, []).append(done)
-            metric = METRIC[dataset.kind]
             say(
                 f"seed {seed}, learning rate {rate:g}: {metric} {_validation(done):.4f} on "
                 f"validation (epoch {done.best_epoch}), "
@@ -156,7 +156,7 @@ def sweep(
     if not runs:
         raise FloatingPointError(f"the loss is not finite at any of {len(learning_rates)} rates")
     grid = {rate: statistics.median(map(_validation, found)) for rate, found in runs.items()}
-    chosen = max(sorted(grid), key=lambda rate: grid[rate])
+    chosen = max(sorted(grid), key=grid.__getitem__)
     return _results(dataset, runs[chosen]) | {
         "learning_rate": chosen,
         "grid": {f"{rate:g}": value for rate, value in grid.items()} if len(grid) > 1 else None,
