@@ -17,9 +17,9 @@ from bcmb_jax.attention import libraries
 from bcmb_jax.attention.banded import Banded
 from bcmb_jax.attention.chunked import Chunked
 from bcmb_jax.attention.interval import Interval
+from bcmb_jax.attention.kernel import Kernel, attend
 from bcmb_jax.attention.mask import key_intervals
 from bcmb_jax.attention.reference import reference_attention
-from bcmb_jax.attention.vjp import Kernel, attend
 from bcmb_jax.device import BATCH_AXES, Target, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.ops.linear import accumulation_dtype
@@ -83,7 +83,7 @@ def attention(
         start, end = key_intervals(segment_ids, window)
         if name == "reference":
             return reference_attention(q, k, v, start, end)
-        return attend(_kernel(name, window, q.shape[1]), q, k, v, start, end)
+        return attend(_kernel(name, window, q.shape[1]), (q, k, v), (start, end))
 
     heads = P(BATCH_AXES, None, "tensor", None)
     specs = (heads, heads, heads, P(BATCH_AXES, None))

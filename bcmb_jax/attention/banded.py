@@ -13,9 +13,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
+from bcmb_jax.attention.kernel import (
+    Arrays,
+    Bounds,
+    HeadKernel,
+    Heads,
+    Queries,
+    RowKernel,
+    for_each_head,
+)
 from bcmb_jax.attention.mask import LEAST, MASKED, visible
-from bcmb_jax.attention.one_head import Arrays, HeadKernel, for_each_head
-from bcmb_jax.attention.vjp import Bounds, Heads, Queries
 from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16, row_major_transpose
 from bcmb_jax.ops.linear import dot
 from bcmb_jax.ops.triton import pad_to_multiple
@@ -26,7 +33,7 @@ JOINED_TOKENS = 8192  # tokens of a joined row, at most
 
 @dataclasses.dataclass(frozen=True)
 class Banded:
-    """The `vjp.Kernel` for key intervals that reach at most `window` keys to either side."""
+    """The `Kernel` for key intervals that reach at most `window` keys to either side."""
 
     window: int
 
@@ -35,36 +42,43 @@ class Banded:
         """Queries in a block."""
         return -(-max(self.window, 1) // BLOCK) * BLOCK
 
-    def forward(self, q: Heads, k: Heads, v: Heads, start: Bounds, end: Bounds) -> Arrays:
-        """Return the output and the log-sum-exps (see `vjp.Kernel`)."""
-        rows = _JoinedRows(q.shape, self.block)
-        out, lse = for_each_head(
-            self._forward_row,
-            rows.join_heads(q, k, v),
-            (),
-            rows.join_intervals(start, end),
+    def forward(self, heads: Heads, bounds: Bounds) -> Arrays:
+        """Return the output and the log-sum-exps (see `Kernel`)."""
+        return self._run(self._forward_row, heads, bounds, ())
+
+    def backward(self, heads: Heads, bounds: Bounds, queries: Queries) -> Arrays:
+        """Return the gradients of queries, keys and values (see `Kernel`)."""
+        return self._run(self._backward_row, heads, bounds, queries)
+
+    def _run(self, row_kernel: RowKernel, heads: Heads, bounds: Bounds, queries: Queries) -> Arrays:
+        """Run `row_kernel` on short rows behind each other, joined to up to `JOINED_TOKENS` tokens.
+
+        A query sees no more of the next row than of the next document, and a few long turns of a
+        loop take less time than many short ones.
+        """
+        batch, length = heads[0].shape[:2]
+        padded = -(-length // self.block) * self.block
+        joined = -(-batch // max(1, JOINED_TOKENS // padded))
+        rows = -(-batch // joined)  # in a joined row; the last one is padded with empty ones
+
+        def join(x: Array) -> Array:
+            x = pad_to_multiple(pad_to_multiple(x, 1, padded), 0, rows)
+            return x.reshape(-1, rows * padded, *x.shape[2:])
+
+        def split(x: Array) -> Array:
+            return x.reshape(-1, padded, *x.shape[2:])[:batch, :length]
+
+        first = jnp.arange(batch)[:, None] % rows * padded
+        results = for_each_head(
+            row_kernel,
+            tuple(map(join, heads)),
+            (join(bounds[0] + first), join(bounds[1] + first)),
+            tuple(join(x.swapaxes(1, 2)).swapaxes(1, 2) for x in queries),
             self.block,
         )
-        return rows.split_heads(out), rows.split_queries(lse)
-
-    def backward(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        start: Bounds,
-        end: Bounds,
-        dout: Heads,
-        lse: Queries,
-        delta: Queries,
-    ) -> Arrays:
-        """Return the gradients of queries, keys and values (see `vjp.Kernel`)."""
-        rows = _JoinedRows(q.shape, self.block)
-        heads, queries = rows.join_heads(q, k, v, dout), rows.join_queries(lse, delta)
-        gradients = for_each_head(
-            self._backward_row, heads, queries, rows.join_intervals(start, end), self.block
+        return tuple(
+            split(x) if x.ndim == 4 else split(x.swapaxes(1, 2)).swapaxes(1, 2) for x in results
         )
-        return tuple(map(rows.split_heads, gradients))
 
     def _forward_row(self, start: Array, end: Array) -> HeadKernel:
         block = self.block
@@ -109,48 +123,6 @@ class Banded:
             return tuple(x.astype(q.dtype) for x in (dq, _overlap_add(dk), _overlap_add(dv)))
 
         return head
-
-
-class _JoinedRows:
-    """Short rows behind each other, as joined rows of up to `JOINED_TOKENS` tokens.
-
-    A query sees no more of the next row than of the next document, and a few long turns of a loop
-    take less time than many short ones.
-    """
-
-    def __init__(self, shape: tuple[int, ...], block: int):
-        self.batch, self.length = shape[:2]
-        self.padded = -(-self.length // block) * block
-        joined = -(-self.batch // max(1, JOINED_TOKENS // self.padded))
-        self.rows = -(
-            -self.batch // joined
-        )  # in a joined row; the last one is padded with empty ones
-
-    def join_heads(self, *arrays: Array) -> Arrays:
-        """Return each `[B, L, H, K]` as `[joined rows, rows · padded L, H, K]`."""
-        return tuple(map(self._join, arrays))
-
-    def join_queries(self, *arrays: Array) -> Arrays:
-        """Return each `[B, H, L]` as `[joined rows, H, rows · padded L]`."""
-        return tuple(self._join(x.swapaxes(1, 2)).swapaxes(1, 2) for x in arrays)
-
-    def join_intervals(self, *bounds: Array) -> Arrays:
-        """Return `[B, L]` starts and ends as positions in the joined rows."""
-        first = jnp.arange(self.batch)[:, None] % self.rows * self.padded
-        return tuple(self._join(x + first) for x in bounds)
-
-    def split_heads(self, x: Array) -> Array:
-        """Undo `join_heads`."""
-        x = x.reshape(-1, self.padded, *x.shape[2:])
-        return x[: self.batch, : self.length]
-
-    def split_queries(self, x: Array) -> Array:
-        """Undo `join_queries`."""
-        return self.split_heads(x.swapaxes(1, 2)).swapaxes(1, 2)
-
-    def _join(self, x: Array) -> Array:
-        x = pad_to_multiple(pad_to_multiple(x, 1, self.padded), 0, self.rows)
-        return x.reshape(-1, self.rows * self.padded, *x.shape[2:])
 
 
 def _key_numbers(blocks: int, block: int) -> Array:

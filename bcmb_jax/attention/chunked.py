@@ -16,15 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from bcmb_jax.attention.kernel import Arrays, Bounds, HeadKernel, Heads, Queries, for_each_head
 from bcmb_jax.attention.mask import LEAST, MASKED, fully_visible_keys, visible
-from bcmb_jax.attention.one_head import Arrays, HeadKernel, for_each_head
-from bcmb_jax.attention.vjp import Bounds, Heads, Queries
-from bcmb_jax.ops.cpu import (
-    bf16_to_bits,
-    bits_to_bf16,
-    row_major_transpose,
-    runs_heads_in_turn,
-)
+from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16, row_major_transpose, runs_heads_in_turn
 from bcmb_jax.ops.linear import accumulation_dtype, dot
 
 TILE = 512  # queries, and keys: on a CPU smaller tiles wait more, larger ones leave the cache
@@ -33,7 +27,7 @@ MASKED_KEYS, UNMASKED_KEYS = 256, 1024  # keys of a tile in rows longer than `UN
 
 @dataclasses.dataclass(frozen=True)
 class Chunked:
-    """The `vjp.Kernel` for any key intervals.
+    """The `Kernel` for any key intervals.
 
     Attributes:
       queries: queries of a tile; rows are padded to a multiple of it.
@@ -57,24 +51,13 @@ class Chunked:
         tile = min(TILE, -(-length // 64) * 64)
         return cls(tile, tile, 0)
 
-    def forward(self, q: Heads, k: Heads, v: Heads, start: Bounds, end: Bounds) -> Arrays:
-        """Return the output and the log-sum-exps (see `vjp.Kernel`)."""
-        return for_each_head(self._forward_row, (q, k, v), (), (start, end), self.queries)
+    def forward(self, heads: Heads, bounds: Bounds) -> Arrays:
+        """Return the output and the log-sum-exps (see `Kernel`)."""
+        return for_each_head(self._forward_row, heads, bounds, (), self.queries)
 
-    def backward(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        start: Bounds,
-        end: Bounds,
-        dout: Heads,
-        lse: Queries,
-        delta: Queries,
-    ) -> Arrays:
-        """Return the gradients of queries, keys and values (see `vjp.Kernel`)."""
-        heads, queries = (q, k, v, dout), (lse, delta)
-        return for_each_head(self._backward_row, heads, queries, (start, end), self.queries)
+    def backward(self, heads: Heads, bounds: Bounds, queries: Queries) -> Arrays:
+        """Return the gradients of queries, keys and values (see `Kernel`)."""
+        return for_each_head(self._backward_row, heads, bounds, queries, self.queries)
 
     def _forward_row(self, start: Array, end: Array) -> HeadKernel:
         tiles = self._query_tiles(start, end)

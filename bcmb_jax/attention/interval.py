@@ -14,14 +14,17 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
+from bcmb_jax.attention.kernel import Arrays, Bounds, Heads, Queries
 from bcmb_jax.attention.mask import (
     LEAST,
     MASKED,
@@ -30,17 +33,22 @@ from bcmb_jax.attention.mask import (
     visited_keys,
     visited_queries,
 )
-from bcmb_jax.attention.one_head import Arrays
-from bcmb_jax.attention.vjp import Bounds, Heads, Queries
+from bcmb_jax.device import on_cpu
 from bcmb_jax.errors import InputError
-from bcmb_jax.ops.triton import pad_to_multiple, triton_call
+from bcmb_jax.ops.triton import pad_to_multiple
 
 LOG2E = math.log2(math.e)
+
+# Of a block or of a whole row, and the bounds of a loop.
+HeadRefs: TypeAlias = tuple[Float[jax.Ref, "_ K"], ...]
+BoundRefs: TypeAlias = tuple[Int[jax.Ref, " _"], Int[jax.Ref, " _"]]
+QueryRefs: TypeAlias = tuple[Float[jax.Ref, " _"], Float[jax.Ref, " _"]]
+VisitRefs: TypeAlias = tuple[Int[jax.Ref, " 1"], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """The `vjp.Kernel` for any key intervals.
+    """The `Kernel` for any key intervals.
 
     Attributes:
       unmasked: in the forward pass, blocks of keys that all queries of a block see have a loop of
@@ -52,95 +60,61 @@ class Interval:
 
     unmasked: bool = False
 
-    def forward(self, q: Heads, k: Heads, v: Heads, start: Bounds, end: Bounds) -> Arrays:
-        """Return the output and the log-sum-exps (see `vjp.Kernel`)."""
-        see = _Views(q)
-        q, k, v, start, end = (pad_to_multiple(x, 1, see.block) for x in (q, k, v, start, end))
-        bounds = (fully_visible_keys if self.unmasked else visited_keys)(
-            start, end, see.block, see.block
+    def forward(self, heads: Heads, bounds: Bounds) -> Arrays:
+        """Return the output and the log-sum-exps (see `Kernel`)."""
+        at = _Programs(heads[0])
+        heads, bounds = at.pad(1, *heads), at.pad(1, *bounds)
+        visits = (fully_visible_keys if self.unmasked else visited_keys)(
+            *bounds, at.block, at.block
         )
-        out, lse = self._call(
+        per_query = jax.ShapeDtypeStruct((*heads[0].shape[::2], heads[0].shape[1]), jnp.float32)
+        out, lse = at.call(
             _forward_kernel,
-            see,
-            inputs=[see.block_of_heads, see.heads, see.heads]
-            + [see.block_of_row] * 2
-            + [see.number] * len(bounds),
-            outputs=[see.block_of_heads, see.block_of_queries],
-            shapes=[q, jax.ShapeDtypeStruct((*q.shape[::2], q.shape[1]), jnp.float32)],
+            [(at.block_of_heads, at.heads, at.heads), (at.block_of_row,) * 2],
+            len(visits),
+            [at.block_of_heads, at.block_of_queries],
+            [heads[0], per_query],
             stages=3 if self.unmasked else 2,
-        )(q, k, v, start, end, *bounds)
-        return out[:, : see.length], lse[..., : see.length]
+        )(heads, bounds, visits)
+        return out[:, : at.length], lse[..., : at.length]
 
-    def backward(
-        self,
-        q: Heads,
-        k: Heads,
-        v: Heads,
-        start: Bounds,
-        end: Bounds,
-        dout: Heads,
-        lse: Queries,
-        delta: Queries,
-    ) -> Arrays:
-        """Return the gradients of queries, keys and values (see `vjp.Kernel`)."""
-        see = _Views(q)
-        per_head = [pad_to_multiple(x, 1, see.block) for x in (q, k, v, dout)]
-        start, end = (pad_to_multiple(x, 1, see.block) for x in (start, end))
-        queries = [pad_to_multiple(x, 2, see.block) for x in (lse, delta)]
-        q, k, v, dout = per_head
-        dq = self._call(
+    def backward(self, heads: Heads, bounds: Bounds, queries: Queries) -> Arrays:
+        """Return the gradients of queries, keys and values (see `Kernel`)."""
+        at = _Programs(heads[0])
+        heads, bounds, queries = at.pad(1, *heads), at.pad(1, *bounds), at.pad(2, *queries)
+        dq = at.call(
             _dq_kernel,
-            see,
-            inputs=[see.block_of_heads, see.heads, see.heads, see.block_of_heads]
-            + [see.block_of_row] * 2
-            + [see.block_of_queries] * 2
-            + [see.number] * 2,
-            outputs=[see.block_of_heads],
-            shapes=[q],
-        )(*per_head, start, end, *queries, *visited_keys(start, end, see.block, see.block))
-        dk, dv = self._call(
+            [
+                (at.block_of_heads, at.heads, at.heads, at.block_of_heads),
+                (at.block_of_row,) * 2,
+                (at.block_of_queries,) * 2,
+            ],
+            2,
+            [at.block_of_heads],
+            heads[:1],
+        )(heads, bounds, queries, visited_keys(*bounds, at.block, at.block))
+        dk_dv = at.call(
             _dkv_kernel,
-            see,
-            inputs=[see.heads, see.block_of_heads, see.block_of_heads, see.heads]
-            + [see.row] * 2
-            + [see.queries] * 2
-            + [see.number] * 2,
-            outputs=[see.block_of_heads, see.block_of_heads],
-            shapes=[k, v],
-        )(*per_head, start, end, *queries, *visited_queries(start, end, see.block))
-        return tuple(x[:, : see.length] for x in (*dq, dk, dv))
-
-    def _call(
-        self,
-        kernel: Callable[..., None],
-        see: "_Views",
-        inputs: list[pl.BlockSpec],
-        outputs: list[pl.BlockSpec],
-        shapes: list[Array | jax.ShapeDtypeStruct],
-        stages: int = 2,
-    ) -> Callable[..., list[Array]]:
-        """Return `triton_call` with a program for each head, block and row."""
-        batch, length, heads, _ = shapes[0].shape
-        return triton_call(
-            functools.partial(kernel, block=see.block),  # one for each grid (jax issue 40847)
-            "attention" + kernel.__name__.removesuffix("_kernel"),
-            # Heads first: neighbouring programs then share the cache lines of [B, L, H, D].
-            grid=(heads, length // see.block, batch),
-            in_specs=inputs,
-            out_specs=outputs,
-            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
-            num_stages=stages,
-        )
+            [
+                (at.heads, at.block_of_heads, at.block_of_heads, at.heads),
+                (at.row,) * 2,
+                (at.queries,) * 2,
+            ],
+            2,
+            [at.block_of_heads] * 2,
+            heads[1:3],
+        )(heads, bounds, queries, visited_queries(*bounds, at.block))
+        return tuple(x[:, : at.length] for x in (*dq, *dk_dv))
 
 
-class _Views:
-    """Block specs of the arrays for the program of head `h`, block `i` and row `b`.
+class _Programs:
+    """The programs of a kernel, for head `h`, block `i` and row `b`, and specs of their arrays.
 
     A whole row is a pointer until it is sliced.
     """
 
     def __init__(self, q: Array):
-        _, self.length, _, size = q.shape
+        batch, self.length, heads, size = q.shape
         if size & (size - 1) or not 16 <= size <= 128:
             raise InputError(
                 f"the interval kernel takes head sizes 16, 32, 64 and 128, not {size}; "
@@ -149,6 +123,8 @@ class _Views:
         # Queries, and keys. Larger ones spill registers in dk/dv, on H100 and A100.
         self.block = block = 32 if q.dtype == jnp.float32 else 64
         padded = -(-self.length // block) * block
+        # Heads first: neighbouring programs then share the cache lines of [B, L, H, D].
+        self.grid = heads, padded // block, batch
         # [B, L, H, D]
         self.heads = pl.BlockSpec((None, padded, None, size), lambda h, i, b: (b, 0, h, 0))
         self.block_of_heads = pl.BlockSpec((None, block, None, size), lambda h, i, b: (b, i, h, 0))
@@ -161,24 +137,48 @@ class _Views:
         # [B, blocks]
         self.number = pl.BlockSpec((None, 1), lambda h, i, b: (b, i))
 
+    def pad(self, axis: int, *arrays: Array) -> Arrays:
+        """Return `arrays` with whole blocks along `axis`."""
+        return tuple(pad_to_multiple(x, axis, self.block) for x in arrays)
+
+    def call(
+        self,
+        kernel: Callable[..., None],
+        inputs: list[tuple[pl.BlockSpec, ...]],
+        visits: int,
+        outputs: list[pl.BlockSpec],
+        shapes: Sequence[Array | jax.ShapeDtypeStruct],
+        stages: int = 2,
+    ) -> Callable[..., Arrays]:
+        """Return the call of `kernel` with groups of `inputs`, the last one `visits` numbers."""
+        return pl.pallas_call(
+            functools.partial(kernel, block=self.block),  # one for each grid (jax issue 40847)
+            grid=self.grid,
+            in_specs=[*inputs, (self.number,) * visits],
+            out_specs=outputs,
+            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
+            compiler_params=plt.CompilerParams(num_warps=4, num_stages=stages),
+            interpret=on_cpu(),  # for tests
+            name="attention" + kernel.__name__.removesuffix("_kernel"),
+        )
+
 
 def _forward_kernel(
-    q_ref: Float[jax.Ref, "block K"],
-    k_ref: Float[jax.Ref, "L K"],
-    v_ref: Float[jax.Ref, "L K"],
-    start_ref: Int[jax.Ref, " block"],
-    end_ref: Int[jax.Ref, " block"],
-    *rest: jax.Ref,
+    heads: HeadRefs,
+    bounds: BoundRefs,
+    visits: VisitRefs,
+    out_ref: Float[jax.Ref, "block K"],
+    lse_ref: Float[jax.Ref, " block"],
+    *,
     block: int,
 ) -> None:
     """Compute output and log-sum-exps of a block of queries.
 
-    `rest` holds the bounds, `[1]` each, of the loops over blocks of keys, and the outputs `[block,
-    K]` and `[block]`. The loops are one with a mask, one without and one with again, or a single
-    one with a mask.
+    `visits` bound the loops over blocks of keys: one with a mask, one without and one with again,
+    or a single one with a mask.
     """
-    *bounds, out_ref, lse_ref = rest
-    q, start, end = q_ref[...], start_ref[...], end_ref[...]
+    q_ref, k_ref, v_ref = heads
+    q, start, end = q_ref[...], bounds[0][...], bounds[1][...]
 
     def keys(masked: bool, j: Array, carry: Arrays) -> Arrays:
         top, total, out = carry
@@ -195,7 +195,7 @@ def _forward_kernel(
 
     zeros = jnp.zeros(block, jnp.float32)
     carry = zeros + LEAST, zeros, jnp.zeros(q.shape, jnp.float32)
-    for n, (first, stop) in enumerate(itertools.pairwise(bounds)):
+    for n, (first, stop) in enumerate(itertools.pairwise(visits)):
         carry = lax.fori_loop(first[0], stop[0], functools.partial(keys, n != 1), carry)
     top, total, out = carry
     total = jnp.maximum(total, 1e-37)
@@ -204,72 +204,73 @@ def _forward_kernel(
 
 
 def _dq_kernel(
-    q_ref: Float[jax.Ref, "block K"],
-    k_ref: Float[jax.Ref, "L K"],
-    v_ref: Float[jax.Ref, "L K"],
-    dout_ref: Float[jax.Ref, "block K"],
-    start_ref: Int[jax.Ref, " block"],
-    end_ref: Int[jax.Ref, " block"],
-    lse_ref: Float[jax.Ref, " block"],
-    delta_ref: Float[jax.Ref, " block"],
-    first: Int[jax.Ref, " 1"],
-    stop: Int[jax.Ref, " 1"],
+    heads: HeadRefs,
+    bounds: BoundRefs,
+    queries: QueryRefs,
+    visits: VisitRefs,
     dq_ref: Float[jax.Ref, "block K"],
     *,
     block: int,
 ) -> None:
     """Compute the gradient of a block of queries."""
-    q, dout, start, end = q_ref[...], dout_ref[...], start_ref[...], end_ref[...]
-    lse, delta = lse_ref[...] * LOG2E, delta_ref[...]
+    q_ref, k_ref, v_ref, dout_ref = heads
+    q, dout, start, end = q_ref[...], dout_ref[...], bounds[0][...], bounds[1][...]
+    lse, delta = (x[...][:, None] for x in queries)
 
     def keys(j: Array, dq: Array) -> Array:
         here = pl.ds(j * block, block)
         k, v = k_ref[here, :], v_ref[here, :]
         seen = visible(start[:, None], end[:, None], _numbers(j, block, axis=1))
-        scores = jnp.where(seen, _dot(q, k.T), MASKED)
-        weights = jnp.exp2(scores * LOG2E - lse[:, None])
-        dscores = weights * (_dot(dout, v.T) - delta[:, None])
+        _, dscores = _weights_and_gradient(seen, q, k, dout, v, lse, delta)
         return dq + _dot(dscores.astype(k.dtype), k)
 
-    dq = lax.fori_loop(first[0], stop[0], keys, jnp.zeros(q.shape, jnp.float32))
+    dq = lax.fori_loop(visits[0][0], visits[1][0], keys, jnp.zeros(q.shape, jnp.float32))
     dq_ref[...] = dq.astype(dq_ref.dtype)
 
 
 def _dkv_kernel(
-    q_ref: Float[jax.Ref, "L K"],
-    k_ref: Float[jax.Ref, "block K"],
-    v_ref: Float[jax.Ref, "block K"],
-    dout_ref: Float[jax.Ref, "L K"],
-    start_ref: Int[jax.Ref, " L"],
-    end_ref: Int[jax.Ref, " L"],
-    lse_ref: Float[jax.Ref, " L"],
-    delta_ref: Float[jax.Ref, " L"],
-    first: Int[jax.Ref, " 1"],
-    stop: Int[jax.Ref, " 1"],
+    heads: HeadRefs,
+    bounds: BoundRefs,
+    queries: QueryRefs,
+    visits: VisitRefs,
     dk_ref: Float[jax.Ref, "block K"],
     dv_ref: Float[jax.Ref, "block K"],
     *,
     block: int,
 ) -> None:
-    """Compute the gradient of a block of keys and values."""
+    """Compute the gradient of a block of keys and values.
+
+    Scores are key-major, so that the weights need no transpose on their way to dv.
+    """
+    q_ref, k_ref, v_ref, dout_ref = heads
     k, v = k_ref[...], v_ref[...]
     key = _numbers(pl.program_id(1), block, axis=0)
 
-    def queries(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def queries_of(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         dk, dv = carry
         here = pl.ds(i * block, block)
-        q, dout, lse = q_ref[here, :], dout_ref[here, :], lse_ref[here] * LOG2E
-        # Key-major, so that the weights need no transpose on their way to dv.
-        seen = visible(start_ref[here][None, :], end_ref[here][None, :], key)
-        scores = jnp.where(seen, _dot(k, q.T), MASKED)
-        weights = jnp.exp2(scores * LOG2E - lse[None, :])
-        dscores = weights * (_dot(v, dout.T) - delta_ref[here][None, :])
+        q, dout = q_ref[here, :], dout_ref[here, :]
+        start, end, lse, delta = (x[here][None, :] for x in (*bounds, *queries))
+        seen = visible(start, end, key)
+        weights, dscores = _weights_and_gradient(seen, k, q, v, dout, lse, delta)
         dv = dv + _dot(weights.astype(dout.dtype), dout)
         return dk + _dot(dscores.astype(q.dtype), q), dv
 
     zeros = jnp.zeros(k.shape, jnp.float32)
-    dk, dv = lax.fori_loop(first[0], stop[0], queries, (zeros, zeros))
+    dk, dv = lax.fori_loop(visits[0][0], visits[1][0], queries_of, (zeros, zeros))
     dk_ref[...], dv_ref[...] = dk.astype(dk_ref.dtype), dv.astype(dv_ref.dtype)
+
+
+def _weights_and_gradient(
+    seen: Array, a: Array, b: Array, da: Array, db: Array, lse: Array, delta: Array
+) -> tuple[Array, Array]:
+    """Return softmax weights and the gradient of the scores `a · b`, one of which is the queries.
+
+    With queries come the output's gradients, with keys the values, as `da` and `db`.
+    """
+    scores = jnp.where(seen, _dot(a, b.T), MASKED)
+    weights = jnp.exp2(scores * LOG2E - lse * LOG2E)
+    return weights, weights * (_dot(da, db.T) - delta)
 
 
 def _numbers(i: Array, block: int, axis: int) -> Array:

@@ -31,16 +31,12 @@ def fa4(q: Heads, k: Heads, v: Heads, segment_ids: Int[Array, "B L"], window: in
     """Compute attention by FlashAttention-4 in CuTe (fa4-jax): Ampere to Blackwell."""
     library = _library("fa4_jax", "fa4-jax, on Python 3.12 or later")
 
-    def run(q: Array, k: Array, v: Array, starts: Array, longest: int) -> Array:
+    sides = None if window is None else (window, window)
+    backend = "cute" if target().platform == "gpu" else "reference"
+
+    def run(q: Array, k: Array, v: Array, starts: Array) -> Array:
         out: Array = library.flash_attn_varlen(
-            q,
-            k,
-            v,
-            starts,
-            starts,
-            window_size=None if window is None else (window, window),
-            scale=1.0,
-            backend="cute" if target().platform == "gpu" else "reference",
+            q, k, v, starts, starts, window_size=sides, scale=1.0, backend=backend
         )
         return out
 
@@ -58,11 +54,11 @@ def dew(q: Heads, k: Heads, v: Heads, segment_ids: Int[Array, "B L"], window: in
     if target().platform != "gpu":
         raise InputError(f"implementation 'dew' runs on NVIDIA GPUs only, not {target().kind}")
     library = _library("dew_flash_attn", "dew-flash-attn-cu12 (or -cu13), on JAX 0.11.2 or later")
+    sides = (-1, -1) if window is None else (window, window)
 
-    def run(q: Array, k: Array, v: Array, starts: Array, longest: int) -> Array:
-        sides = (-1, -1) if window is None else (window, window)
+    def run(q: Array, k: Array, v: Array, starts: Array) -> Array:
         out: Array = library.flash_mha_varlen(
-            q, k, v, starts, longest, softmax_scale=1.0, window_size=sides
+            q, k, v, starts, segment_ids.shape[1], softmax_scale=1.0, window_size=sides
         )
         return out
 
@@ -82,11 +78,11 @@ def check_dtype(name: str, q: Float[Array, "..."]) -> None:
 
 
 def _packed(
-    run: Callable[[Array, Array, Array, Array, int], Array],
+    run: Callable[[Array, Array, Array, Array], Array],
     qkv: tuple[Heads, Heads, Heads],
     segment_ids: Int[Array, "B L"],
 ) -> Heads:
-    """Call `run(q, k, v, starts, longest)` on all rows as one, `[B·L, H, K]`.
+    """Call `run(q, k, v, starts)` on all rows as one, `[B·L, H, K]`.
 
     Padding is one more document of a row.
     """
@@ -95,7 +91,7 @@ def _packed(
     starts = starts[:, :-1] + length * jnp.arange(batch).reshape(-1, 1)
     starts = jnp.append(starts.ravel(), batch * length).astype(jnp.int32)
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in qkv)
-    out = run(q, k, v, starts, length).reshape(qkv[0].shape)
+    out = run(q, k, v, starts).reshape(qkv[0].shape)
     out = jnp.where(fits.reshape(-1, 1, 1, 1), out, jnp.nan)
     return jnp.where(segment_ids[..., None, None] > 0, out, 0)
 

@@ -3,7 +3,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypedDict, Unpack
+from typing import Required, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.model.modernbert import INIT_STD, LayerNorm, Linear, ModernBert, truncated_normal
+from bcmb_jax.model.modernbert import (
+    INIT_STD,
+    Ids,
+    LayerNorm,
+    Linear,
+    ModernBert,
+    truncated_normal,
+)
 from bcmb_jax.ops.geglu import gelu
 from bcmb_jax.ops.linear import accumulation_dtype, linear
 
@@ -57,6 +64,8 @@ class Head:
 class Options(TypedDict, total=False):
     """Arguments of `ModernBert` that models with a head pass on."""
 
+    rngs: Required[nnx.Rngs]
+    dtype: jnp.dtype
     implementation: str | None
     remat: bool
 
@@ -89,25 +98,13 @@ class DecoderBias(nnx.Module):
 class ModernBertForMaskedLM(nnx.Module):
     """Encoder, prediction head and tied decoder; arguments are those of `ModernBert`."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        rngs: nnx.Rngs,
-        **options: Unpack[Options],
-    ):
-        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
-        self.head = PredictionHead(config, dtype, rngs)
-        self.decoder = DecoderBias(config, rngs)
-        self.dtype = dtype
+    def __init__(self, config: ModelConfig, head: Head | None = None, **options: Unpack[Options]):
+        self.model = ModernBert(config, **options)
+        self.dtype = self.model.dtype
+        self.head = PredictionHead(config, self.dtype, options["rngs"])
+        self.decoder = DecoderBias(config, options["rngs"])
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B L"],
-        segment_ids: Int[Array, "B L"],
-        positions: Int[Array, "B L"],
-    ) -> Float[Array, "B L V"]:
+    def __call__(self, tokens: Ids, segment_ids: Ids, positions: Ids) -> Float[Array, "B L V"]:
         """Return fp32 logits at every position (training uses `hidden_at_positions`)."""
         x = self.head(self.model(tokens, segment_ids, positions))
         logits = linear("bld,vd->blv", x, self.decoder_weight, self.dtype)
@@ -115,9 +112,9 @@ class ModernBertForMaskedLM(nnx.Module):
 
     def hidden_at_positions(
         self,
-        tokens: Int[Array, "B L"],
-        segment_ids: Int[Array, "B L"],
-        positions: Int[Array, "B L"],
+        tokens: Ids,
+        segment_ids: Ids,
+        positions: Ids,
         masked_positions: Int[Array, "B P"],
         dropout_keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B P D"]:
@@ -134,23 +131,10 @@ class ModernBertForMaskedLM(nnx.Module):
 class Encoder(nnx.Module):
     """The encoder alone, its parameters named as in the models with a head."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        head: Head,
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        rngs: nnx.Rngs,
-        **options: Unpack[Options],
-    ):
-        self.model = ModernBert(config, dtype=dtype, rngs=rngs, **options)
+    def __init__(self, config: ModelConfig, head: Head, **options: Unpack[Options]):
+        self.model = ModernBert(config, **options)
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B L"],
-        segment_ids: Int[Array, "B L"],
-        positions: Int[Array, "B L"],
-    ) -> Float[Array, "B L D"]:
+    def __call__(self, tokens: Ids, segment_ids: Ids, positions: Ids) -> Float[Array, "B L D"]:
         """Return the fp32 hidden states."""
         return self.model(tokens, segment_ids, positions)
 
@@ -174,25 +158,14 @@ class Classifier(nnx.Module):
 class ModernBertForTokenClassification(Encoder):
     """Encoder, prediction head and classifier on every token."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        head: Head,
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        rngs: nnx.Rngs,
-        **options: Unpack[Options],
-    ):
-        super().__init__(config, head, dtype=dtype, rngs=rngs, **options)
+    def __init__(self, config: ModelConfig, head: Head, **options: Unpack[Options]):
+        super().__init__(config, head, **options)
+        dtype, rngs = self.model.dtype, options["rngs"]
         self.head = PredictionHead(config, dtype, rngs)
         self.classifier = Classifier(config, len(head.labels), dtype, rngs)
+        self.pooling = head.pooling
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B L"],
-        segment_ids: Int[Array, "B L"],
-        positions: Int[Array, "B L"],
-    ) -> Float[Array, "B L labels"]:
+    def __call__(self, tokens: Ids, segment_ids: Ids, positions: Ids) -> Float[Array, "B L labels"]:
         """Return the fp32 logits of every token."""
         return self.classifier(self.head(super().__call__(tokens, segment_ids, positions)))
 
@@ -200,24 +173,8 @@ class ModernBertForTokenClassification(Encoder):
 class ModernBertForSequenceClassification(ModernBertForTokenClassification):
     """Encoder, pooling of each document, prediction head and classifier, in this order."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        head: Head,
-        *,
-        dtype: jnp.dtype = jnp.float32,
-        rngs: nnx.Rngs,
-        **options: Unpack[Options],
-    ):
-        super().__init__(config, head, dtype=dtype, rngs=rngs, **options)
-        self.pooling = head.pooling
-
     def __call__(
-        self,
-        tokens: Int[Array, "B L"],
-        segment_ids: Int[Array, "B L"],
-        positions: Int[Array, "B L"],
-        num_segments: int = 1,
+        self, tokens: Ids, segment_ids: Ids, positions: Ids, num_segments: int = 1
     ) -> Float[Array, "B {num_segments} labels"]:
         """Return the fp32 logits of segments 1 … `num_segments` of each row."""
         x = self.model(tokens, segment_ids, positions)
@@ -237,7 +194,7 @@ def pool(
 
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
-    "masked_lm": lambda config, head, **options: ModernBertForMaskedLM(config, **options),
+    "masked_lm": ModernBertForMaskedLM,
     "encoder": Encoder,
     "sequence_classification": ModernBertForSequenceClassification,
     "token_classification": ModernBertForTokenClassification,

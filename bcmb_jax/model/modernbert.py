@@ -7,7 +7,7 @@ sharding split heads or the MLP without collectives (`Wqkv`, `Wo`, `Wi`).
 
 import functools
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,11 @@ from bcmb_jax.ops.remat import ATTENDED, MLP_INPUT, PRODUCT_INPUT, checkpoint, s
 from bcmb_jax.ops.rope import Table, attention_operands, rope_table
 
 INIT_STD = 0.02
+
+Ids: TypeAlias = Int[Array, "B L"]
+"""One number for each token: its id, its segment or its position there."""
+Stream: TypeAlias = Float[Array, "B L D"]
+"""The residual stream, fp32."""
 
 
 def truncated_normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param[Array]:
@@ -70,9 +75,7 @@ class LayerNorm(nnx.Module):
         return layer_norm(x, self.weight[...], self.eps)
 
     @jax.named_scope("norm")
-    def branch(
-        self, x: Float[Array, "B L D"], dtype: jnp.dtype
-    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"]]:
+    def branch(self, x: Stream, dtype: jnp.dtype) -> tuple[Stream, Stream]:
         """Return the residual stream `x` as it goes on, and its norm in `dtype`."""
         return branch_norm(x, self.weight[...], self.eps, dtype)
 
@@ -92,7 +95,7 @@ class Embeddings(nnx.Module):
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
 
     @jax.named_scope("embeddings")
-    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    def __call__(self, tokens: Ids) -> Stream:
         """Return the normed embeddings of `tokens`, fp32."""
         # Fidelity: upstream's padding_idx is 0 (bert-base-uncased's), so its token 0 gets no
         # gradient through this lookup; here every token does, and padding is never looked at.
@@ -115,9 +118,7 @@ class Attention(nnx.Module):
         self.Wo = Linear("blhk,dhk->bld", (hidden, heads, size), output_std(config), dtype, rngs)
         self.window, self.dtype, self.implementation = window, dtype, implementation
 
-    def __call__(
-        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], rope: Table
-    ) -> Float[Array, "B L D"]:
+    def __call__(self, x: Stream, segment_ids: Ids, rope: Table) -> Stream:
         """Return the attention of each token of `x` to its segment, projected to the stream."""
         with jax.named_scope("qkv"):
             qkv = self.Wqkv(x)
@@ -146,17 +147,14 @@ class MLP(nnx.Module):
         self.dtype = dtype
 
     @jax.named_scope("mlp")
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(self, x: Stream) -> Stream:
         """Return the MLP's contribution to the residual stream."""
         inner = checkpoint_name(self.Wi(x), MLP_INPUT)
         return self.Wo(checkpoint_name(geglu(inner, self.dtype), PRODUCT_INPUT))
 
 
 def output_std(config: ModelConfig) -> float:
-    """Return the initial std of residual projections: smaller by the root of their number.
-
-    Megatron's rule.
-    """
+    """Return the initial std of residual projections by Megatron's rule: less in deeper models."""
     return INIT_STD / math.sqrt(2 * config.num_hidden_layers)
 
 
@@ -181,12 +179,8 @@ class Layer(nnx.Module):
         self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
     def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        segment_ids: Int[Array, "B L"],
-        rope: Table,
-        dropout_keys: Key[Array, " B"] | None,
-    ) -> Float[Array, "B L D"]:
+        self, x: Stream, segment_ids: Ids, rope: Table, dropout_keys: Key[Array, " B"] | None
+    ) -> Stream:
         """Return the residual stream `x`, fp32, after attention and MLP."""
         normed = x
         if self.attn_norm:
@@ -231,7 +225,7 @@ class ModernBert(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.config, self.remat = config, remat
+        self.config, self.dtype, self.remat = config, dtype, remat
         self.embeddings = Embeddings(config, rngs)
         self.layers = nnx.List(
             Layer(config, i, dtype, implementation, rngs) for i in range(config.num_hidden_layers)
@@ -240,11 +234,11 @@ class ModernBert(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "B L"],
-        segment_ids: Int[Array, "B L"],
-        positions: Int[Array, "B L"],
+        tokens: Ids,
+        segment_ids: Ids,
+        positions: Ids,
         dropout_keys: Key[Array, " B"] | None = None,
-    ) -> Float[Array, "B L D"]:
+    ) -> Stream:
         """Return the fp32 hidden states of packed rows (see `bcmb_jax.batch.Batch`).
 
         `dropout_keys`, one key a row, turn training dropout on.

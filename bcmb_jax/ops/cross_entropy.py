@@ -22,7 +22,7 @@ base."""
 
 Scalar = Float[Array, ""]
 Chunk = tuple[Array, Array, Array]
-Sums = tuple[Array, Array]
+Sums = tuple[Array, Array, Array, Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -41,39 +41,22 @@ def cross_entropy(
       weight: fp32, as `bias`.
       chunks: a divisor of `P` (see `position_chunks`).
     """
-
-    def step(sums: Sums, chunk: Chunk) -> tuple[Sums, None]:
-        loss, correct, _, _ = _loss_and_softmax(weight, bias, *chunk)
-        return (sums[0] + loss, sums[1] + correct), None
-
-    zero = jnp.zeros((), accumulation_dtype(hidden.dtype))
-    parts = split_positions((hidden, targets, loss_weights), chunks)
-    (loss, correct), _ = lax.scan(step, (zero, zero), parts)
-    return loss, correct
-
-
-def _loss_and_softmax(
-    weight: Array, bias: Array, hidden: Array, targets: Array, loss_weights: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Return loss and hits of a chunk, and its softmax's numerators and denominators."""
-    logits = linear("bpd,vd->bpv", hidden, weight, hidden.dtype) + bias.reshape(1, 1, -1)
-    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
-    top = logits.max(-1, keepdims=True)
-    powers = jnp.exp(logits - top)
-    total = powers.sum(-1, keepdims=True)
-    loss = ((top + jnp.log(total) - at_target)[..., 0] * loss_weights).sum()
-    correct = ((at_target >= top)[..., 0] * loss_weights).sum()
-    return loss, correct, powers, total
+    # Where no gradient is asked for, its part is dead code, which the compiler removes.
+    return _forward(hidden, weight, bias, targets, loss_weights, chunks)[0]
 
 
 def _forward(
     hidden: Array, weight: Array, bias: Array, targets: Array, loss_weights: Array, chunks: int
 ) -> tuple[tuple[Array, Array], Chunk]:
-    def step(
-        sums: tuple[Array, Array, Array, Array], chunk: Chunk
-    ) -> tuple[tuple[Array, Array, Array, Array], Array]:
+    def step(sums: Sums, chunk: Chunk) -> tuple[Sums, Array]:
         hidden, targets, loss_weights = chunk
-        loss, correct, powers, total = _loss_and_softmax(weight, bias, *chunk)
+        logits = linear("bpd,vd->bpv", hidden, weight, hidden.dtype) + bias.reshape(1, 1, -1)
+        at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+        top = logits.max(-1, keepdims=True)
+        powers = jnp.exp(logits - top)
+        total = powers.sum(-1, keepdims=True)
+        loss = ((top + jnp.log(total) - at_target)[..., 0] * loss_weights).sum()
+        correct = ((at_target >= top)[..., 0] * loss_weights).sum()
         token = lax.broadcasted_iota(jnp.int32, powers.shape, 2)
         dlogits = powers * (loss_weights[..., None] / total)
         dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)

@@ -12,22 +12,14 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.ops.linear import accumulation_dtype
-from bcmb_jax.ops.triton import (
-    gradient_is_a_kernel,
-    on_each_device,
-    pad_to_multiple,
-    pieces,
-    triton_call,
-)
+from bcmb_jax.ops.triton import gradient_is_a_kernel, map_tokens, on_each_device, pieces
 
-TOKENS_PER_BLOCK = 16
-"""Tokens handled by one Triton program."""
+TOKENS_PER_BLOCK = 16  # tokens handled by one Triton program
 MAX_PIECE = 128
 
 
@@ -70,19 +62,12 @@ def _gradient(
     inner: Float[Array, "B L 2 F"], dout: Float[Array, "B L F"]
 ) -> Float[Array, "B L 2 F"]:
     size = inner.shape[-1]
-    piece, count = pieces(size, MAX_PIECE)
-    rows = pad_to_multiple(inner.reshape(-1, 2, size), 0, TOKENS_PER_BLOCK)
-    douts = pad_to_multiple(dout.reshape(-1, size), 0, TOKENS_PER_BLOCK)
-    halves = pl.BlockSpec((TOKENS_PER_BLOCK, 2, piece), lambda i, j: (i, 0, j))
-    dinner: Array = triton_call(
-        _gradient_kernel,
-        "geglu_gradient",
-        grid=(len(rows) // TOKENS_PER_BLOCK, count),
-        in_specs=[halves, pl.BlockSpec((TOKENS_PER_BLOCK, piece), lambda i, j: (i, j))],
-        out_specs=halves,
-        out_shape=jax.ShapeDtypeStruct(rows.shape, rows.dtype),
-    )(rows, douts)
-    return dinner[: dout.size // size].reshape(inner.shape)
+    arrays = inner.reshape(-1, 2, size), dout.reshape(-1, size)
+    _, parts = pieces(size, MAX_PIECE)
+    (dinner,) = map_tokens(
+        _gradient_kernel, "geglu_gradient", TOKENS_PER_BLOCK, arrays, arrays[:1], parts=parts
+    )
+    return dinner.reshape(inner.shape)
 
 
 def _gradient_kernel(

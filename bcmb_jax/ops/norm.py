@@ -7,7 +7,6 @@ makes one, and adds the stream's own gradient on the way.
 """
 
 import functools
-import operator
 from collections.abc import Sequence
 
 import jax
@@ -19,20 +18,11 @@ from jaxtyping import Array, Float
 
 from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.ops.cpu import column_sums
-from bcmb_jax.ops.triton import (
-    gradient_is_a_kernel,
-    on_each_device,
-    pad_to_multiple,
-    pieces,
-    triton_call,
-)
+from bcmb_jax.ops.triton import gradient_is_a_kernel, map_tokens, on_each_device, pieces
 
-TOKENS_PER_BLOCK = 64
-"""Tokens handled by one Triton program."""
-TOKENS_AT_ONCE = 4
-"""Tokens that a program holds in registers, one a warp."""
-MAX_SIZE = 1024
-"""A token's elements that fit in registers, with their gradients (235 of 255 a thread)."""
+TOKENS_PER_BLOCK = 64  # tokens handled by one Triton program
+TOKENS_AT_ONCE = 4  # tokens that a program holds in registers, one a warp
+MAX_SIZE = 1024  # elements of a token that fit in registers with their gradients (235 of 255)
 MAX_PIECE = 256
 
 
@@ -80,25 +70,18 @@ def with_kernel(
     return x, layer_norm(x, weight, eps).astype(dtype)
 
 
-def _forward(
-    x: Array, weight: Array, eps: float, dtype: jnp.dtype
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    return with_kernel(x, weight, eps, dtype), (x, weight)
-
-
 @jax.named_scope("norm")
 def _backward(
     eps: float, _: jnp.dtype, residuals: tuple[Array, Array], cotangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     rows = P(BATCH_AXES)
-    gradient = on_each_device(
-        functools.partial(_gradient, eps), (rows, P(), rows, rows), (rows, rows)
-    )
+    run = functools.partial(_gradient, eps)
+    gradient = on_each_device(run, (rows, P(), rows, rows), (rows, rows))
     dx, dweight = gradient(*residuals, *cotangents)
     return dx, dweight.sum(0)
 
 
-with_kernel.defvjp(_forward, _backward)
+with_kernel.defvjp(lambda x, w, *rest: (with_kernel(x, w, *rest), (x, w)), _backward)
 
 
 def _gradient(
@@ -109,25 +92,12 @@ def _gradient(
     dnormed: Float[Array, "B L D"],
 ) -> tuple[Float[Array, "B L D"], Float[Array, "programs D"]]:
     """Return the gradient of `x`, and that of `weight` as the sums of each program's tokens."""
-    size = x.shape[-1]
-    arrays = [
-        pad_to_multiple(y.reshape(-1, size), 0, TOKENS_PER_BLOCK) for y in (x, dstream, dnormed)
-    ]
-    programs = len(arrays[0]) // TOKENS_PER_BLOCK
-    tokens = pl.BlockSpec((TOKENS_PER_BLOCK, size), lambda i: (i, 0))
-    outputs: list[Array] = triton_call(
-        functools.partial(_gradient_kernel, eps),
-        "norm_gradient",
-        grid=(programs,),
-        in_specs=[pl.BlockSpec((size,), lambda i: (0,)), *[tokens] * 3],
-        out_specs=[tokens, pl.BlockSpec((None, size), lambda i: (i, 0))],
-        out_shape=[
-            jax.ShapeDtypeStruct(arrays[0].shape, x.dtype),
-            jax.ShapeDtypeStruct((programs, size), jnp.float32),
-        ],
-    )(weight, *arrays)
-    dx, dweight = outputs
-    return dx[: x.size // size].reshape(x.shape), dweight
+    arrays = [y.reshape(-1, x.shape[-1]) for y in (x, dstream, dnormed)]
+    kernel = functools.partial(_gradient_kernel, eps)
+    dx, dweight = map_tokens(
+        kernel, "norm_gradient", TOKENS_PER_BLOCK, arrays, arrays[:1], weights=[weight]
+    )
+    return dx.reshape(x.shape), dweight
 
 
 def _gradient_kernel(
@@ -149,8 +119,8 @@ def _gradient_kernel(
     weights = [weight_ref[p][None] for p in parts]
 
     def mean(values: Sequence[Array]) -> Array:
-        total: Array = functools.reduce(operator.add, (value.sum(1) for value in values))
-        means: Array = total[:, None] / size
+        first, *others = (value.sum(1) for value in values)
+        means: Array = sum(others, first)[:, None] / size
         return means
 
     def step(i: Array, dweights: tuple[Array, ...]) -> tuple[Array, ...]:

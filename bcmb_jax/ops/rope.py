@@ -17,15 +17,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from bcmb_jax.device import BATCH_AXES
-from bcmb_jax.ops.triton import (
-    gradient_is_a_kernel,
-    on_each_device,
-    pad_to_multiple,
-    triton_call,
-)
+from bcmb_jax.ops.triton import gradient_is_a_kernel, map_tokens, on_each_device
 
-TOKENS_PER_BLOCK = 16
-"""Tokens handled by one Triton program."""
+TOKENS_PER_BLOCK = 16  # tokens handled by one Triton program
 
 Table = tuple[Float[Array, "B L 1 half"], Float[Array, "B L 1 half"]]
 """Cosines and sines of each position's angles, fp32."""
@@ -94,22 +88,10 @@ def _gradient(
 ) -> Float[Array, "B L 3 H K"]:
     batch, length, heads, size = dq.shape
     arrays = [x.reshape(batch * length, -1) for x in (dq, dk, dv, cos, sin)]
-    arrays = [pad_to_multiple(x, 0, TOKENS_PER_BLOCK) for x in arrays]
-    programs = len(arrays[0]) // TOKENS_PER_BLOCK
-
-    def tokens(columns: int) -> pl.BlockSpec:
-        return pl.BlockSpec((TOKENS_PER_BLOCK, columns), lambda i: (i, 0))
-
-    width = 3 * heads * size
-    joined: Array = triton_call(
-        functools.partial(_gradient_kernel, size=size),
-        "rotary_gradient",
-        grid=(programs,),
-        in_specs=[tokens(x.shape[1]) for x in arrays],
-        out_specs=tokens(width),
-        out_shape=jax.ShapeDtypeStruct((programs * TOKENS_PER_BLOCK, width), dq.dtype),
-    )(*arrays)
-    return joined[: batch * length].reshape(batch, length, 3, heads, size)
+    shape = jax.ShapeDtypeStruct((batch * length, 3 * heads * size), dq.dtype)
+    kernel = functools.partial(_gradient_kernel, size=size)
+    (joined,) = map_tokens(kernel, "rotary_gradient", TOKENS_PER_BLOCK, arrays, [shape])
+    return joined.reshape(batch, length, 3, heads, size)
 
 
 def _gradient_kernel(

@@ -57,27 +57,55 @@ def pad_to_multiple(x: Shaped[Array, "..."], axis: int, block: int) -> Shaped[Ar
     return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
 
 
-def triton_call(
+def map_tokens(
     kernel: Callable[..., None],
     name: str,
+    block: int,
+    inputs: Sequence[Array],
+    outputs: Sequence[Array | jax.ShapeDtypeStruct],
     *,
-    grid: tuple[int, ...],
-    in_specs: Sequence[pl.BlockSpec],
-    out_specs: pl.BlockSpec | Sequence[pl.BlockSpec],
-    out_shape: jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct],
-    num_stages: int = 1,
-) -> Callable[..., Result]:
-    """Return `pallas_call` with four warps a program; on a CPU it is interpreted, for tests."""
-    return pl.pallas_call(
+    weights: Sequence[Array] = (),
+    parts: int = 1,
+) -> tuple[Array, ...]:
+    """Run `kernel` on every `block` of tokens of arrays `[N, …]`.
+
+    Args:
+      kernel: takes references to all `weights`, a block of each of `inputs`, a block of each of
+        `outputs`, and for each weight what the block adds to its gradient.
+      outputs: arrays or their shapes, as long as `inputs`.
+      weights: vectors that every program reads whole.
+      parts: of the last axis, one to a program.
+
+    Returns:
+      The outputs, and for each weight a gradient of each program, `[programs, size]`, fp32.
+    """
+    tokens = len(inputs[0])
+    inputs = [pad_to_multiple(x, 0, block) for x in inputs]
+    programs = len(inputs[0]) // block
+
+    def spec(x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
+        between = x.shape[1:-1]
+        shape = (block, *between, x.shape[-1] // parts)
+        return pl.BlockSpec(shape, lambda i, j: (i, *(0,) * len(between), j))
+
+    results = pl.pallas_call(
         kernel,
-        grid=grid,
-        in_specs=in_specs,
-        out_specs=out_specs,
-        out_shape=out_shape,
-        compiler_params=plt.CompilerParams(num_warps=4, num_stages=num_stages),
-        interpret=on_cpu(),
+        grid=(programs, parts),
+        in_specs=[*(pl.BlockSpec(w.shape, lambda i, j: (0,)) for w in weights), *map(spec, inputs)],
+        out_specs=[
+            *map(spec, outputs),
+            *(pl.BlockSpec((None, *w.shape), lambda i, j: (i, 0)) for w in weights),
+        ],
+        out_shape=[
+            *(jax.ShapeDtypeStruct((programs * block, *x.shape[1:]), x.dtype) for x in outputs),
+            *(jax.ShapeDtypeStruct((programs, *w.shape), jnp.float32) for w in weights),
+        ],
+        compiler_params=plt.CompilerParams(num_warps=4, num_stages=1),
+        interpret=on_cpu(),  # for tests
         name=name,
-    )
+    )(*weights, *inputs)
+    count = len(outputs)
+    return *(x[:tokens] for x in results[:count]), *results[count:]
 
 
 def on_each_device(

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import bcmb_jax.attention
-import bcmb_jax.ops.cpu
+import bcmb_jax.device
 import bcmb_jax.ops.triton
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import Target
@@ -73,10 +73,8 @@ def kernels_of(monkeypatch, kind, config=LAYERS, dtype="bfloat16") -> Counter:
     """How many of each the backward pass of two layers would launch on a GPU of this kind."""
     jax.clear_caches()  # layers traced for another device
     device = Target("gpu", kind)
-    for module in (bcmb_jax.attention, bcmb_jax.ops.triton):
+    for module in (bcmb_jax.device, bcmb_jax.attention, bcmb_jax.ops.triton):
         monkeypatch.setattr(module, "target", lambda: device)
-    for module in (bcmb_jax.ops.triton, bcmb_jax.ops.cpu):
-        monkeypatch.setattr(module, "on_cpu", lambda: False)
     segment_ids = packed_segments(1, 96)
 
     def make():
