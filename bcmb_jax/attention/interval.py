@@ -63,47 +63,34 @@ class Interval:
     def forward(self, heads: Heads, bounds: Bounds) -> Arrays:
         """Return the output and the log-sum-exps (see `Kernel`)."""
         at = _Programs(heads[0])
-        heads, bounds = at.pad(1, *heads), at.pad(1, *bounds)
+        heads, (start, end) = at.pad(1, *heads), at.pad(1, *bounds)
         visits = (fully_visible_keys if self.unmasked else visited_keys)(
-            *bounds, at.block, at.block
+            start, end, at.block, at.block
         )
         per_query = jax.ShapeDtypeStruct((*heads[0].shape[::2], heads[0].shape[1]), jnp.float32)
+        block, whole = at.block_of_heads, at.heads
         out, lse = at.call(
             _forward_kernel,
-            [(at.block_of_heads, at.heads, at.heads), (at.block_of_row,) * 2],
-            len(visits),
-            [at.block_of_heads, at.block_of_queries],
+            [(block, whole, whole), (at.block_of_row,) * 2, (at.number,) * len(visits)],
             [heads[0], per_query],
             stages=3 if self.unmasked else 2,
-        )(heads, bounds, visits)
+        )(heads, (start, end), visits)
         return out[:, : at.length], lse[..., : at.length]
 
     def backward(self, heads: Heads, bounds: Bounds, queries: Queries) -> Arrays:
         """Return the gradients of queries, keys and values (see `Kernel`)."""
         at = _Programs(heads[0])
-        heads, bounds, queries = at.pad(1, *heads), at.pad(1, *bounds), at.pad(2, *queries)
-        dq = at.call(
-            _dq_kernel,
-            [
-                (at.block_of_heads, at.heads, at.heads, at.block_of_heads),
-                (at.block_of_row,) * 2,
-                (at.block_of_queries,) * 2,
-            ],
-            2,
-            [at.block_of_heads],
-            heads[:1],
-        )(heads, bounds, queries, visited_keys(*bounds, at.block, at.block))
-        dk_dv = at.call(
-            _dkv_kernel,
-            [
-                (at.heads, at.block_of_heads, at.block_of_heads, at.heads),
-                (at.row,) * 2,
-                (at.queries,) * 2,
-            ],
-            2,
-            [at.block_of_heads] * 2,
-            heads[1:3],
-        )(heads, bounds, queries, visited_queries(*bounds, at.block))
+        heads, (start, end) = at.pad(1, *heads), at.pad(1, *bounds)
+        inputs = heads, (start, end), at.pad(2, *queries)
+        block, whole, visits = at.block_of_heads, at.heads, (at.number,) * 2
+        blocks = (at.block_of_row,) * 2, (at.block_of_queries,) * 2, visits
+        dq = at.call(_dq_kernel, [(block, whole, whole, block), *blocks], heads[:1])(
+            *inputs, visited_keys(start, end, at.block, at.block)
+        )
+        rows = (at.row,) * 2, (at.queries,) * 2, visits
+        dk_dv = at.call(_dkv_kernel, [(whole, block, block, whole), *rows], heads[1:3])(
+            *inputs, visited_queries(start, end, at.block)
+        )
         return tuple(x[:, : at.length] for x in (*dq, *dk_dv))
 
 
@@ -145,18 +132,18 @@ class _Programs:
         self,
         kernel: Callable[..., None],
         inputs: list[tuple[pl.BlockSpec, ...]],
-        visits: int,
-        outputs: list[pl.BlockSpec],
-        shapes: Sequence[Array | jax.ShapeDtypeStruct],
+        outputs: Sequence[Array | jax.ShapeDtypeStruct],
         stages: int = 2,
     ) -> Callable[..., Arrays]:
-        """Return the call of `kernel` with groups of `inputs`, the last one `visits` numbers."""
+        """Return the call of `kernel`, each program of which writes its block of `outputs`."""
         return pl.pallas_call(
             functools.partial(kernel, block=self.block),  # one for each grid (jax issue 40847)
             grid=self.grid,
-            in_specs=[*inputs, (self.number,) * visits],
-            out_specs=outputs,
-            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes],
+            in_specs=inputs,
+            out_specs=[
+                self.block_of_heads if len(x.shape) == 4 else self.block_of_queries for x in outputs
+            ],
+            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
             compiler_params=plt.CompilerParams(num_warps=4, num_stages=stages),
             interpret=on_cpu(),  # for tests
             name="attention" + kernel.__name__.removesuffix("_kernel"),

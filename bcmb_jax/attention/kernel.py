@@ -22,7 +22,7 @@ from bcmb_jax.ops.triton import pad_to_multiple
 Arrays: TypeAlias = tuple[Array, ...]
 Heads: TypeAlias = tuple[Float[Array, "B L H K"], ...]
 Queries: TypeAlias = tuple[Float[Array, "B H L"], ...]
-Bounds: TypeAlias = tuple[Int[Array, "B L"], ...]
+Bounds: TypeAlias = tuple[Int[Array, "B L"], Int[Array, "B L"]]
 """Start and end of the interval of keys that each query sees."""
 HeadKernel: TypeAlias = Callable[..., Arrays]
 RowKernel: TypeAlias = Callable[[Array, Array], HeadKernel]
