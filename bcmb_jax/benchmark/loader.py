@@ -5,11 +5,11 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bcmb_jax.benchmark.report import OURS, result
+from bcmb_jax.benchmark.report import Result, result
+from bcmb_jax.benchmark.timing import OURS
 from bcmb_jax.data.loader import Position, Steps
 from bcmb_jax.data.plan import PackingPlan
 from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
@@ -26,7 +26,7 @@ SECONDS_OF_A_STEP = 0.05  # a device's, while which the loader reads ahead
 
 def cases(
     folders: list[Path], *, lengths: list[int], documents: int, workdir: Path, rounds: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Result]:
     """Yield a result for each row length: rows a second, and how long a step waits for them.
 
     Args:

@@ -4,82 +4,89 @@
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from bcmb_jax.benchmark.timing import Times
-from bcmb_jax.device import DTYPES, commit, describe_device, on_cpu
+from bcmb_jax.batch import Batch
+from bcmb_jax.benchmark.timing import OURS, Setting, Times
+from bcmb_jax.benchmark.torch_baselines import Baseline, LabelledBatches
+from bcmb_jax.device import commit, describe_device, on_cpu
 from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
-from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.training.metrics import mfu
 
-OURS = "bcmb_jax"
+Result = dict[str, Any]
 
 
-class Setting(NamedTuple):
-    """Options that all cases of one benchmark share.
+def time_model(
+    setting: Setting,
+    case: str,
+    run: Callable[[], object],
+    baseline: Baseline,
+    ours: Sequence[Batch],
+    theirs: LabelledBatches,
+    *,
+    predicted: float = 0.0,
+    passes: int = 1,
+    devices: int = 1,
+) -> Result:
+    """Time a whole model beside its baseline, and return one line of a report.
 
-    Attributes:
-      size: the name of `config`.
-      precision: a key of `DTYPES`, for JAX and PyTorch.
-      implementation: the implementation of our attention.
-      candidates: PyTorch's candidates for the baseline; none: no comparison.
-      rounds, repeats: as in `timing.time_interleaved`.
+    Args:
+      run: computes `ours`.
+      baseline: computes `theirs`, a document a row.
+      predicted: the share of the tokens that the decoder predicts.
+      passes: FLOPs of a call over those of a forward pass.
+      devices: the number of devices that share a call.
     """
-
-    size: str
-    config: ModelConfig
-    precision: str
-    implementation: str
-    candidates: Sequence[str]
-    rounds: int
-    repeats: int
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """The dtype of matrix products."""
-        return DTYPES[self.precision]
-
-    def metadata(self) -> dict[str, Any]:
-        """Return what the report records of these options."""
-        return {
-            "size": self.size,
-            "precision": self.precision,
-            "attention": self.implementation,
-        }
+    times, ceiling = setting.time({OURS: run, **baseline.run})
+    lengths = np.concatenate([(batch.segment_ids > 0).sum(1) for batch, _ in theirs])
+    lengths = lengths[lengths > 0]
+    tokens = int(lengths.sum())
+    return result(
+        case,
+        tokens,
+        times,
+        ceiling,
+        flops=passes * tokens * forward_flops_per_token(setting.config, lengths, predicted),
+        devices=devices,
+        peers=baseline.competed,
+        documents=len(lengths),
+        filled=tokens / sum(batch.tokens.size for batch in ours),
+        peer_filled=tokens / sum(batch.tokens.size for batch, _ in theirs),
+        **setting.metadata(),
+    )
 
 
 def result(
     case: str,
     tokens: int,
-    times: dict[str, Times],
+    times: Mapping[str, Times],
+    ceiling: float = 0.0,
     *,
     flops: float = 0.0,
-    ceiling: float = 0.0,
     devices: int = 1,
-    **metadata: Any,
-) -> dict[str, Any]:
+    **metadata: object,
+) -> Result:
     """Return one line of a report from the times of `OURS` and of baselines: the fastest counts.
 
     Args:
       tokens: true tokens (no padding) of each call.
-      flops: model FLOPs of a call.
       ceiling: the FLOP/s of a device, which is all cores of a CPU.
+      flops: model FLOPs of a call.
       devices: the number of devices that share a call.
       metadata: added as it is.
     """
     ours = statistics.median(times[OURS])
-    line: dict[str, Any] = {
+    line: Result = {
         "case": case,
         "tokens": tokens,
         "tokens_per_second": tokens / ours,
-        "seconds": ours,
-        "seconds_least": min(times[OURS]),
-        "seconds_most": max(times[OURS]),
+        **_spread("", times[OURS]),
         "calls": len(times[OURS]),
         "devices": devices,
         "peer": None,
@@ -89,15 +96,12 @@ def result(
     medians = {name: statistics.median(x) for name, x in times.items() if name != OURS}
     if medians:
         baseline = min(medians, key=medians.__getitem__)
-        theirs = medians[baseline]
         line |= {
             "peer": baseline,
-            "peer_tokens_per_second": tokens / theirs,
-            "ratio": theirs / ours,
+            "peer_tokens_per_second": tokens / medians[baseline],
+            "ratio": medians[baseline] / ours,
             "ratio_of_least": min(times[baseline]) / min(times[OURS]),
-            "peer_seconds": theirs,
-            "peer_seconds_least": min(times[baseline]),
-            "peer_seconds_most": max(times[baseline]),
+            **_spread("peer_", times[baseline]),
         }
     if flops:
         if not on_cpu():
@@ -109,6 +113,14 @@ def result(
             "mfu": mfu(1 / ours, flops, jax.devices()[0].device_kind, devices),
         }
     return line | metadata
+
+
+def _spread(prefix: str, times: Times) -> dict[str, float]:
+    return {
+        f"{prefix}seconds": statistics.median(times),
+        f"{prefix}seconds_least": min(times),
+        f"{prefix}seconds_most": max(times),
+    }
 
 
 def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
@@ -165,19 +177,16 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     lines = list(reversed(report["results"]))
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(lines)), layout="constrained")
     axes = figure.subplots()
-    for prefix, name, shift, colour in (("", "bcmb_jax", 0.2, "C0"), ("peer_", "peer", -0.2, "C7")):
+    for prefix, name, shift, colour in (("", OURS, 0.2, "C0"), ("peer_", "peer", -0.2, "C7")):
         shown = [(i, x) for i, x in enumerate(lines) if f"{prefix}seconds" in x]
-        if not shown:
-            continue
-        speed = [x["tokens"] / x[f"{prefix}seconds"] for _, x in shown]
-        least = [x["tokens"] / x[f"{prefix}seconds_most"] for _, x in shown]
-        most = [x["tokens"] / x[f"{prefix}seconds_least"] for _, x in shown]
-        error = [
-            [s - low for s, low in zip(speed, least, strict=True)],
-            [high - s for s, high in zip(speed, most, strict=True)],
-        ]
-        places = [i + shift for i, _ in shown]
-        axes.barh(places, speed, 0.38, xerr=error, color=colour, label=name, capsize=2)
+        if shown:
+            speed, least, most = (
+                np.array([x["tokens"] / x[f"{prefix}seconds{which}"] for _, x in shown])
+                for which in ("", "_most", "_least")
+            )
+            places = [i + shift for i, _ in shown]
+            error = np.stack([speed - least, most - speed])
+            axes.barh(places, speed, 0.38, xerr=error, color=colour, label=name, capsize=2)
     axes.set_yticks(range(len(lines)), [x["case"] for x in lines], fontsize=8)
     axes.set_xlabel("true tokens a second")
     axes.set_xscale("log")
@@ -187,9 +196,8 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
 
 def write(report: Mapping[str, Any], output: Path) -> list[Path]:
     """Write `output` (JSON), and beside it the table and the plot."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(output, report)
     table, picture = output.with_suffix(".md"), output.with_suffix(".png")
+    write_json(output, report)
     table.write_text(markdown(report))
     plot(report, picture)
     return [output, table, picture]

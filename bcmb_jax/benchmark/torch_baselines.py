@@ -6,59 +6,50 @@ random, of the same sizes. `fp32` means full fp32, TF32 is not used.
 """
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.benchmark.report import Setting
+from bcmb_jax.benchmark.timing import Setting
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from bcmb_jax.terminal import Display
 from conversion import torch_models
 
-CANDIDATES = ("eager", "sdpa", "compile")
+if TYPE_CHECKING:
+    import torch
+
+LabelledBatches = Sequence[tuple[Batch, np.ndarray | None]]
 AUTOCAST = "+autocast"
 """Suffix of a candidate: bf16 as training mostly does it, from fp32 instead of bf16 weights."""
 COMPILED = "+compile"
-ON_CUDA = ("flash_attention_2", "flash_attention_2" + COMPILED, "packed_encoders")
-"""Further candidates in bf16, where there are a GPU and their modules."""
 
 
-def candidates_here(precision: str = "fp32", *, autocast: bool = False) -> list[str]:
-    """Return the candidates that can run on this machine.
-
-    Args:
-      autocast: add each of them with `AUTOCAST` too.
+def candidates_here(case: str, precision: str) -> list[str]:
+    """Return the candidates of a case ("inference", "training", "attention") on this machine.
 
     Raises:
       InputError: PyTorch is missing.
     """
-    here = list(CANDIDATES)
-    if _has_cuda() and precision == "bf16":
-        here += filter(_installed, ON_CUDA)
-    return here + [candidate + AUTOCAST for candidate in here if autocast]
-
-
-def attention_candidates_here(precision: str) -> list[str]:
-    """Return the candidates for attention alone that can run on this machine."""
-    flash = _has_cuda() and precision == "bf16" and _installed("flash_attention_2")
-    return ["sdpa", "flash_attention_2"] if flash else ["sdpa"]
-
-
-def _installed(candidate: str) -> bool:
+    here = ["sdpa"] if case == "attention" else ["eager", "sdpa", "compile"]
+    cuda = torch_models.import_torch("--compare torch").cuda.is_available()
     flash = importlib.util.find_spec("flash_attn")
-    if candidate == "packed_encoders":
-        return flash is not None and importlib.util.find_spec("packed_encoders") is not None
-    # FlashAttention-4 alone leaves a folder of that name, without the code of 2.
-    return flash is not None and flash.origin is not None
-
-
-def _has_cuda() -> bool:
-    return torch_models.import_torch("--compare torch").cuda.is_available()
+    if cuda and precision == "bf16" and flash:
+        # FlashAttention-4 alone leaves a folder of that name, without the code of 2.
+        if flash.origin:
+            here += ["flash_attention_2"]
+        if flash.origin and case != "attention":
+            here += ["flash_attention_2" + COMPILED]
+        if case != "attention" and importlib.util.find_spec("packed_encoders"):
+            here += ["packed_encoders"]
+    if case == "training" and precision == "bf16":
+        here += [candidate + AUTOCAST for candidate in here]
+    return here
 
 
 def choose_candidates(asked: str, here: list[str]) -> list[str]:
@@ -86,19 +77,26 @@ class TorchBaseline:
         self,
         config: ModelConfig,
         head: Head,
-        batches: Sequence[tuple[Batch, np.ndarray | None]],
+        batches: LabelledBatches,
         *,
         precision: str,
         candidate: str,
     ):
         import torch
 
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._autocast = candidate.endswith(AUTOCAST)
+        self._device = torch_models.device()
+        autocast = candidate.endswith(AUTOCAST)
         candidate = candidate.removesuffix(AUTOCAST)
-        bf16 = precision == "bf16" and not self._autocast
-        weights = torch.bfloat16 if bf16 else torch.float32
-        self.model = make_model(config, head, candidate).to(self._device, weights)
+        self._casting = torch.autocast(self._device, torch.bfloat16, enabled=autocast)
+        attention = candidate.removesuffix(COMPILED)
+        model = torch_models.build_modernbert(
+            config,
+            head,
+            attention=attention if attention in ("eager", "flash_attention_2") else "sdpa",
+            sparse_prediction=True,  # the decoder at labelled positions only, as ours
+        )
+        bf16 = precision == "bf16" and not autocast
+        self.model = model.to(self._device, torch.bfloat16 if bf16 else torch.float32)
         if candidate == "packed_encoders":  # looks for weights on a GPU
             import packed_encoders
 
@@ -108,17 +106,17 @@ class TorchBaseline:
         compiles = candidate.endswith("compile")
         self._run = torch.compile(self.model, dynamic=False) if compiles else self.model
         self._batches = [self._on_device(*batch) for batch in batches]
-        self._optimizer: Any = None
+        self._optimizer: torch.optim.Optimizer | None = None
 
     def forward(self) -> None:
         """Compute hidden states or logits of every batch, in evaluation mode."""
         import torch
 
         self.model.eval()
-        with torch.inference_mode(), self._casting():
+        with torch.inference_mode(), self._casting:
             for inputs in self._batches:
                 self._run(**inputs)
-        self._wait()
+        wait()
 
     def step(self) -> None:
         """Take an AdamW step on every batch; dropout is 0, as on our side."""
@@ -128,25 +126,14 @@ class TorchBaseline:
             self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.model.train()
         for inputs in self._batches:
-            with self._casting():
+            with self._casting:
                 loss = self._run(**inputs).loss
             loss.backward()
             self._optimizer.step()
             self._optimizer.zero_grad()
-        self._wait()
+        wait()
 
-    def _casting(self):
-        import torch
-
-        return torch.autocast(self._device, torch.bfloat16, enabled=self._autocast)
-
-    def _wait(self) -> None:
-        import torch
-
-        if self._device == "cuda":
-            torch.cuda.synchronize()
-
-    def _on_device(self, batch: Batch, labels: np.ndarray | None) -> dict[str, Any]:
+    def _on_device(self, batch: Batch, labels: np.ndarray | None) -> dict[str, "torch.Tensor"]:
         import torch
 
         arrays = {"input_ids": batch.tokens}
@@ -155,22 +142,17 @@ class TorchBaseline:
         if labels is not None:
             arrays["labels"] = labels
         return {
-            name: torch.from_numpy(x if x.dtype == np.float32 else np.asarray(x, np.int64)).to(
+            name: torch.from_numpy(x if x.dtype == np.float32 else x.astype(np.int64)).to(
                 self._device
             )
             for name, x in arrays.items()
         }
 
 
-def make_model(config: ModelConfig, head: Head, candidate: str) -> Any:
-    """Make transformers' model of these sizes with random weights, without dropout."""
-    attention = candidate.removesuffix(COMPILED)
-    return torch_models.build_modernbert(
-        config,
-        head,
-        attention=attention if attention in ("eager", "flash_attention_2") else "sdpa",
-        sparse_prediction=True,  # the decoder at labelled positions only, as ours
-    )
+def wait() -> None:
+    """Wait until a GPU has done its work."""
+    if torch_models.device() == "cuda":
+        torch_models.import_torch().cuda.synchronize()
 
 
 class Baseline(NamedTuple):
@@ -186,13 +168,9 @@ class Baseline(NamedTuple):
 
 
 def fastest_baseline(
-    setting: Setting,
-    head: Head,
-    batches: Sequence[tuple[Batch, np.ndarray | None]],
-    *,
-    train: bool,
+    setting: Setting, head: Head, batches: LabelledBatches, *, train: bool
 ) -> Baseline:
-    """Return the setting's candidate whose second call is the fastest.
+    """Return the setting's candidate whose second call is the fastest; a single one is not called.
 
     A candidate that fails is reported and left out.
 
@@ -203,46 +181,35 @@ def fastest_baseline(
     Raises:
       InputError: none of them runs here.
     """
-
-    def prepare(candidate: str) -> Callable[[], None]:
-        baseline = TorchBaseline(
-            setting.config, head, batches, precision=setting.precision, candidate=candidate
-        )
-        return baseline.step if train else baseline.forward
-
-    candidates = list(setting.candidates)
-    if not candidates:
-        return Baseline({}, [])
-    if len(candidates) == 1:
-        return Baseline({f"transformers {candidates[0]}": prepare(candidates[0])}, candidates)
-
-    def timed(candidate: str) -> tuple[float, str, Callable[[], None]]:
-        run = prepare(candidate)
-        run()
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start, candidate, run
-
-    best: tuple[float, str, Callable[[], None]] = (float("inf"), "", lambda: None)
-    ran: list[str] = []
+    fastest, least = Baseline({}, []), math.inf
     display = Display()
-    import torch
-
-    for candidate in candidates:
+    for candidate in setting.candidates:
         display.progress(None, f"warming up transformers {candidate}")
         try:
-            best = min(
-                best, timed(candidate), key=lambda x: x[0]
-            )  # only the fastest stays in memory
-            ran.append(candidate)
+            baseline = TorchBaseline(
+                setting.config, head, batches, precision=setting.precision, candidate=candidate
+            )
+            run = baseline.step if train else baseline.forward
+            seconds = _second_call(run) if len(setting.candidates) > 1 else 0.0
         except Exception as error:  # one that cannot run here must not end the comparison
             print(f"transformers {candidate} left out: {type(error).__name__}: {error}")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            continue
+        fastest.competed.append(candidate)
+        if seconds < least:
+            fastest, least = fastest._replace(run={f"transformers {candidate}": run}), seconds
+        del baseline, run  # only the fastest stays in memory
+        torch_models.import_torch().cuda.empty_cache()
     display.close()
-    if not ran:
+    if setting.candidates and not fastest.run:
         raise InputError(
-            f"PyTorch can run this in none of these ways: {', '.join(candidates)} (why is "
+            f"PyTorch can run this in none of these ways: {', '.join(setting.candidates)} (why is "
             "above); if memory is short: fewer --documents, or shorter rows"
         )
-    return Baseline({f"transformers {best[1]}": best[2]}, ran)
+    return fastest
+
+
+def _second_call(run: Callable[[], None]) -> float:
+    run()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

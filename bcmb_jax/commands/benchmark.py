@@ -24,12 +24,9 @@ import jax
 
 from bcmb_jax.attention import IMPLEMENTATIONS, choose
 from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, training
-from bcmb_jax.benchmark.report import Setting, markdown, report, write
-from bcmb_jax.benchmark.torch_baselines import (
-    attention_candidates_here,
-    candidates_here,
-    choose_candidates,
-)
+from bcmb_jax.benchmark.report import Result, markdown, report, write
+from bcmb_jax.benchmark.timing import Setting
+from bcmb_jax.benchmark.torch_baselines import candidates_here, choose_candidates
 from bcmb_jax.benchmark.training import first_documents
 from bcmb_jax.device import DTYPES, compute_dtype, keep_freed_memory, on_cpu, target
 from bcmb_jax.errors import InputError
@@ -49,7 +46,7 @@ SIZES = {
         intermediate_size=192,
     ),
 }
-Results = Iterator[dict[str, Any]]
+Results = Iterator[Result]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()  # for both sides
     if options.compare:  # PyTorch needs the rest of a GPU's memory
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    results: list[dict[str, Any]] = []
+    results: list[Result] = []
     try:
         for line in options.cases(options):
             ratio = f", {line['ratio']:.2f} x {line['peer']}" if line["peer"] else ""
@@ -76,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _inference(options: argparse.Namespace) -> Results:
     _refuse_unequal(options)
     return inference.cases(
-        _setting(options, candidates_here),
+        _setting(options, "inference"),
         lengths=options.lengths,
         kinds=[options.kind] if options.kind else KINDS,
         documents=options.documents,
@@ -88,7 +85,7 @@ def _training(options: argparse.Namespace) -> Results:
     _refuse_unequal(options)
     wanted = dict(per_step=options.documents or 16, steps=options.steps)
     return training.cases(
-        _setting(options, _training_candidates),
+        _setting(options, "training"),
         shapes=options.shapes
         or [(options.documents or max(1, 2048 // n), n) for n in options.lengths],
         real=first_documents(options.data, **wanted) if options.data else None,
@@ -99,17 +96,20 @@ def _training(options: argparse.Namespace) -> Results:
 
 
 def _fine_tuning(options: argparse.Namespace) -> Results:
-    setting = _setting(options, _training_candidates)
-    dataset = TASKS[options.task].read(options.data)
-    tokenizer = TaskTokenizer(options.tokenizer, setting.config.max_position_embeddings)
-    wanted = dict(per_step=options.documents or 16, steps=options.steps)
-    by_step = fine_tuning.first_examples(dataset, tokenizer, **wanted)
-    return fine_tuning.cases(setting, task=options.task, dataset=dataset, by_step=by_step)
+    setting = _setting(options, "training")
+    return fine_tuning.cases(
+        setting,
+        task=options.task,
+        dataset=TASKS[options.task].read(options.data),
+        tokenizer=TaskTokenizer(options.tokenizer, setting.config.max_position_embeddings),
+        per_step=options.documents or 16,
+        steps=options.steps,
+    )
 
 
 def _attention(options: argparse.Namespace) -> Results:
     return attention.cases(
-        _setting(options, attention_candidates_here),
+        _setting(options, "attention"),
         lengths=options.lengths,
         documents=options.documents,
     )
@@ -137,15 +137,12 @@ def _refuse_unequal(options: argparse.Namespace) -> None:
         )
 
 
-def _training_candidates(precision: str) -> list[str]:
-    return candidates_here(precision, autocast=precision == "bf16")
-
-
-def _setting(options: argparse.Namespace, candidates_for: Callable[[str], list[str]]) -> Setting:
+def _setting(options: argparse.Namespace, case: str) -> Setting:
     precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
-    here = candidates_for(precision) if options.compare else []
-    candidates = choose_candidates(options.peers, here) if options.compare else []
+    candidates = []
+    if options.compare:
+        candidates = choose_candidates(options.peers, candidates_here(case, precision))
     if candidates and not options.burst and (len(candidates) > 1 or "compile" in candidates[0]):
         raise InputError(
             "--burst 0 times the first call: name one of --peers, and none that compiles"

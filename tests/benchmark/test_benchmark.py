@@ -11,8 +11,8 @@ import pytest
 from bcmb_jax import device
 from bcmb_jax.batch import Batch
 from bcmb_jax.benchmark import inference, timing, training
-from bcmb_jax.benchmark.report import OURS, Setting, result
-from bcmb_jax.benchmark.timing import time_interleaved
+from bcmb_jax.benchmark.report import result
+from bcmb_jax.benchmark.timing import OURS, Setting, time_interleaved
 from bcmb_jax.benchmark.torch_baselines import Baseline, choose_candidates
 from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
@@ -119,9 +119,9 @@ def test_inference(tmp_path, capsys):
 def test_rows_are_split_over_the_devices_that_divide_them():
     setting = Setting("tiny", benchmark.SIZES["tiny"], "fp32", "xla", [], rounds=1, repeats=1)
     batch = padded(random_documents(np.full(4, 64)), 64)
-    whole, cut = (inference.Encoder(setting, batches) for batches in ([batch], [batch, one(batch)]))
-    assert (whole.devices, cut.devices) == (4, 1)
-    states = [encode.states()[0] for encode in (whole, cut)]
+    whole, cut = (inference.encoder(setting, batches) for batches in ([batch], [batch, one(batch)]))
+    assert (whole.mesh.size, cut.mesh.size) == (4, 1)
+    states = [encode()[0] for encode in (whole, cut)]
     assert [shard.data.shape for shard in states[0].addressable_shards] == [(1, 64, 128)] * 4
     np.testing.assert_allclose(*states, atol=1e-5)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bcmb_jax.benchmark import timing, torch_baselines
-from bcmb_jax.benchmark.report import Setting
-from bcmb_jax.benchmark.torch_baselines import TorchBaseline, fastest_baseline, make_model
+from bcmb_jax.benchmark.timing import Setting
+from bcmb_jax.benchmark.torch_baselines import TorchBaseline, fastest_baseline
 from bcmb_jax.benchmark.training import MASK_RATE, labels
 from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import padded
@@ -29,7 +29,8 @@ NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=50_368, attention_output_dro
 
 
 def test_the_peer_has_our_sizes_and_no_dropout():
-    model = make_model(NO_DROPOUT, Head("masked_lm"), "sdpa")
+    head = Head("masked_lm")
+    model = TorchBaseline(NO_DROPOUT, head, [], precision="fp32", candidate="sdpa").model
     ours = sum(math.prod(row.shape) for row in table(NO_DROPOUT))
     assert sum(p.numel() for p in model.parameters()) == ours
     rates = [m.p for m in model.modules() if type(m).__name__ == "Dropout"]
