@@ -68,6 +68,7 @@ def cases(setting: Setting, *, lengths: list[int], documents: int) -> Iterator[R
                         tokens,
                         {name: times[f"{name} {direction} {length}"] for name in (OURS, *peers)},
                         ceiling,
+                        devices=1,
                         flops=4 * config.hidden_size * keys * tokens * factor,
                         peers=list(setting.candidates),
                         layer=kind,

@@ -62,7 +62,7 @@ def cases(
                 f"{count} documents",
                 encode,
                 baseline,
-                batches,
+                sum(batch.tokens.size for batch in batches),
                 theirs,
                 devices=encode.mesh.size,
             )

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from bcmb_jax.batch import Batch
 from bcmb_jax.benchmark.timing import OURS, Setting, Times
 from bcmb_jax.benchmark.torch_baselines import Baseline, LabelledBatches
 from bcmb_jax.device import commit, describe_device, on_cpu
@@ -27,7 +26,7 @@ def time_model(
     case: str,
     run: Callable[[], object],
     baseline: Baseline,
-    ours: Sequence[Batch],
+    positions: int,
     theirs: LabelledBatches,
     *,
     predicted: float = 0.0,
@@ -37,8 +36,8 @@ def time_model(
     """Time a whole model beside its baseline, and return one line of a report.
 
     Args:
-      run: computes `ours`.
-      baseline: computes `theirs`, a document a row.
+      positions: tokens and padding that `run` computes.
+      theirs: the batches of the baseline, a document a row.
       predicted: the share of the tokens that the decoder predicts.
       passes: FLOPs of a call over those of a forward pass.
       devices: the number of devices that share a call.
@@ -56,7 +55,7 @@ def time_model(
         devices=devices,
         peers=baseline.competed,
         documents=len(lengths),
-        filled=tokens / sum(batch.tokens.size for batch in ours),
+        filled=tokens / positions,
         peer_filled=tokens / sum(batch.tokens.size for batch, _ in theirs),
         **setting.metadata(),
     )

@@ -163,8 +163,8 @@ class Runner(Generic[State, Output]):
 
     def memory(self) -> dict[str, int]:
         """Return the bytes of the state, and those that the largest program needs beside it."""
-        analyses = [program.memory_analysis() for program in self._programs.values()]
+        used = [x for program in self._programs.values() if (x := program.memory_analysis())]
         return {
-            "state_bytes": analyses[0].alias_size_in_bytes,
-            "temporary_bytes": max(x.temp_size_in_bytes for x in analyses),
+            "state_bytes": used[0].alias_size_in_bytes,
+            "temporary_bytes": max(x.temp_size_in_bytes for x in used),
         }

@@ -113,7 +113,7 @@ def cases(
             f"{len(ours)} step{'s' * (len(ours) > 1)}",
             train,
             baseline,
-            ours,
+            sum(batch.tokens.size for batch in ours),
             theirs,
             predicted=MASK_RATE,
             passes=3,

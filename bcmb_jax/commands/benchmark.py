@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -189,7 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     modes = parser.add_subparsers(metavar="WHAT", required=True)
 
-    def mode(name: str, cases: Callable[..., Results], text: str, *groups: Any) -> Any:
+    def mode(
+        name: str,
+        cases: Callable[..., Results],
+        text: str,
+        *groups: argparse.ArgumentParser,
+    ) -> Callable[..., argparse.Action]:
         added = modes.add_parser(name, help=text, description=text, parents=[every, *groups])
         added.set_defaults(cases=cases)
         return added.add_argument
@@ -219,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _group() -> tuple[argparse.ArgumentParser, Callable[..., Any]]:
+def _group() -> tuple[argparse.ArgumentParser, Callable[..., argparse.Action]]:
     """Options that several modes have, and what adds one."""
     group = argparse.ArgumentParser(add_help=False)
     return group, group.add_argument

@@ -99,18 +99,15 @@ class Checkpoints:
         Raises:
           InputError: there are checkpoints, and not one is whole.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self.directory / str(step)
             try:
-                meta = read_meta(folder)
-                check(meta)
-                state, _ = load(folder, like)
+                check(read_meta(folder))
+                state, meta = load(folder, like)
+                return state, RunProgress(**meta["progress"])
             except DamagedCheckpoint as error:
                 log.error("%s; trying the one before", str(error))
                 self._set_aside(step)
-            else:
-                return state, RunProgress(**meta["progress"])
         damaged = len(list(self._aside.iterdir())) if self._aside.is_dir() else 0
         if damaged:
             raise InputError(

@@ -30,15 +30,6 @@ class StepMetrics(NamedTuple):
     clipped_fraction: jax.Array
 
 
-class _DispatchedStep(NamedTuple):
-    """A step whose metrics are still being computed on the device."""
-
-    progress: RunProgress
-    metrics: StepMetrics
-    learning_rate: float
-    packing_efficiency: float
-
-
 class Reporter:
     """Report a run: write each logged step once the next one runs, so that no device waits for it.
 
@@ -66,7 +57,8 @@ class Reporter:
         self._writer = MetricsWriter(workdir, progress.step) if is_first else None
         self._max_tokens, self._log_every = max_tokens, log_every
         self._unigram, self._flops_per_token = unigram, flops_per_token
-        self._dispatched: _DispatchedStep | None = None
+        # The step whose metrics are still being computed: its progress, metrics, rate, efficiency.
+        self._dispatched: tuple[RunProgress, StepMetrics, float, float] | None = None
         self._restart_clock(progress)
 
     def __enter__(self) -> "Reporter":
@@ -94,9 +86,7 @@ class Reporter:
         """
         self._seconds_waiting += seconds_waiting
         self.flush()
-        self._dispatched = _DispatchedStep(
-            progress, metrics, learning_rate, item.packing_efficiency
-        )
+        self._dispatched = progress, metrics, learning_rate, item.packing_efficiency
 
     def flush(self) -> None:
         """Wait for the noted step's metrics, check them, and write them if the step is logged.
@@ -123,27 +113,23 @@ class Reporter:
         devices = jax.devices()
         self._write(
             progress,
-            {
-                "tokens_seen": progress.tokens_seen,
-                **values,
-                "learning_rate": learning_rate,
-                "tokens_per_second": speed,
-                "mfu": mfu(speed, self._flops_per_token, devices[0].device_kind, len(devices)),
-                "packing_efficiency": efficiency,
-                "seconds_waiting_for_data": self._seconds_waiting,
-            },
+            **values,
+            learning_rate=learning_rate,
+            tokens_per_second=speed,
+            mfu=mfu(speed, self._flops_per_token, devices[0].device_kind, len(devices)),
+            packing_efficiency=efficiency,
+            seconds_waiting_for_data=self._seconds_waiting,
         )
         self._display.progress(
             progress.tokens_seen / self._max_tokens,
             f"step {progress.step}  loss {values['loss']:.3f}  accuracy "
             f"{values['masked_accuracy']:.3f}  {speed:,.0f} tokens/s",
         )
-        self._restart_clock(progress)
 
     def evaluation(self, progress: RunProgress, scores: Mapping[str, Scores]) -> None:
         """Write one evaluation of every source; its time does not count as training's."""
         self.flush()
-        values: dict[str, float] = {"tokens_seen": progress.tokens_seen}
+        values: dict[str, float] = {}
         for source, score in scores.items():
             values[f"eval/{source}/loss"] = score.loss
             values[f"eval/{source}/masked_accuracy"] = score.masked_accuracy
@@ -153,12 +139,12 @@ class Reporter:
                 f"baseline {self._unigram[source]:.4f}), accuracy {score.masked_accuracy:.4f}, "
                 f"top 5 {score.top5_accuracy:.4f}"
             )
-        self._write(progress, values)
-        self._restart_clock(progress)
+        self._write(progress, **values)
 
-    def _write(self, progress: RunProgress, values: Mapping[str, float | None]) -> None:
+    def _write(self, progress: RunProgress, **values: float | None) -> None:
         if self._writer:
-            self._writer.write(progress.step, values)
+            self._writer.write(progress.step, {"tokens_seen": progress.tokens_seen, **values})
+        self._restart_clock(progress)
 
     def _restart_clock(self, progress: RunProgress) -> None:
         self._since, self._tokens_before = time.perf_counter(), progress.tokens_seen

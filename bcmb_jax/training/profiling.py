@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import jax
 
@@ -31,6 +31,7 @@ PARTS = (
     "optimizer",
 )
 OTHER = "other"
+Result = TypeVar("Result")
 PASSES = ("forward", "recomputed", "backward")
 
 
@@ -55,39 +56,41 @@ def record(directory: Path, run: Callable[[], object], programs: Iterable[str]) 
     return table(read_events(directory), programs)
 
 
-class Profiled:
+class Profiled(Generic[Result]):
     """A jitted function that traces one of its calls and prints where the time of that call went.
 
     Args:
       function: what `jax.jit` returned.
       traced: the number of the traced call; by the fourth everything is compiled and warm.
-      program: the compiled `function`, where it is at hand; GPUs compile their own for the trace.
     """
 
-    def __init__(self, function: Any, directory: Path, traced: int = 4, program: Any = None):
-        self._function, self._directory, self._traced = function, directory, traced
-        self._program: Any = None if target().platform == "gpu" else program
-        self._calls = 0
+    def __init__(self, function: Callable[..., Result], directory: Path, traced: int = 4):
+        self._function = cast(jax.stages.Wrapped, function)
+        self._directory, self._traced, self._calls = directory, traced, 0
+        self._program: jax.stages.Compiled | None = None
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: object) -> Result:
         """Call the function, and trace it if this is the call to trace."""
         if self._program is None:
             # A GPU runs many operations as one command buffer, and a trace shows only that.
-            options = {"xla_gpu_enable_command_buffer": ""} if target().platform == "gpu" else None
+            whole: dict[str, str | bool] = {"xla_gpu_enable_command_buffer": ""}
+            options = whole if target().platform == "gpu" else None
             self._program = self._function.lower(*arguments).compile(options)
+        program = self._program
         self._calls += 1
         if self._calls > self._traced:
-            return self._program(*arguments)
-        if self._calls < self._traced:  # waited for, or it would still run in the trace
-            return jax.block_until_ready(self._program(*arguments))
-        jax.block_until_ready(arguments)  # their transfer is not in the trace
-        results = []
+            return cast(Result, program(*arguments))
+        results: list[Result] = []
 
-        def run() -> None:
-            results.append(jax.block_until_ready(self._program(*arguments)))
+        def run() -> None:  # waited for, or an earlier call would still run in the trace
+            results.append(jax.block_until_ready(program(*arguments)))
 
-        print(record(self._directory, run, [self._program.as_text()]), flush=True)
-        print(f"the trace is in {self._directory}: tensorboard --logdir {self._directory}")
+        if self._calls < self._traced:
+            run()
+        else:
+            jax.block_until_ready(arguments)  # their transfer is not in the trace
+            print(record(self._directory, run, [program.as_text() or ""]), flush=True)
+            print(f"the trace is in {self._directory}: tensorboard --logdir {self._directory}")
         return results[0]
 
 

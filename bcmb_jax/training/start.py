@@ -16,15 +16,20 @@ from jax.sharding import Mesh
 
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.config import RunConfig, decisive_values
-from bcmb_jax.data.corpus import Corpus
+from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import new_directory, write_json
 from bcmb_jax.model.heads import ModernBertForMaskedLM
-from bcmb_jax.model.parameters import Parameters, init_parameters
+from bcmb_jax.model.parameters import Parameters, init_parameters, split
 from bcmb_jax.optimizer import StableAdamWState
-from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
+from bcmb_jax.sharding import (
+    batch_shards,
+    make_mesh,
+    optimizer_shardings,
+    parameter_shardings,
+)
 from bcmb_jax.training.checkpoint import TrainState
 
 
@@ -62,21 +67,48 @@ class StopSignal:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def model_maker(config: RunConfig) -> Callable[..., ModernBertForMaskedLM]:
-    """Return the constructor of the run's model; it takes `rngs`.
+class Prepared(NamedTuple):
+    """Everything that a run may refuse, opened before anything is written or takes long.
+
+    Attributes:
+      microbatches: forward and backward passes of one step.
+      make_model: the constructor of the model; it takes `rngs`.
+      graph, shapes: the model's structure and its parameters' shapes; no array is made.
+    """
+
+    mesh: Mesh
+    corpus: Corpus
+    microbatches: int
+    make_model: Callable[..., ModernBertForMaskedLM]
+    graph: nnx.GraphDef[ModernBertForMaskedLM]
+    shapes: Parameters
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Make the mesh, open the data and describe the model.
 
     Raises:
-      InputError: an unknown precision or attention.
+      InputError: something in the configuration or the data is wrong.
     """
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    corpus = open_corpus(
+        config.data,
+        tokenizer=config.tokenizer,
+        vocab_size=config.model.vocab_size,
+        seed=config.seed,
+    )
+    microbatches = config.microbatches(batch_shards(mesh))
     if config.attention not in ("", *IMPLEMENTATIONS):
         raise InputError(f"attention {config.attention!r} is not one of {IMPLEMENTATIONS}")
-    return functools.partial(
+    make_model = functools.partial(
         ModernBertForMaskedLM,
         config.model,
         dtype=compute_dtype(config.precision),
         implementation=config.attention or None,
         remat=config.remat,
     )
+    graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
+    return Prepared(mesh, corpus, microbatches, make_model, graph, shapes)
 
 
 def abstract_state(

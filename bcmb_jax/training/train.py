@@ -17,15 +17,15 @@ from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
-from bcmb_jax.data.corpus import Corpus, open_corpus
+from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
-from bcmb_jax.model.parameters import Parameters, merge, split
+from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.sharding import batch_sharding, batch_shards, make_mesh, whole_over_fsdp
+from bcmb_jax.sharding import batch_sharding, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.metrics import Reporter, StepMetrics
 from bcmb_jax.training.profiling import Profiled
@@ -36,8 +36,8 @@ from bcmb_jax.training.start import (
     check_same_run,
     check_tokenizer,
     init_state,
-    model_maker,
     place_initial,
+    prepare,
     run_metadata,
     write_run_files,
 )
@@ -69,17 +69,7 @@ def train(
       FloatingPointError: the loss is not finite.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
-    # All that may be refused comes first, before anything is written or takes long.
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    corpus = open_corpus(
-        config.data,
-        tokenizer=config.tokenizer,
-        vocab_size=config.model.vocab_size,
-        seed=config.seed,
-    )
-    microbatches = config.microbatches(batch_shards(mesh))
-    make_model = model_maker(config)
-    graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))  # shapes alone: no array is made
+    mesh, corpus, microbatches, make_model, graph, shapes = prepare(config)
 
     # --- optimizer, step -----------------------------------------------------------------------
     optimizer = stable_adamw(
@@ -141,7 +131,7 @@ def train(
             corpus.train,
             corpus.plan,
             Position(*progress.position),
-            special=corpus.tokenizer.special,
+            special=special,
             rows_per_step=config.train_rows_per_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

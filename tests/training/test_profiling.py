@@ -62,6 +62,12 @@ class Program:
     def __init__(self):
         self.happened = []
 
+    def lower(self):
+        return self
+
+    def compile(self, options):
+        return self
+
     def __call__(self):
         self.happened.append("called")
         return self
@@ -83,7 +89,7 @@ def test_no_call_runs_into_the_trace_of_a_later_one(tmp_path, monkeypatch):
         return ""
 
     monkeypatch.setattr(profiling, "record", recorded)
-    profiled = Profiled(None, tmp_path, traced=3, program=program)
+    profiled = Profiled(program, tmp_path, traced=3)
     for _ in range(4):
         profiled()
     before = ["called", "ended"] * 2
