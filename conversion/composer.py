@@ -10,35 +10,37 @@
 The rest is carried as it is, so that a file that comes back is the one that went in.
 """
 
+import atexit
 import logging
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, SupportsFloat
 
 import numpy as np
 
+from bcmb_jax.data.tokenize import TOKENIZER_FILES, load_tokenizer
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.files import write_json
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.optimizer import StableAdamWState
-from conversion import torch_files
-from conversion.flexbert import (
-    config_from_file,
-    config_from_flexbert,
-    config_from_shapes,
-    flexbert_name,
-    hf_name,
-)
+from conversion import flexbert, torch_files
+from conversion.config_json import read_json
+from conversion.flexbert import flexbert_name, hf_name
 from conversion.mapping import (
     DECODER,
     TOKEN_TABLE,
     Row,
+    Weights,
     decay_groups,
+    laid_out_as,
     table,
     to_ours,
     to_stored,
     untied,
 )
+from conversion.model_card import read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +48,7 @@ FILE = "latest-rank0.pt"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class ComposerCheckpoint(NamedTuple):
-    """The content of a checkpoint file.
-
-    Attributes:
-      opt_state: None in a file of weights alone.
-      rest: everything else as JSON (`torch_files.to_json`), without the tensors above.
-      progress: `step` (Composer's batch) and `tokens_seen`; empty in a file of weights alone.
-      tokenizer: tokenizer files by name, as JSON.
-    """
-
-    config: ModelConfig
-    params: dict[str, np.ndarray]
-    opt_state: StableAdamWState | None
-    rest: dict[str, Any]
-    progress: Mapping[str, int] = {}
-    tokenizer: Mapping[str, Any] = {}
-
-
-def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheckpoint:
+def read_composer(file: Path, model_config: Path | None = None) -> Weights:
     """Read a `.pt`; tensors stay on disk until they are looked at.
 
     Args:
@@ -73,92 +57,101 @@ def read_composer(file: Path, model_config: Path | None = None) -> ComposerCheck
     Raises:
       InputError: it is not whole, asks for code, or is not a ModernBERT's.
     """
-    tree = torch_files.load(file)
-    try:
-        return _parse(tree, model_config, str(file))
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # any value may stand in any place
-        raise InputError(
-            f"{file} is not laid out as a Composer checkpoint "
-            f"({type(error).__name__}: {reason(error)})"
-        ) from error
+    tree, origin = torch_files.load(file), str(file)
+    with laid_out_as("a Composer checkpoint", file):
+        state = tree.get("state") if isinstance(tree, dict) else None
+        if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+            raise InputError(f"{origin} is not a Composer checkpoint: it has no state.model")
+        stored = untied(_arrays(state.pop("model"), origin), origin)
+        hub_files = (state.get("integrations") or {}).get("huggingface") or {}
+        own = hub_files.get("model", {}).get("config", {}).get("content")
+        config = _config(own, stored, model_config, origin)
+        rows = table(config)
+        params = to_ours(stored, rows, origin)
+        opt_state = _read_optimizer(state.get("optimizers") or {}, rows, origin)
+        clock = state.get("timestamp", {}).get("Timestamp", {})
+        units = {"step": "batch", "tokens_seen": "token"} if clock else {}
+        counters = {name: int(clock[unit]) for name, unit in units.items()}
+        parts = hub_files.get("tokenizer", {}).items()
+        tokenizer = {n: p["content"] for n, p in parts if p.get("file_extension") == ".json"}
+        rest = torch_files.to_json(tree)
+    place, special = _unpack_tokenizer(tokenizer, origin)
+    meta = read_manifest(file.parent) | ({"progress": counters} if counters else {})
+    meta["composer"] = rest
+    return Weights(config, params, special, place, origin, opt_state=opt_state, meta=meta)
 
 
-def _parse(tree: Any, model_config: Path | None, origin: str) -> ComposerCheckpoint:
-    state = tree.get("state") if isinstance(tree, dict) else None
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise InputError(f"{origin} is not a Composer checkpoint: it has no state.model")
-    stored = untied(_arrays(state.pop("model"), origin), origin)
-    config = _config(state, stored, model_config, origin)
-    rows = table(config)
-    params = to_ours(stored, rows, origin)
-    opt_state = _read_optimizer(state.get("optimizers") or {}, rows, origin)
-    clock = state.get("timestamp", {}).get("Timestamp", {})
-    progress = {"step": int(clock["batch"]), "tokens_seen": int(clock["token"])} if clock else {}
-    tokenizer = {
-        str(name): part["content"]
-        for name, part in _huggingface(state).get("tokenizer", {}).items()
-        if part.get("file_extension") == ".json"
-    }
-    return ComposerCheckpoint(
-        config, params, opt_state, torch_files.to_json(tree), progress, tokenizer
-    )
+def write_composer(weights: Weights, file: Path) -> None:
+    """Write a `.pt` that the original code resumes from, or, without moments, starts from.
 
-
-def write_composer(checkpoint: ComposerCheckpoint, file: Path) -> None:
-    """Write a `.pt` that the original code resumes from (or starts from, without moments)."""
+    Raises:
+      InputError: nothing says how the moments came about.
+    """
     torch_files.require_torch(file)
-    tree = torch_files.from_json(checkpoint.rest)
-    rows = table(checkpoint.config)
-    model = {name: torch_files.tensor(x) for name, x in _stored(checkpoint.params, rows).items()}
+    rows, opt_state = table(weights.config), weights.opt_state
+    tree = torch_files.from_json(weights.meta.get("composer") or _new_rest(weights, rows))
+    model = {
+        flexbert_name(name): torch_files.tensor(x)
+        for name, x in to_stored(weights.params, rows).items()
+    }
     model[f"model.{DECODER}"] = model[flexbert_name(TOKEN_TABLE)]
     bias = "model.decoder.bias"
     model[bias] = model.pop(bias)  # after the weight, as PyTorch orders them
     tree["state"] = {"model": OrderedDict(model), **tree["state"]}
-    if checkpoint.opt_state is not None:
+    if opt_state is not None:
         ((_, optimizer),) = tree["state"]["optimizers"].items()
         groups = optimizer.pop("param_groups")
-        optimizer["state"] = _optimizer_state(checkpoint.opt_state, groups, rows)
+        optimizer["state"] = _optimizer_state(opt_state, groups, rows)
         optimizer["param_groups"] = groups
         for group in groups:
-            step = np.array(checkpoint.opt_state.step, np.int32)
-            group["step"] = torch_files.tensor(step)
+            group["step"] = torch_files.tensor(np.array(opt_state.step, np.int32))
             # float32 in the optimizer's state; the file's own double where that is what it was.
-            if np.float32(group["max_lr"]) != checkpoint.opt_state.max_lr:
-                group["max_lr"] = float(checkpoint.opt_state.max_lr)
+            if np.float32(group["max_lr"]) != opt_state.max_lr:
+                group["max_lr"] = float(opt_state.max_lr)
     torch_files.save(tree, file)
 
 
-def _arrays(tensors: Mapping[str, Any], origin: str) -> dict[str, np.ndarray]:
+def _new_rest(weights: Weights, rows: tuple[Row, ...]) -> dict[str, Any]:
+    """Return what a `.pt` holds beside the weights, as JSON, where none was read from one."""
+    source = weights.tokenizer
+    files = {file.name: read_json(file) for file in sorted(source.glob("*.json"))} if source else {}
+    rest = flexbert.weights_only(
+        weights.config, {name: content for name, content in files.items() if "token" in name}
+    )
+    if weights.opt_state is None:
+        return rest
+    run = weights.meta.get("config", {})
+    if "learning_rate" not in run:
+        raise InputError(f"{weights.origin} has moments and does not say of which run")
+    return flexbert.with_counters(rest, rows, run, weights.meta["progress"])
+
+
+def _arrays(tensors: Mapping[str, object], origin: str) -> dict[str, np.ndarray]:
     """Return the tensors by our names, none of them lost to a prefix."""
-    arrays = {}
-    for name, tensor in tensors.items():
-        if not hasattr(tensor, "numpy"):
-            raise InputError(f"{origin}: {name} is {type(tensor).__name__}, not a tensor")
+    arrays: dict[str, np.ndarray] = {}
+    for name, x in torch_files.arrays(tensors, origin).items():
         if hf_name(name) in arrays:
             raise InputError(f"{origin} holds {hf_name(name)} twice, the second time as {name}")
-        arrays[hf_name(name)] = torch_files.array(tensor)
+        arrays[hf_name(name)] = x
     return arrays
 
 
 def _config(
-    state: Mapping[str, Any],
+    own: Mapping[str, Any] | None,
     stored: Mapping[str, np.ndarray],
     model_config: Path | None,
     origin: str,
 ) -> ModelConfig:
     """Find the sizes in the file itself, else in `model_config`, else in its tensors' shapes."""
-    own = _huggingface(state).get("model", {}).get("config", {}).get("content")
-    given = config_from_file(model_config) if model_config else None
+    given = flexbert.config_from_file(model_config) if model_config else None
     if own:
-        config = config_from_flexbert(own, f"the config in {origin}")
-        if given is not None and given != config:
+        config = flexbert.config_from_flexbert(own, f"the config in {origin}")
+        if given not in (None, config):
             raise InputError(f"{model_config} is {given}, and {origin} itself says {config}")
         return config
     if given is not None:
         return given
-    config = config_from_shapes({name: x.shape for name, x in stored.items()}, origin)
+    config = flexbert.config_from_shapes(stored, origin)
     log.warning(
         "%s holds no config: sizes are taken from its tensors, %d heads, window %d and RoPE thetas "
         "%g and %g from ModernBERT; --model-config gives others",
@@ -171,8 +164,26 @@ def _config(
     return config
 
 
-def _huggingface(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (state.get("integrations") or {}).get("huggingface") or {}
+def _unpack_tokenizer(
+    files: Mapping[str, object], origin: str
+) -> tuple[Path | None, dict[str, int | None]]:
+    """Write the tokenizer that a `.pt` carries to a folder that lives as long as this process.
+
+    Returns:
+      The folder, and the ids of special tokens by role; None and nothing where there is none.
+    """
+    if "tokenizer.json" not in files:
+        log.warning("%s carries no tokenizer; exports of it will have none", origin)
+        return None, {}
+    place = tempfile.TemporaryDirectory(prefix="tokenizer-")
+    atexit.register(place.cleanup)
+    for name in TOKENIZER_FILES:
+        if name in files:
+            write_json(Path(place.name) / name, files[name])
+    try:
+        return Path(place.name), dict(load_tokenizer(place.name).special.__dict__)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise InputError(f"the tokenizer in {origin} cannot be read: {reason(error)}") from error
 
 
 def _read_optimizer(
@@ -217,9 +228,9 @@ def _read_optimizer(
     return StableAdamWState(step, max_lr, exp_avg, exp_avg_sq, clipped_fraction=np.float32(0))
 
 
-def _expected(part: str, value: Any, eps: float) -> bool:
-    """Whether `_optimizer_state` writes this part of a tensor's state again as it is."""
-    if part == "eps_sq":
+def _expected(part: str, value: SupportsFloat | None, eps: float) -> bool:
+    """Return whether `_optimizer_state` writes this part of a tensor's state again as it is."""
+    if part == "eps_sq" and value is not None:
         return float(value) == float(np.float32(eps**2))
     return part in MOMENTS or (part == "kahan_comp" and value is None)
 
@@ -235,11 +246,8 @@ def _named_groups(
     named: list[tuple[str | int, str]] = []
     for group, expected in zip(groups, decay_groups(rows), strict=True):
         keys = group["params"]
-        names = (
-            expected
-            if all(isinstance(key, int) for key in keys)
-            else [hf_name(key) for key in keys]
-        )
+        numbered = all(isinstance(key, int) for key in keys)
+        names = expected if numbered else [hf_name(key) for key in keys]
         if sorted(names) != sorted(expected) or len(keys) != len(expected):
             raise InputError(
                 f"{origin}: a parameter group holds {len(keys)} tensors, not the {len(expected)} "
@@ -262,7 +270,3 @@ def _optimizer_state(
         }
         for key, name in _named_groups(groups, rows, "the optimizer")
     }
-
-
-def _stored(params: Mapping[str, np.ndarray], rows: tuple[Row, ...]) -> dict[str, np.ndarray]:
-    return {flexbert_name(name): x for name, x in to_stored(params, rows).items()}

@@ -6,9 +6,12 @@ another (`rope_parameters`, `layer_types`), and neither says so when it ignores 
 both are read, and both are written.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from bcmb_jax import files
 from bcmb_jax.errors import InputError
@@ -32,16 +35,10 @@ REQUIRED = {
     "classifier_activation": "gelu",
     "rope_scaling": None,
 }
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "local_attention",
-    "norm_eps",
-    "max_position_embeddings",
-)
+DIALECTS = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
+NOT_STORED = "attention_output_dropout"
+SIZES = [x.name for x in dataclasses.fields(ModelConfig) if x.name not in (*DIALECTS, NOT_STORED)]
+"""Fields of a model's config that both dialects name as we do."""
 LAYER_TYPES = {"global": "full_attention", "local": "sliding_attention"}
 ARCHITECTURES = {
     "masked_lm": "ModernBertForMaskedLM",
@@ -70,7 +67,7 @@ class FolderConfig(NamedTuple):
     pooling: str
     problem_type: str = ""
 
-    def head(self, stored: Mapping[str, Any], origin: str) -> Head:
+    def head(self, stored: Mapping[str, np.ndarray], origin: str) -> Head:
         """Return the head that tensors of these names have (`model.` in front of the encoder's).
 
         Raises:
@@ -124,16 +121,18 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
     except (InputError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file}: {error}") from error
     token_ids = {role: values.get(f"{role}_token_id", i) for role, i in TOKEN_IDS.items()}
-    fits = {
-        role: index if index is not None and 0 <= index < config.vocab_size else None
-        for role, index in token_ids.items()
-    }
-    architecture = (values.get("architectures") or [""])[0]
     names = values.get("id2label") or {}
-    labels = tuple(str(names[key]) for key in sorted(names, key=int))
-    pooling = values.get("classifier_pooling", "cls")
-    problem_type = values.get("problem_type") or ""
-    return FolderConfig(config, fits, architecture, labels, pooling, problem_type)
+    return FolderConfig(
+        config,
+        {
+            role: index if index is not None and 0 <= index < config.vocab_size else None
+            for role, index in token_ids.items()
+        },
+        architecture=(values.get("architectures") or [""])[0],
+        labels=tuple(str(names[key]) for key in sorted(names, key=int)),
+        pooling=values.get("classifier_pooling", "cls"),
+        problem_type=values.get("problem_type") or "",
+    )
 
 
 def config_json(
@@ -145,7 +144,7 @@ def config_json(
     """Return config.json of a model for transformers 4.48 … 5.x."""
     ids = {role: token_ids.get(role) for role in TOKEN_IDS}
     thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
-    return {
+    values = {
         "architectures": [ARCHITECTURES[head.kind]],
         **{key: only for key, only in REQUIRED.items() if only is not None},
         **{key: getattr(config, key) for key in SIZES},
@@ -153,36 +152,25 @@ def config_json(
         "bos_token_id": ids["cls"],
         "eos_token_id": ids["sep"],
         # Not our training dropout: theirs would drop attention weights too when fine-tuning.
-        "attention_dropout": 0.0,
-        "embedding_dropout": 0.0,
-        "mlp_dropout": 0.0,
-        "classifier_dropout": 0.0,
+        **{f"{part}_dropout": 0.0 for part in ("attention", "embedding", "mlp", "classifier")},
         "classifier_pooling": head.pooling,
         "initializer_range": 0.02,
         "initializer_cutoff_factor": 2.0,
         "torch_dtype": dtype,
-        # transformers 4
-        "global_attn_every_n_layers": config.global_attn_every_n_layers,
-        "global_rope_theta": config.global_rope_theta,
-        "local_rope_theta": config.local_rope_theta,
+        **{key: getattr(config, key) for key in DIALECTS},  # transformers 4
         # transformers 5
         "layer_types": [LAYER_TYPES[kind] for kind in config.layer_types],
         "rope_parameters": {
             LAYER_TYPES[kind]: {"rope_type": "default", "rope_theta": theta}
             for kind, theta in thetas.items()
         },
-        **_labels(head.labels),
-        **({"problem_type": head.problem_type} if head.problem_type else {}),
     }
-
-
-def _labels(labels: tuple[str, ...]) -> dict[str, Any]:
-    if not labels:
-        return {}
-    return {
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-    }
+    if head.labels:
+        values["id2label"] = {str(i): label for i, label in enumerate(head.labels)}
+        values["label2id"] = {label: i for i, label in enumerate(head.labels)}
+    if head.problem_type:
+        values["problem_type"] = head.problem_type
+    return values
 
 
 def _every(values: Mapping[str, Any]) -> int:
@@ -192,11 +180,12 @@ def _every(values: Mapping[str, Any]) -> int:
         return int(values.get("global_attn_every_n_layers", ModelConfig.global_attn_every_n_layers))
     later = [i for i, kind in enumerate(kinds) if i and kind == LAYER_TYPES["global"]]
     every: int = values.get("global_attn_every_n_layers", min(later, default=max(len(kinds), 1)))
+    layers = values.get("num_hidden_layers", len(kinds))
     expected = [LAYER_TYPES["local" if i % every else "global"] for i in range(len(kinds))]
-    if kinds != expected or len(kinds) != values.get("num_hidden_layers", len(kinds)):
+    if kinds != expected or len(kinds) != layers:
         raise InputError(
-            f"layer_types is not a full_attention layer every {every} of "
-            f"{values.get('num_hidden_layers', len(kinds))} layers; only such patterns exist here"
+            f"layer_types is not a full_attention layer every {every} of {layers} layers; only "
+            "such patterns exist here"
         )
     return every
 

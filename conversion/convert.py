@@ -27,28 +27,15 @@ import numpy as np
 from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
-from conversion import torch_models
-from conversion.export import (
-    check_free_space,
-    new_model_folder,
-    refuse_to_lose,
-    write_composer,
-    write_huggingface,
-    write_orbax,
-)
-from conversion.mapping import check_finite
-from conversion.verify import (
-    LogitDifference,
-    TensorDifference,
-    compare,
-    compare_with_transformers,
-)
-from conversion.weights import Weights, read
+from conversion import export, torch_models
+from conversion.mapping import Weights, check_finite
+from conversion.verify import LogitDifference, TensorDifference, compare, compare_with_transformers
+from conversion.weights import read
 
 WRITERS = {
-    "huggingface": write_huggingface,
-    "orbax": write_orbax,
-    "composer": write_composer,
+    "huggingface": export.write_huggingface,
+    "orbax": export.write_orbax,
+    "composer": export.write_composer,
 }
 DTYPES = ("float32", "bfloat16", "float16")
 BESIDE_WEIGHTS = 50_000_000  # bytes: tokenizer, JSON, what file systems round up
@@ -84,7 +71,7 @@ def convert(
     here, there = (Path(p).expanduser().absolute() for p in (source, output))
     if here.exists() and (here.is_relative_to(there) or there.is_relative_to(here / "checkpoints")):
         raise InputError(f"--output {output} holds the input {source}; give another folder")
-    refuse_to_lose(output, overwrite=overwrite)
+    export.refuse_to_lose(output, overwrite=overwrite)
     if output.suffix == ".pt":
         raise InputError(f"--output {output}: give a folder; the .pt is written into it")
 
@@ -100,11 +87,13 @@ def convert(
         give_back_freed_memory()
         say(text)
 
-    with new_model_folder(output, overwrite=overwrite) as folder:
+    with export.new_model_folder(output, overwrite=overwrite) as folder:
         stage(f"reading {source}")
         weights = load()
-        gigabytes = _bytes(weights) / 1e9
-        check_free_space(output, _bytes(weights) + BESIDE_WEIGHTS)
+        size = sum(x.nbytes for x in weights.params.values())
+        size *= 1 if weights.opt_state is None else 3
+        gigabytes = size / 1e9
+        export.check_free_space(output, size + BESIDE_WEIGHTS)
         stage(f"writing {gigabytes:.2f} GB to {output}")
         WRITERS[to](weights, folder, output.name)
         del weights  # read again below: for the proof two whole models are held, and no more
@@ -139,11 +128,6 @@ def in_dtype(weights: Weights, dtype: str) -> Weights:
     check_finite(params, f"{weights.origin} as {dtype}")
     origin = f"{weights.origin}, rounded to {dtype}"
     return weights._replace(params=params, dtype=dtype, origin=origin)
-
-
-def _bytes(weights: Weights) -> int:
-    copies = 1 if weights.opt_state is None else 3
-    return copies * sum(x.nbytes for x in weights.params.values())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -183,14 +167,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(f"{options.output}: {tensors.tensors} tensors, every bit equal")
     print(f"worst tensor difference: {tensors.difference:.2e} ({tensors.worst})")
+    report(logits)
+
+
+def report(logits: LogitDifference | None) -> None:
+    """Print how far the logits are from transformers', or that they were not compared."""
     if logits is None:
         print("logits were not compared with transformers': pip install 'bcmb-jax[torch]' for that")
-    else:
-        report(logits)
-
-
-def report(logits: LogitDifference) -> None:
-    """Print how far the logits are from transformers'."""
+        return
     print(
         f"worst logit difference from transformers: {logits.difference:.2e} (on {logits.kind} "
         f"input); in float64 {logits.error:.2e}, where transformers' own rounding is "

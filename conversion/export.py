@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
@@ -15,27 +14,15 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.files import new_directory, write_json
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training import checkpoint
-from conversion import composer, flexbert, huggingface
+from conversion import composer, huggingface
 from conversion.config_json import read_json
-from conversion.mapping import table
+from conversion.mapping import Weights
 from conversion.model_card import manifest, write_card, write_manifest
-from conversion.torch_files import to_json
-from conversion.weights import Weights
 
 OURS_TO_REPLACE = (
-    "README.md",
-    "manifest.json",
-    "config.json",
-    "model*.safetensors*",
-    "tokenizer",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "latest-rank0.pt",
-    "state",
-    "meta",
-    "_CHECKPOINT_METADATA",
-    "commit_success.txt",
+    *("README.md", "manifest.json", "config.json", "model*.safetensors*", composer.FILE),
+    *("tokenizer", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("state", "meta", "_CHECKPOINT_METADATA", "commit_success.txt"),  # Orbax's
 )
 """Everything that a converted folder may hold; one with anything else is never overwritten."""
 
@@ -61,22 +48,17 @@ def refuse_to_lose(directory: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{directory} exists; give another folder, or --overwrite")
-    foreign = sorted(
-        entry.name
-        for entry in directory.iterdir()
-        if not any(entry.match(pattern) for pattern in OURS_TO_REPLACE)
-    )
+    foreign = [x.name for x in directory.iterdir() if not any(map(x.match, OURS_TO_REPLACE))]
     if foreign:
         raise InputError(
-            f"{directory} holds more than a converted model ({foreign[0]}); give another folder"
+            f"{directory} holds more than a converted model ({min(foreign)}); give another folder"
         )
 
 
 def check_free_space(directory: Path, needed: int) -> None:
     """Raise `InputError` unless the disk of `directory` has `needed` bytes."""
-    existing = directory.expanduser().absolute()
-    while not existing.exists():
-        existing = existing.parent
+    place = directory.expanduser().absolute()
+    existing = next(path for path in (place, *place.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
@@ -89,16 +71,14 @@ def write_huggingface(weights: Weights, folder: Path, title: str = "model") -> N
     token_ids = weights.token_ids
     if weights.tokenizer is not None:
         token_ids = write_tokenizer(weights.tokenizer, folder, weights.config)
-    huggingface.write_model(
-        folder, weights.config, weights.head, weights.params, token_ids, weights.dtype
-    )
+    huggingface.write_model(weights, token_ids, folder)
     write_card(weights, folder, title)
     write_manifest(weights, folder)
 
 
 def write_orbax(weights: Weights, folder: Path, title: str = "") -> None:
     """Write a checkpoint to start runs from, with the optimizer's state if there is one."""
-    metadata: dict[str, Any] = {
+    metadata = {
         **weights.meta,
         "config": {**weights.meta.get("config", {}), "model": weights.config.as_dict()},
         "tokenizer": {"special": weights.token_ids},
@@ -125,32 +105,8 @@ def write_composer(weights: Weights, folder: Path, title: str = "") -> None:
         raise InputError(
             f"{weights.origin} has a {weights.head.kind} head; Composer checkpoints are masked LMs"
         )
-    content = composer.ComposerCheckpoint(
-        weights.config, weights.params, weights.opt_state, composer_rest(weights)
-    )
-    composer.write_composer(content, folder / composer.FILE)
+    composer.write_composer(weights, folder / composer.FILE)
     write_manifest(weights, folder)
-
-
-def composer_rest(weights: Weights) -> dict[str, Any]:
-    """Return what a `.pt` holds beside the weights: what was read from one, or else made anew."""
-    rest: dict[str, Any]
-    if "composer" in weights.meta:
-        rest = weights.meta["composer"]
-        return rest
-    source = weights.tokenizer
-    files = {file.name: read_json(file) for file in sorted(source.glob("*.json"))} if source else {}
-    rest = flexbert.weights_only(
-        weights.config,
-        {name: content for name, content in files.items() if "token" in name},
-    )
-    if weights.opt_state is not None:
-        run = weights.meta.get("config", {})
-        if "learning_rate" not in run:
-            raise InputError(f"{weights.origin} has moments and does not say of which run")
-        rest = flexbert.with_counters(rest, table(weights.config), run, weights.meta["progress"])
-    encoded: dict[str, Any] = to_json(rest)
-    return encoded
 
 
 def write_tokenizer(source: Path, directory: Path, config: ModelConfig) -> dict[str, int | None]:
@@ -171,14 +127,15 @@ def write_tokenizer(source: Path, directory: Path, config: ModelConfig) -> dict[
             f"{config.vocab_size}; give the tokenizer that it was trained with"
         )
     directory.mkdir(exist_ok=True)
-    text = (source / "tokenizer.json").read_bytes()
-    (directory / "tokenizer.json").write_bytes(text)
-    added = tokenizers.Tokenizer.from_str(text.decode()).get_added_tokens_decoder()
+    file = str(source / "tokenizer.json")
+    shutil.copyfile(file, directory / "tokenizer.json")
+    added = tokenizers.Tokenizer.from_file(file).get_added_tokens_decoder()
     keys = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     special = tokenizer.special.__dict__
     names = {f"{role}_token": tokenizer.token(index) for role, index in special.items()}
     given = source / "tokenizer_config.json"
     before = read_json(given) if given.is_file() else {}
+    longest = config.max_position_embeddings  # some files say 1e30, for "unknown"
     config_values = {
         "added_tokens_decoder": {
             str(index): {key: getattr(token, key) for key in keys}
@@ -187,22 +144,17 @@ def write_tokenizer(source: Path, directory: Path, config: ModelConfig) -> dict[
         "clean_up_tokenization_spaces": before.get("clean_up_tokenization_spaces", False),
         **names,
         "model_input_names": ["input_ids", "attention_mask"],
-        # Some files say 1e30, for "unknown".
-        "model_max_length": min(
-            before.get("model_max_length", config.max_position_embeddings),
-            config.max_position_embeddings,
-        ),
+        "model_max_length": min(before.get("model_max_length", longest), longest),
         # transformers 5 writes TokenizersBackend, which 4 does not know.
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     if "add_prefix_space" in before:
         config_values["add_prefix_space"] = before["add_prefix_space"]
-    special_map = {
-        f"{role}_token": {key: getattr(added[index], key) for key in keys if key != "special"}
-        if index in added
-        else names[f"{role}_token"]
-        for role, index in special.items()
-    }
+    special_map: dict[str, object] = dict(names)
+    for role, index in special.items():
+        if index in added:
+            values = {key: getattr(added[index], key) for key in keys if key != "special"}
+            special_map[f"{role}_token"] = values
     write_json(directory / "tokenizer_config.json", config_values)
     write_json(directory / "special_tokens_map.json", special_map)
     return dict(special)

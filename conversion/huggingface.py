@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,8 +15,9 @@ from bcmb_jax.files import write_json
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from conversion import torch_files
-from conversion.config_json import FolderConfig, config_json, read_config, read_json
-from conversion.mapping import table, to_ours, to_stored, untied
+from conversion.config_json import config_json, read_config, read_json
+from conversion.mapping import Weights, laid_out_as, table, to_ours, to_stored, untied
+from conversion.model_card import read_manifest
 
 WEIGHTS = "model.safetensors"
 LAYOUTS = (
@@ -27,14 +27,6 @@ LAYOUTS = (
     ("pytorch_model.bin", False),
 )
 """Where a folder may have its weights, best first: an index of several files, or one file."""
-
-
-class StoredWeights(NamedTuple):
-    """Parameters, float32, and how they were stored; mixed types count as float32."""
-
-    params: dict[str, np.ndarray]
-    head: Head
-    dtype: str
 
 
 def snapshot(hub_id: str) -> Path:
@@ -50,13 +42,34 @@ def snapshot(hub_id: str) -> Path:
     return folder
 
 
-def read_folder(folder: Path) -> tuple[StoredWeights, FolderConfig]:
-    """Read a folder's weights (one file or several, safetensors or `.bin`) and its config.
+def read_huggingface(folder: Path) -> Weights:
+    """Read a folder: its config and its weights, one file or several, safetensors or `.bin`.
 
     Raises:
       InputError: a file is missing or damaged, or the tensors are not those of the config.
     """
-    content = read_config(folder)
+    origin = str(folder)
+    with laid_out_as("a model's folder", folder):
+        content = read_config(folder)
+        stored = _read_tensors(folder)
+        head = content.head(stored, origin)
+        params = to_ours(stored, table(content.config, head), origin)
+    types = {x.dtype.name for x in stored.values()}
+    return Weights(
+        content.config,
+        params,
+        content.token_ids,
+        tokenizer=folder if (folder / "tokenizer.json").is_file() else None,
+        origin=origin,
+        head=head,
+        dtype=types.pop() if len(types) == 1 else "float32",  # mixed types count as float32
+        meta=read_manifest(folder),
+        folder=folder,
+    )
+
+
+def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Return a folder's tensors under our names."""
     stored: dict[str, np.ndarray] = {}
     for file in _files(folder):
         tensors = _read_file(file)
@@ -64,11 +77,10 @@ def read_folder(folder: Path) -> tuple[StoredWeights, FolderConfig]:
         if twice:
             raise InputError(f"{file} holds {twice[0]}, which another file of its folder holds too")
         stored.update(tensors)
-    stored = _with_our_names(stored, str(folder))
-    head = content.head(stored, str(folder))
-    types = {x.dtype.name for x in stored.values()}
-    params = to_ours(stored, table(content.config, head), str(folder))
-    return StoredWeights(params, head, types.pop() if len(types) == 1 else "float32"), content
+    if not any(name.startswith("model.") for name in stored):  # an encoder saved alone
+        heads = ("head.", "decoder.", "classifier.")
+        stored = {n if n.startswith(heads) else f"model.{n}": x for n, x in stored.items()}
+    return untied(stored, str(folder))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -95,24 +107,12 @@ def _read_file(file: Path) -> dict[str, np.ndarray]:
         tensors = torch_files.load(file)
         if not isinstance(tensors, dict):
             raise InputError(f"{file} holds a {type(tensors).__name__}, not tensors by name")
-        wrong = [name for name, x in tensors.items() if not hasattr(x, "numpy")]
-        if wrong:
-            raise InputError(f"{file}: {wrong[0]} is not a tensor")
-        return {str(name): torch_files.array(x) for name, x in tensors.items()}
+        return torch_files.arrays(tensors, file)
     try:
         with safe_open(file, "np") as opened:
-            names = opened.keys()  # no mapping: it cannot be iterated over
-            return {name: opened.get_tensor(name) for name in names}
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, AttributeError, ValueError, OSError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
-
-
-def _with_our_names(stored: dict[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
-    """Add the `model.` that an encoder saved alone lacks, and drop a tied decoder's copy."""
-    if not any(name.startswith("model.") for name in stored):
-        heads = ("head.", "decoder.", "classifier.")
-        stored = {n if n.startswith(heads) else f"model.{n}": x for n, x in stored.items()}
-    return untied(stored, origin)
 
 
 def name_tensors(
@@ -125,17 +125,10 @@ def name_tensors(
     return stored
 
 
-def write_model(
-    folder: Path,
-    config: ModelConfig,
-    head: Head,
-    params: Mapping[str, np.ndarray],
-    token_ids: Mapping[str, int | None],
-    dtype: str = "float32",
-) -> None:
+def write_model(weights: Weights, token_ids: Mapping[str, int | None], folder: Path) -> None:
     """Write config.json and model.safetensors into an existing folder."""
+    config, head, dtype = weights.config, weights.head, weights.dtype
     write_json(folder / "config.json", config_json(config, token_ids, head, dtype))
-    stored = name_tensors(params, config, head)
-    if dtype != "float32":
-        stored = {name: x.astype(dtype) for name, x in stored.items()}
+    stored = name_tensors(weights.params, config, head)
+    stored = {name: x.astype(dtype, copy=False) for name, x in stored.items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})

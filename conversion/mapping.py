@@ -5,19 +5,50 @@ Names and bytes are those of Hugging Face's checkpoints; three kinds of tensors 
 axes here (heads, and the two halves of the MLP's input), so that conversion never moves a number.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
+from bcmb_jax.optimizer import StableAdamWState
 
 LISTED = 8  # names an error shows of each kind
 MASKED_LM = Head()
 DECODER, TOKEN_TABLE = "decoder.weight", "model.embeddings.tok_embeddings.weight"
 READABLE = ("float32", "float16", "bfloat16")
+
+
+class Weights(NamedTuple):
+    """A model as host arrays by checkpoint name, float32.
+
+    Attributes:
+      token_ids: of special tokens by role (cls, sep, pad, …), as far as they are known.
+      tokenizer: the folder of its tokenizer, if it has one.
+      origin: where it was read from, for messages and manifests.
+      dtype: of the stored tensors, whose values these are; written again as that.
+      opt_state: the optimizer's state, in checkpoints from training.
+      meta: what else a checkpoint says (JSON): `progress`, `config` of its run, `data` it has
+        seen, and the rest of a `composer` file.
+      folder: the Hugging Face folder it was read from, which transformers can read too.
+    """
+
+    config: ModelConfig
+    params: dict[str, np.ndarray]
+    token_ids: dict[str, int | None]
+    tokenizer: Path | None = None
+    origin: str = ""
+    head: Head = MASKED_LM
+    dtype: str = "float32"
+    opt_state: StableAdamWState | None = None
+    meta: Mapping[str, Any] = {}
+    folder: Path | None = None
 
 
 class Row(NamedTuple):
@@ -70,9 +101,10 @@ def table(config: ModelConfig, head: Head = MASKED_LM) -> tuple[Row, ...]:
 
 def decay_groups(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
     """Return names by upstream's parameter groups: vectors, which are not decayed, and matrices."""
-    rows = tuple(rows)
-    vectors = [row.name for row in rows if len(row.stored) == 1]
-    return vectors, [row.name for row in rows if row.name not in vectors]
+    groups: tuple[list[str], list[str]] = [], []
+    for row in rows:
+        groups[len(row.stored) > 1].append(row.name)
+    return groups
 
 
 def untied(stored: Mapping[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
@@ -81,15 +113,13 @@ def untied(stored: Mapping[str, np.ndarray], origin: str) -> dict[str, np.ndarra
     Raises:
       InputError: it is not the token table.
     """
-    rest = {name: x for name, x in stored.items() if name != DECODER}
-    tokens = stored.get(TOKEN_TABLE)
-    if len(rest) < len(stored) and tokens is not None:
-        if not np.array_equal(stored[DECODER], tokens):
-            raise InputError(
-                f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
-            )
-        return rest
-    return dict(stored)
+    if DECODER not in stored or TOKEN_TABLE not in stored:
+        return dict(stored)
+    if not np.array_equal(stored[DECODER], stored[TOKEN_TABLE]):
+        raise InputError(
+            f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
+        )
+    return {name: x for name, x in stored.items() if name != DECODER}
 
 
 def to_ours(
@@ -102,7 +132,7 @@ def to_ours(
         NaN or infinity.
     """
     rows = tuple(rows)
-    check_complete({name: x.shape for name, x in stored.items()}, rows, origin)
+    check_complete(stored, {row.name: row.stored for row in rows}, origin)
     wrong = [f"{n} {x.dtype}" for n, x in stored.items() if x.dtype.name not in READABLE]
     if wrong:
         raise InputError(f"{origin}: {_some(wrong)} not in {', '.join(READABLE)}; save as float32")
@@ -118,24 +148,24 @@ def to_stored(params: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, np.nd
       InputError: they are not those of the table.
     """
     rows = tuple(rows)
-    here = tuple(Row(row.name, row.stored, row.shape) for row in rows)
-    check_complete({name: x.shape for name, x in params.items()}, here, "the model")
+    check_complete(params, {row.name: row.shape for row in rows}, "the model")
     return {row.name: _float32(params[row.name]).reshape(row.stored) for row in rows}
 
 
-def check_complete(shapes: Mapping[str, tuple[int, ...]], rows: Iterable[Row], origin: str) -> None:
-    """Compare the names and shapes in `origin` with `stored` of the table, both ways.
+def check_complete(
+    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], origin: str
+) -> None:
+    """Compare names and shapes of the tensors in `origin` with those expected, both ways.
 
     Raises:
       InputError: one line with everything that differs.
     """
-    expected = {row.name: row.stored for row in rows}
-    missing = [name for name in expected if name not in shapes]
-    unexpected = [name for name in shapes if name not in expected]
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
     misshapen = [
-        f"{name} is {list(shapes[name])} and should be {list(shape)}"
+        f"{name} is {list(tensors[name].shape)} and should be {list(shape)}"
         for name, shape in expected.items()
-        if name in shapes and tuple(shapes[name]) != shape
+        if name in tensors and tensors[name].shape != shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
     problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
@@ -156,10 +186,36 @@ def check_finite(params: Mapping[str, np.ndarray], origin: str) -> None:
         )
 
 
+def weights_fingerprint(params: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of tensors and their names, in the order of `params`."""
+    digest = hashlib.sha256()
+    for name, x in params.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(x).data)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def laid_out_as(kind: str, origin: Path) -> Iterator[None]:
+    """Raise `InputError` for anything that a file with any value in any place makes readers raise.
+
+    Args:
+      kind: what `origin` turns out not to be.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{origin} is not laid out as {kind} ({type(error).__name__}: {reason(error)})"
+        ) from error
+
+
 def _some(names: list[str]) -> str:
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _float32(x: Any) -> np.ndarray:
+def _float32(x: ArrayLike) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(x), dtype=np.float32)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bcmb_jax.errors import InputError
 from bcmb_jax.files import package_version, write_json
-from conversion.config_json import ARCHITECTURES
-from conversion.mapping import table, to_stored
-from conversion.weights import Weights, weights_fingerprint
+from conversion.config_json import ARCHITECTURES, read_json
+from conversion.mapping import Weights, table, to_stored, weights_fingerprint
 
 TOOLS = ("bcmb-jax", "jax", "flax", "orbax-checkpoint", "safetensors", "transformers", "torch")
 PIPELINES = {
@@ -17,46 +17,7 @@ PIPELINES = {
     "sequence_classification": "text-classification",
     "token_classification": "token-classification",
 }
-
-CARD = """---
-library_name: transformers
-pipeline_tag: {pipeline}
-tags:
-- modernbert
----
-
-# {title}
-
-A ModernBERT of {layers} layers and width {hidden}, {parameters:,} parameters, vocabulary
-{vocabulary:,}, for documents of up to {length:,} tokens. Written by `bcmb_jax` from `{origin}`,
-bit for bit.
-
-```python
-from transformers import AutoTokenizer, {auto}
-
-tokenizer = AutoTokenizer.from_pretrained("{title}")
-model = {auto}.from_pretrained("{title}")
-```
-
-Named entity recognition and other tasks on words that are split already (`is_split_into_words`):
-without the following each word is tokenized as if it stood inside another, which costs accuracy.
-(`add_prefix_space=True`, which does the same in transformers 4, has no effect in 5.23.)
-
-```python
-from tokenizers.pre_tokenizers import ByteLevel
-
-tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
-```
-
-## Training
-
-{training}
-
-## Before you share this model
-
-A language model may repeat what it was trained on. Whether it may leave your institution is decided
-by the agreements above, which bind the model as they bind the data.
-"""
+CARD = Path(__file__).with_name("model_card.md")
 
 
 def manifest(weights: Weights) -> dict[str, Any]:
@@ -68,9 +29,7 @@ def manifest(weights: Weights) -> dict[str, Any]:
         "weights_sha256": weights_fingerprint(
             to_stored(weights.params, table(weights.config, weights.head))
         ),
-        "tools": {
-            name: version for name in TOOLS if (version := package_version(name)) is not None
-        },
+        "tools": {name: version for name in TOOLS if (version := package_version(name))},
         "step": progress.get("step"),
         "tokens_seen": progress.get("tokens_seen"),
         "data": {
@@ -91,11 +50,27 @@ def write_manifest(weights: Weights, folder: Path) -> None:
     write_json(folder / "manifest.json", manifest(weights))
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what the manifest of an earlier conversion records of training and data.
+
+    Raises:
+      InputError: another program's manifest.json.
+    """
+    file = folder / "manifest.json"
+    recorded = read_json(file) if file.is_file() else {}
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("data", {}), dict):
+        raise InputError(f"{file} is not a manifest of ours; remove it")
+    counters = ("step", "tokens_seen")
+    progress = {key: recorded[key] for key in counters if recorded.get(key) is not None}
+    meta = {"progress": progress, "data": recorded.get("data", {})}
+    return {key: value for key, value in meta.items() if value}
+
+
 def write_card(weights: Weights, folder: Path, title: str) -> None:
     """Write README.md for the Hugging Face hub, or for a colleague."""
     config, kind = weights.config, weights.head.kind
     auto = "AutoModel" + ARCHITECTURES[kind].removeprefix("ModernBert").removeprefix("Model")
-    text = CARD.format(
+    text = CARD.read_text(encoding="utf-8").format(
         title=title,
         pipeline=PIPELINES[kind],
         layers=config.num_hidden_layers,

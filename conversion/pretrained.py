@@ -3,12 +3,12 @@
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import compute_dtype
@@ -20,7 +20,8 @@ from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.training.start import Initial
 from conversion.export import new_model_folder, write_huggingface
 from conversion.flexbert import resumable
-from conversion.weights import Weights, read, with_head
+from conversion.mapping import Weights
+from conversion.weights import read, with_head
 
 HISTORY = ("progress", "data")  # of a checkpoint's meta: what stays true of its parameters
 
@@ -43,16 +44,14 @@ class PretrainedModel:
         self.head, self.origin = weights.head, weights.origin
         self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
         kept = accumulation_dtype(dtype)
-        self.params: dict[str, jax.Array] = {
-            name: jnp.asarray(x, kept) for name, x in weights.params.items()
-        }
+        self.params = {name: jnp.asarray(x, kept) for name, x in weights.params.items()}
         self.dtype = dtype
 
     def __call__(
         self,
-        tokens: Any,
-        segment_ids: Any | None = None,
-        positions: Any | None = None,
+        tokens: ArrayLike,
+        segment_ids: ArrayLike | None = None,
+        positions: ArrayLike | None = None,
         num_segments: int = 1,
     ) -> jax.Array:
         """Return the outputs of the head, float32.
@@ -76,37 +75,34 @@ class PretrainedModel:
                 raise InputError(
                     f"tokens reach from {low} to {high}; the model has {self.config.vocab_size}"
                 )
-        tokens = jnp.asarray(tokens, jnp.int32)
-        rows = [
-            tokens,
-            *(jnp.asarray(x, jnp.int32) for x in (segment_ids, positions) if x is not None),
-        ]
-        if tokens.ndim != 2 or any(x.shape != tokens.shape for x in rows):
+        given = [x for x in (tokens, segment_ids, positions) if x is not None]
+        shapes = [np.shape(x) for x in given]
+        if len(shapes[0]) != 2 or len(set(shapes)) > 1:
             raise InputError(
                 "tokens, segment_ids and positions must have one shape [rows, length], not "
-                + ", ".join(str(x.shape) for x in rows)
+                + ", ".join(map(str, shapes))
             )
-        if segment_ids is None:
-            segment_ids = jnp.ones_like(tokens)
-        if positions is None:
-            positions = segment_positions(jnp.asarray(segment_ids, jnp.int32))
+        ids = jnp.asarray(tokens, jnp.int32)
+        segments = jnp.asarray(1 if segment_ids is None else segment_ids, jnp.int32)
+        segments = jnp.broadcast_to(segments, ids.shape)
+        places = segment_positions(segments) if positions is None else positions
+        batch = (ids, segments, jnp.asarray(places, jnp.int32))
         outputs: jax.Array = _apply(
-            self.config,
-            self.head,
-            self.dtype,
-            num_segments,
-            self.params,
-            *(jnp.asarray(x, jnp.int32) for x in (tokens, segment_ids, positions)),
+            self.config, self.head, self.dtype, num_segments, self.params, *batch
         )
         return outputs
 
     @property
     def weights(self) -> Weights:
         """Weights copied to the host."""
-        host = jax.device_get(self.params)
-        place = self.tokenizer_directory
         return Weights(
-            self.config, host, self.token_ids, place, self.origin, self.head, meta=self._history
+            self.config,
+            jax.device_get(self.params),
+            self.token_ids,
+            tokenizer=self.tokenizer_directory,
+            origin=self.origin,
+            head=self.head,
+            meta=self._history,
         )
 
 

@@ -15,8 +15,9 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 # A JSON object with exactly one of these keys stands for something JSON does not have.
 TUPLE, ITEMS, ARRAY, TENSOR, TIME = "__tuple__", "__items__", "__array__", "__tensor__", "__time__"
-
-
 SHOWN = 5  # names an error lists
 SAFE_TORCH = (2, 6)
 SCANNED = 2**24  # bytes of a refused pickle that are searched for names
 
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-def load(file: Path) -> Any:
+
+def load(file: Path) -> object:
     """Load the object in a file; its tensors stay on disk until they are read (`mmap`).
 
     Raises:
@@ -47,7 +48,7 @@ def load(file: Path) -> Any:
             raise InputError(f"{file} does not exist")
         try:
             is_zip = zipfile.is_zipfile(file)
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+            content: object = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
         except MemoryError:
             raise
         except Exception as error:  # a hostile file may make torch raise anything
@@ -61,12 +62,25 @@ def load(file: Path) -> Any:
             if isinstance(error, pickle.UnpicklingError):  # torch's text is about trusting it
                 message = "its pickle holds what weights do not need"
             raise InputError(f"{file} is not a whole file of torch.save: {message}") from error
+    return content
 
 
-def save(tree: Any, file: Path) -> None:
+def save(tree: object, file: Path) -> None:
     """Write `tree` with torch.save."""
     with _torch(file) as torch:
         torch.save(tree, file)
+
+
+def arrays(tensors: Mapping[str, object], origin: str | Path) -> dict[str, np.ndarray]:
+    """Return CPU tensors as arrays on the same memory.
+
+    Raises:
+      InputError: one of them is not a tensor.
+    """
+    for name, x in tensors.items():
+        if not hasattr(x, "numpy"):
+            raise InputError(f"{origin}: {name} is {type(x).__name__}, not a tensor")
+    return {str(name): array(x) for name, x in tensors.items()}
 
 
 def array(tensor: "torch.Tensor") -> np.ndarray:
@@ -75,16 +89,14 @@ def array(tensor: "torch.Tensor") -> np.ndarray:
     Raises:
       ValueError: it claims more elements than the file has bytes for.
     """
+    import torch
+
     tensor = tensor.detach()
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"a tensor of {tuple(tensor.shape)} repeats a smaller one")
-    if str(tensor.dtype) == "torch.bfloat16":
-        import torch
-
-        bits: np.ndarray = tensor.view(torch.int16).numpy()
-        return bits.view(ml_dtypes.bfloat16)
-    elements: np.ndarray = tensor.numpy()
-    return elements
+    is_bfloat16 = tensor.dtype == torch.bfloat16
+    elements: np.ndarray = (tensor.view(torch.int16) if is_bfloat16 else tensor).numpy()
+    return elements.view(ml_dtypes.bfloat16) if is_bfloat16 else elements
 
 
 def tensor(x: np.ndarray) -> "torch.Tensor":
@@ -96,7 +108,7 @@ def tensor(x: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(x if x.flags.writeable and x.flags.c_contiguous else x.copy())
 
 
-def to_json(tree: Any) -> Any:
+def to_json(tree: object) -> Json:
     """Encode a tree of containers, numbers, strings, times, arrays and CPU tensors as JSON.
 
     Raises:
@@ -107,21 +119,20 @@ def to_json(tree: Any) -> Any:
     if isinstance(tree, str):
         return str(tree)
     if isinstance(tree, dict):
-        plain = all(isinstance(key, str) and not key.startswith("__") for key in tree)
-        if plain:
+        if all(isinstance(key, str) and not key.startswith("__") for key in tree):
             return {str(key): to_json(value) for key, value in tree.items()}
         return {ITEMS: [[to_json(key), to_json(value)] for key, value in tree.items()]}
-    if isinstance(tree, list):
-        return [to_json(value) for value in tree]
-    if isinstance(tree, tuple):
-        return {TUPLE: [to_json(value) for value in tree]}
+    if isinstance(tree, list | tuple):
+        values = [to_json(value) for value in tree]
+        return {TUPLE: values} if isinstance(tree, tuple) else values
     if isinstance(tree, datetime.timedelta):
         return {TIME: [tree.days, tree.seconds, tree.microseconds]}
-    if isinstance(tree, np.ndarray):
-        return {ARRAY: _pack(tree)}
-    if type(tree).__module__.startswith("torch"):
-        return {TENSOR: _pack(array(tree))}
-    raise TypeError(f"{type(tree).__name__} has no place in a checkpoint")
+    is_tensor = type(tree).__module__.startswith("torch")
+    x = array(tree) if is_tensor else tree
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{type(tree).__name__} has no place in a checkpoint")
+    packed = [x.dtype.name, list(x.shape), base64.b64encode(x.tobytes()).decode()]
+    return {TENSOR if is_tensor else ARRAY: packed}
 
 
 def from_json(tree: Any) -> Any:
@@ -138,10 +149,10 @@ def from_json(tree: Any) -> Any:
             return {from_json(k): from_json(x) for k, x in value}
         if key == TIME:
             return datetime.timedelta(*value)
-        if key == ARRAY:
-            return _unpack(value)
-        if key == TENSOR:
-            return tensor(_unpack(value))
+        if key in (ARRAY, TENSOR):
+            dtype, shape, data = value
+            x = np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
+            return tensor(x) if key == TENSOR else x
     return {key: from_json(value) for key, value in tree.items()}
 
 
@@ -155,7 +166,7 @@ def require_torch(user: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _torch(file: Path) -> Iterator[Any]:
+def _torch(file: Path) -> Iterator[ModuleType]:
     """Yield torch, without its warnings about the content of files."""
     require_torch(file)
     import torch
@@ -168,7 +179,7 @@ def _torch(file: Path) -> Iterator[Any]:
         yield torch
 
 
-def _allowed(torch: Any) -> list[tuple[Any, str]]:
+def _allowed(torch: ModuleType) -> list[tuple[object, str]]:
     """Return what a Composer checkpoint holds beside tensors and containers, with its pickled name.
 
     These are wall-clock times, torch's version, and the state of numpy's generator: an array, whose
@@ -188,7 +199,7 @@ def _allowed(torch: Any) -> list[tuple[Any, str]]:
     ]
 
 
-def _refused(file: Path, torch: Any) -> list[str]:
+def _refused(file: Path, torch: ModuleType) -> list[str]:
     """Return the names that the pickles in a file ask for beyond those allowed, for the message."""
     allowed = {"collections.OrderedDict", *(name for _, name in _allowed(torch))}
     tensors = ("torch._utils._rebuild_", "torch.storage.", "torch.Size", "torch.device")
@@ -204,7 +215,7 @@ def _refused(file: Path, torch: Any) -> list[str]:
 def _globals(data: bytes) -> Iterator[str]:
     """Yield `module.name` of everything that a pickle imports, up to where it is damaged."""
     strings: list[str] = []
-    try:
+    with contextlib.suppress(Exception):  # not a pickle from here on
         for op, value, _ in pickletools.genops(data):
             if op.name in ("GLOBAL", "INST"):
                 yield str(value).replace(" ", ".")
@@ -212,26 +223,13 @@ def _globals(data: bytes) -> Iterator[str]:
                 yield ".".join(strings[-2:])
             elif isinstance(value, str):
                 strings.append(value)
-    except Exception:  # not a pickle from here on
-        return
 
 
-def _pickles(file: Path) -> Iterator[bytes]:
+def _pickles(file: Path) -> list[bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    with archive.open(name) as stream:
-                        yield stream.read(SCANNED)
+            pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
+            return [archive.open(name).read(SCANNED) for name in pickles]
     except Exception:  # not a zip, or one that lies
-        with contextlib.suppress(OSError), file.open("rb") as stream:
-            yield stream.read(SCANNED)
-
-
-def _pack(x: np.ndarray) -> list[Any]:
-    return [x.dtype.name, list(x.shape), base64.b64encode(x.tobytes()).decode()]
-
-
-def _unpack(packed: list[Any]) -> np.ndarray:
-    dtype, shape, data = packed
-    return np.frombuffer(base64.b64decode(data), dtype).reshape(shape).copy()
+        with file.open("rb") as stream:
+            return [stream.read(SCANNED)]

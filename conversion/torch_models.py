@@ -148,7 +148,9 @@ def max_length(path_or_id: str) -> int:
     return positions - (config.pad_token_id + 1) if shifted else positions
 
 
-def run_model(model: "transformers.PreTrainedModel", arrays: Mapping[str, np.ndarray]) -> Any:
+def run_model(
+    model: "transformers.PreTrainedModel", arrays: Mapping[str, np.ndarray]
+) -> "transformers.utils.ModelOutput":
     """Run a model on integer arrays by input name, and return transformers' output object."""
     torch = import_torch()
     if hasattr(model.base_model, "set_attention_type"):

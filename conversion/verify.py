@@ -5,16 +5,20 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.errors import InputError
+from bcmb_jax.optimizer import StableAdamWState
 from conversion import torch_models
+from conversion.mapping import Weights
 from conversion.pretrained import PretrainedModel
-from conversion.weights import Weights
+
+if TYPE_CHECKING:
+    import transformers
 
 # What transformers' own fp32 model is off by against float64 is the scale of what can be called
 # rounding, on trained weights too, whose activations have outliers. Ours computes in float64 for
@@ -26,6 +30,8 @@ ERROR_FLOOR = 1e-6
 LONG = 640  # tokens: beyond a window, and beyond a tile of every attention kernel
 SAMPLE = 64  # positions compared of each kind of input: a vocabulary's logits at all would be GBs
 
+Inputs = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""By kind of input, a row's `(tokens, segment_ids)`, both `[L]`."""
 Outputs = Mapping[str, np.ndarray]
 """By kind of input, outputs at `SAMPLE` real positions (or documents), `[N, outputs]`."""
 
@@ -71,16 +77,12 @@ def compare(source: Weights, written: Weights) -> TensorDifference:
             f"verification failed: {written.head}, {written.dtype} is not {source.head}, "
             f"{source.dtype}"
         )
-    tensors = compare_tensors(source.params, written.params)
     if (written.opt_state is None) != (source.opt_state is None):
         raise InputError("verification failed: the optimizer's state is in one of the two")
+    ours, theirs = (x.params | dict(_moments(x.opt_state)) for x in (source, written))
+    tensors = compare_tensors(ours, theirs)
     _compare_meta(source, written)
-    if source.opt_state is None:
-        return tensors
-    ours, theirs = (dict(_leaves(state.opt_state)) for state in (source, written))
-    moments = compare_tensors(ours, theirs)
-    worst = max(tensors, moments, key=lambda x: x.difference)
-    return TensorDifference(tensors.tensors + moments.tensors, worst.worst, worst.difference)
+    return tensors
 
 
 def _compare_meta(source: Weights, written: Weights) -> None:
@@ -92,32 +94,29 @@ def _compare_meta(source: Weights, written: Weights) -> None:
     Raises:
       InputError: it has changed, or is not all there.
     """
-    changed = [
-        key
-        for key in ("progress", "data")
-        if not _agree(source.meta.get(key, {}), written.meta.get(key, {}))
-    ]
-    to_composer = "composer" in source.meta and written.folder is None
-    if to_composer and _text(source.meta["composer"]) != _text(written.meta.get("composer")):
-        changed.append("composer")
+    ours, theirs = source.meta, written.meta
+    changed = [k for k in ("progress", "data") if not _agree(ours.get(k, {}), theirs.get(k, {}))]
+    if "composer" in ours and written.folder is None:
+        same = _text(ours["composer"]) == _text(theirs.get("composer"))
+        changed += [] if same else ["composer"]
     if changed:
         raise InputError(f"verification failed: {changed[0]} of {source.origin} has changed")
 
 
-def _agree(ours: Any, theirs: Any) -> bool:
+def _agree(ours: object, theirs: object) -> bool:
     """Return whether two JSON trees agree on the keys that both have."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return all(_agree(ours[key], theirs[key]) for key in ours.keys() & theirs.keys())
     return _text(ours) == _text(theirs)
 
 
-def _text(tree: Any) -> str:
+def _text(tree: object) -> str:
     """Encode JSON for comparison: NaN equals itself, the order of keys does not matter."""
     return json.dumps(tree, sort_keys=True)
 
 
-def _leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+def _moments(opt_state: StableAdamWState | None) -> Iterator[tuple[str, np.ndarray]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name != "clipped_fraction":  # of the last step, for the display alone
             yield name, np.atleast_1d(leaf)
@@ -134,22 +133,20 @@ def compare_tensors(
     if ours.keys() != theirs.keys():
         wrong = sorted(ours.keys() ^ theirs.keys())
         raise InputError(f"verification failed: {len(wrong)} tensors in one of two, {wrong[:1]}")
-    worst, largest, changed = next(iter(ours), ""), 0.0, []
+    changed = {}
     for name, x in ours.items():
         y = theirs[name]
         if x.shape != y.shape or x.dtype != y.dtype:
             raise InputError(f"verification failed: {name} is {y.dtype}{y.shape}, was {x.shape}")
         if not np.array_equal(x.view(np.uint8), y.view(np.uint8)):
-            changed.append(name)
-            difference = float(np.abs(x.astype(np.float64) - y).max())
-            if not difference <= largest:
-                worst, largest = name, difference
+            changed[name] = np.abs(x.astype(np.float64) - y).max()
     if changed:
+        worst = max(changed, key=changed.__getitem__)
         raise InputError(
             f"verification failed: {len(changed)} of {len(ours)} tensors changed, the worst "
-            f"{worst} by up to {largest:.2e}"
+            f"{worst} by up to {changed[worst]:.2e}"
         )
-    return TensorDifference(len(ours), worst, largest)
+    return TensorDifference(len(ours), next(iter(ours), ""), 0.0)
 
 
 def compare_with_transformers(
@@ -181,14 +178,12 @@ def judge(ours: Outputs, exact: Outputs, theirs: Outputs, reference: Outputs) ->
     Raises:
       InputError: ours are wrong.
     """
-
-    def worst(x: np.ndarray, y: np.ndarray) -> float:
-        return float(np.abs(x - y).max())
-
-    found = []
+    results = []
     for kind, right in reference.items():
-        error, their_error = worst(exact[kind], right), worst(theirs[kind], right)
-        difference = worst(ours[kind], theirs[kind])
+        error, their_error, difference = (
+            float(np.abs(x[kind] - y[kind]).max())
+            for x, y in ((exact, reference), (theirs, reference), (ours, theirs))
+        )
         scale = max(1.0, float(np.abs(right).max()))
         allowed = max(ERROR_RATIO * their_error, ERROR_FLOOR * scale)
         if not error <= allowed:  # so that NaN fails too
@@ -197,16 +192,13 @@ def judge(ours: Outputs, exact: Outputs, theirs: Outputs, reference: Outputs) ->
                 f"logit {scale:.1f}), transformers' by {their_error:.2e}; at most {allowed:.2e} "
                 "is rounding"
             )
-        found.append(LogitDifference(kind, difference, error, their_error))
-    return max(found, key=lambda x: x.difference)
-
-
-Inputs = Mapping[str, tuple[np.ndarray, np.ndarray]]
+        results.append(LogitDifference(kind, difference, error, their_error))
+    return max(results, key=lambda x: x.difference)
 
 
 def make_inputs(weights: Weights) -> Inputs:
-    """Draw random tokens as `(tokens, segment_ids)`: a padded row, a packed one, a full one."""
-    # One shape, since each is compiled once for each dtype.
+    """Draw random tokens: a row with padding, one of several documents, and a full one."""
+    # One length, since each is compiled once for each dtype.
     long = min(LONG, weights.config.max_position_embeddings)
     layouts = {
         "padded": [long * 3 // 4],
@@ -216,66 +208,55 @@ def make_inputs(weights: Weights) -> Inputs:
     rng = np.random.default_rng(0)
     inputs = {}
     for kind, lengths in layouts.items():
-        segments = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int32), lengths)
-        tokens = rng.integers(0, weights.config.vocab_size, (1, long), dtype=np.int32)
-        inputs[kind] = tokens, np.pad(segments, (0, long - len(segments)))[None]
+        segment_ids = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int32), lengths)
+        tokens = rng.integers(0, weights.config.vocab_size, long, dtype=np.int32)
+        inputs[kind] = tokens, np.pad(segment_ids, (0, long - len(segment_ids)))
     return inputs
 
 
 def our_outputs(weights: Weights, inputs: Inputs, dtype: jnp.dtype) -> Outputs:
     """Compute our outputs in fp32 or float64; a sequence classifier has one for each document."""
     with jax.enable_x64(dtype == jnp.float64):
-        return _our_outputs(PretrainedModel(weights, dtype), inputs)
+        model = PretrainedModel(weights, dtype)
+        pools = model.head.kind == "sequence_classification"
+        outputs = {}
+        for kind, (tokens, segment_ids) in inputs.items():
+            documents = int(segment_ids.max()) if pools else 1
+            out = np.asarray(model(tokens[None], segment_ids[None], num_segments=documents))[0]
+            outputs[kind] = _sample(out if pools else out[segment_ids > 0])
+        return outputs
 
 
-def _our_outputs(model: PretrainedModel, inputs: Inputs) -> Outputs:
-    outputs = {}
-    for kind, (tokens, segment_ids) in inputs.items():
-        if model.head.kind == "sequence_classification":
-            segments = int(segment_ids.max())
-            out = np.asarray(model(tokens, segment_ids, num_segments=segments))
-            present = np.arange(1, segments + 1) <= segment_ids.max(1, keepdims=True)
-            outputs[kind] = _sample(out[present])
-        else:
-            outputs[kind] = _sample(np.asarray(model(tokens, segment_ids))[segment_ids > 0])
-    return outputs
-
-
-def torch_outputs(model: Any, inputs: Inputs) -> Outputs:
+def torch_outputs(model: "transformers.PreTrainedModel", inputs: Inputs) -> Outputs:
     """Compute transformers' outputs: padded rows with a mask, packed documents one by one."""
     import torch
 
-    def run(tokens: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    def run(tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            ids, mask_ = (torch.from_numpy(x.astype(np.int64)) for x in (tokens, mask))
+            ids, mask_ = (torch.from_numpy(x[None].astype(np.int64)) for x in (tokens, mask))
             out = model(ids, attention_mask=mask_)
-        values = (out.last_hidden_state if "last_hidden_state" in out else out.logits).numpy()
-        if values.ndim == 2:  # one a row
-            return list(values[:, None])
-        return [row[real] for row, real in zip(values, mask > 0, strict=True)]
+        values = out.last_hidden_state if "last_hidden_state" in out else out.logits
+        return np.asarray(values if values.ndim == 2 else values[0][mask > 0])  # one, or each token
 
     outputs = {}
     for kind, (tokens, segment_ids) in inputs.items():
-        if segment_ids.max() == 1:
-            parts = run(tokens, segment_ids)
-        else:
-            parts = []
-            for row, segments in zip(tokens, segment_ids, strict=True):
-                for segment in range(1, segments.max() + 1):
-                    document = row[None, segments == segment]
-                    parts += run(document, np.ones_like(document))
+        documents = [(tokens, segment_ids)]
+        if segment_ids.max() > 1:
+            inside = [segment_ids == i for i in range(1, segment_ids.max() + 1)]
+            documents = [(tokens[x], segment_ids[x]) for x in inside]
+        parts = [run(ids, segments > 0) for ids, segments in documents]
         outputs[kind] = _sample(np.concatenate(parts))
     return outputs
 
 
 def _sample(outputs: np.ndarray) -> np.ndarray:
     last = len(outputs) - 1
-    chosen: np.ndarray = np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))
+    chosen = np.unique(np.linspace(0, last, min(SAMPLE, last + 1)).astype(int))
     sampled: np.ndarray = outputs[chosen]
     return sampled
 
 
-def _torch_model(weights: Weights, folder: Path | None) -> Any:
+def _torch_model(weights: Weights, folder: Path | None) -> "transformers.PreTrainedModel":
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -37,12 +37,12 @@ BUDGETS = {
     "bcmb_jax/benchmark": 1_200,  # (850)
     "bcmb_jax/commands": 1_100,
     "bcmb_jax": 17_400,
-    "conversion": 2_780,  # (2,000)
+    "conversion": 2_490,  # (2,000)
     "configs": 250,
     "scripts": 70,
 }
 MAX_MODULES = 145  # (135)
-MAX_ANY = 62  # (44) annotations that are `Any` and nothing else
+MAX_ANY = 45  # (44) annotations that are `Any` and nothing else
 
 # Each line may import the lines below it and what stands beside it, never a line above.
 LAYERS = (

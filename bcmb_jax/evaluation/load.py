@@ -12,7 +12,8 @@ from bcmb_jax.evaluation.protocol import FineTuningModel, Settings
 from bcmb_jax.model.heads import Head
 from conversion import torch_models
 from conversion.export import new_model_folder, write_huggingface
-from conversion.weights import read, weights_fingerprint
+from conversion.mapping import weights_fingerprint
+from conversion.weights import read
 
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",

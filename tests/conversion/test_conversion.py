@@ -21,7 +21,7 @@ from conversion.convert import convert, in_dtype
 from conversion.export import write_huggingface
 from conversion.mapping import table, to_stored
 from conversion.verify import compare
-from conversion.weights import STARTS, fetch_start, read
+from conversion.weights import STARTS, read
 from tests.fixtures.tiny_weights import random_weights, same_bits
 
 
@@ -216,7 +216,8 @@ def test_starting_points_have_names(name, monkeypatch, tmp_path) -> None:
         "huggingface_hub.hf_hub_download",
         lambda *question: asked.append(question) or tmp_path / "nothing.pt",
     )
-    assert fetch_start(name) == tmp_path / "nothing.pt"
+    with pytest.raises(InputError, match=r"nothing\.pt"):
+        read(name)
     assert asked == [tuple(STARTS[name])]
 
 

@@ -13,7 +13,7 @@ from bcmb_jax.data.synthetic import train_tokenizer  # noqa: E402
 from bcmb_jax.errors import InputError  # noqa: E402
 from bcmb_jax.evaluation import finetune_torch  # noqa: E402
 from conversion import torch_models  # noqa: E402
-from conversion.weights import weights_fingerprint  # noqa: E402
+from conversion.mapping import weights_fingerprint  # noqa: E402
 from scripts import evaluate  # noqa: E402
 from tests.fixtures.task_data import clinical_sentences  # noqa: E402
 

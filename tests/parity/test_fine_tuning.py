@@ -17,7 +17,7 @@ from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import init_parameters
 from conversion.export import write_huggingface
-from conversion.weights import Weights
+from conversion.mapping import Weights
 from tests.fixtures.task_data import clinical_sentences
 from tests.fixtures.torch_models import NARROW
 
