@@ -193,10 +193,12 @@ def with_counters(
     return {"state": {**rest["state"], **state}, "rng": []}
 
 
-def resumable(groups: list[Mapping[str, Any]], origin: str) -> str | None:
-    """Return why our optimizer cannot continue with these hyperparameters, or None."""
-    for group in groups:
+def check_resumable(optimizers: Mapping[str, Any], origin: str) -> None:
+    """Raise `InputError` where our optimizer cannot continue with a file's hyperparameters."""
+    for group in (group for x in optimizers.values() for group in x["param_groups"]):
         for key in SHARED:
             if group.get(key) != (ours := FILE["param_group"][key]):
-                return f"{origin} was trained with {key} {group.get(key)}; here it is {ours}"
-    return None
+                raise InputError(
+                    f"{origin} was trained with {key} {group.get(key)}; here it is {ours}; convert "
+                    "it --to huggingface to start without its moments"
+                )

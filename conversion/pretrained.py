@@ -19,7 +19,7 @@ from bcmb_jax.model.parameters import Parameters, merge, split
 from bcmb_jax.ops.linear import accumulation_dtype
 from bcmb_jax.training.start import Initial
 from conversion.export import new_model_folder, write_huggingface
-from conversion.flexbert import resumable
+from conversion.flexbert import check_resumable
 from conversion.mapping import Weights
 from conversion.weights import read, with_head
 
@@ -160,10 +160,7 @@ def load_initial(path_or_id: str | Path) -> Initial:
     """
     weights = with_head(read(path_or_id), "masked_lm")
     before = weights.meta.get("composer", {}).get("state", {})
-    for optimizer in before.get("optimizers", {}).values():
-        reason = resumable(optimizer["param_groups"], weights.origin)
-        if reason is not None:
-            raise InputError(f"{reason}; convert it --to huggingface to start without its moments")
+    check_resumable(before.get("optimizers", {}), weights.origin)
     return Initial(weights.params, weights.opt_state, weights.tokenizer)
 
 

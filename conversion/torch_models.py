@@ -4,6 +4,7 @@
 PyTorch is an extra, so that it is imported inside functions; `import_torch` says how to install it.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,10 +47,7 @@ def import_torch(user: str = "this") -> ModuleType:
       InputError: PyTorch is not installed.
     """
     torch_files.require_torch(user)
-    import torch
-
-    module: ModuleType = torch
-    return module
+    return importlib.import_module("torch")
 
 
 def device() -> str:
@@ -80,10 +78,9 @@ def load_model(
     import_torch()
     import transformers
 
+    make = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained
     try:
-        return (
-            getattr(transformers, AUTO_CLASSES[kind]).from_pretrained(path_or_id, **config).float()
-        )
+        return make(path_or_id, **config).float()
     except Exception as error:  # a file may hold anything, and a download may fail in many ways
         raise InputError(f"transformers cannot load {path_or_id}: {reason(error)}") from error
 
