@@ -105,9 +105,9 @@ def test_notes_of_a_patient_agree(notes: list[Note]) -> None:
     for number, text in _by_patient(notes).items():
         patient = draw_patient(SEED, number)
         shared += text.count("MRN") > 1
-        assert patient.mrn in text
-        assert f"{patient.first} " in f"{text} {patient.first} "
-        wrong = ("he", "his", "him") if patient.sex == "F" else ("she", "her")
+        assert patient.facts["mrn"] in text
+        assert f"{patient.facts['first']} " in f"{text} {patient.facts['first']} "
+        wrong = ("he", "his", "him") if patient.facts["sex"] == "F" else ("she", "her")
         assert not re.search(rf"\b({'|'.join(wrong)})\b", text, re.IGNORECASE), patient.identifier
         ages = re.findall(r"\b(\d+)(?:-year-old| year old| y/o|yo)", text)
         assert set(ages) <= {str(patient.age)}

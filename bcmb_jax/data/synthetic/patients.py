@@ -2,15 +2,22 @@
 """The synthetic patients: who they are and one coherent stay, drawn from (seed, number)."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple, TypeVar
 
-from bcmb_jax.data.synthetic import words
-from bcmb_jax.data.synthetic.words import PROBLEMS, TABLES, Problem
+from bcmb_jax.data.synthetic.words import (
+    CONDITIONS,
+    DRUGS,
+    LABS,
+    PROBLEMS,
+    TABLES,
+    Condition,
+    Problem,
+)
 
 T = TypeVar("T")
+_ROUTINE = "WBC hemoglobin platelets sodium potassium bicarbonate BUN creatinine glucose magnesium"
 
 
 class Draw(random.Random):
@@ -48,38 +55,23 @@ class Order(NamedTuple):
     frequency: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.drug} {self.dose} {self.route} {self.frequency}"
 
-
-@dataclass(frozen=True)
-class Patient:
-    """A patient and one stay in hospital."""
+class Patient(NamedTuple):
+    """A patient and one stay in hospital, of `days` nights (at least one)."""
 
     identifier: str
-    sex: str
     age: int
     born: date
-    first: str
-    last: str
-    mrn: str
-    hospital: str
-    doctors: tuple[str, str, str]
-    """Attending, consultant, primary care."""
+    admitted: date
+    days: int
     problem: Problem
-    chronic: tuple[words.Condition, ...]
-    allergies: tuple[str, ...]
-    """"substance > reaction" """
+    chronic: tuple[Condition, ...]
+    allergies: tuple[str, ...]  # "substance > reaction"
     home: tuple[Order, ...]
     treatment: tuple[Order, ...]
     discharge: tuple[Order, ...]
-    admitted: date
-    days: int
-    """Nights in hospital, at least one."""
-    labs: dict[str, tuple[str, ...]]
-    """One value a day, from the day of admission to the day of discharge."""
-    facts: dict[str, str]
-    """Values of the `{…}` in phrases, the same in all notes of the patient."""
+    labs: dict[str, tuple[str, ...]]  # one value a day, from admission to discharge
+    facts: dict[str, str]  # values of `{…}` in phrases, the same in all notes of the patient
 
     def day(self, number: int) -> date:
         """Return the date of a day of the stay, 0 for the admission."""
@@ -98,61 +90,56 @@ def draw_patient(seed: int, number: int) -> Patient:
     chronic = _chronic(draw, problem, sex)
     doses: dict[str, Order] = {}
 
-    def order(drug: str, reason: str) -> Order | None:
-        if any(_is_allergic(allergy, drug) for allergy in allergies):
-            return None
-        if drug not in doses:  # one dose for one drug, in all lists of the patient
-            known = words.DRUGS[drug]
-            name = drug.removesuffix(" IV").removesuffix(" PO")
-            dose, frequency = draw.pick(known.doses), draw.pick(known.frequencies)
-            doses[drug] = Order(name, dose, known.route, frequency, reason)
-        return doses[drug]
+    def orders(drugs: Iterable[tuple[str, str]]) -> tuple[Order, ...]:
+        """Order drugs, each for its reason, without what the patient is allergic to."""
+        ordered = {}
+        for drug, reason in drugs:
+            if any(_is_allergic(allergy, drug) for allergy in allergies):
+                continue
+            if drug not in doses:  # one dose for one drug, in all lists of the patient
+                known = DRUGS[drug]
+                dose, frequency = draw.pick(known.doses), draw.pick(known.frequencies)
+                name = drug.removesuffix(" IV")
+                doses[drug] = Order(name, dose, known.route, frequency, reason)
+            ordered[doses[drug].drug] = doses[drug]
+        return tuple(ordered.values())
 
-    home = [
-        order(drug, condition.names[0])
-        for condition in chronic
-        for drug in draw.some(condition.drugs, 1, 2)
-    ]
-    reason = problem.names[0]
-    treatment = [order(drug, reason) for drug in problem.treatment]
-    old = {known.drug for known in home if known}
-    new = [order(drug, reason) for drug in problem.home if drug not in old]
+    home = orders((d, c.names[0]) for c in chronic for d in draw.some(c.drugs, 1, 2))
+    reason, taken = problem.names[0], {order.drug for order in home}
+    treatment = orders((drug, reason) for drug in problem.treatment)
+    discharge = orders((drug, reason) for drug in problem.home if drug not in taken)
     surnames = draw.some(TABLES["last_names"], 4, 4)
-    first_names = TABLES["first_names"]
-    first, last = draw.pick(first_names[sex]), surnames[0]
+    first = draw.pick(TABLES["first_names"][sex])
     attending, consultant, primary = (
-        f"{draw.pick(first_names[draw.pick('FM')])} {surname}" for surname in surnames[1:]
+        f"{draw.pick(TABLES['first_names'][draw.pick('FM')])} {surname}" for surname in surnames[1:]
     )
+    born = admitted - timedelta(days=age * 1461 // 4 + draw.between(2, 360))
+    facts = {
+        "sex": sex,
+        "first": first,
+        "last": surnames[0],
+        "doctor": attending,
+        "attending": surnames[1],
+        "consultant": consultant,
+        "primary": primary,
+        "specialist": problem.specialist,
+        "mrn": f"{draw.between(1000000, 9999999)}",
+        "hospital": draw.pick(TABLES["hospitals"]),
+    }
+    labs = _labs(draw, problem, days)
     return Patient(
-        identifier=f"P{seed}-{number:06d}",
-        sex=sex,
-        age=age,
-        born=admitted - timedelta(days=age * 1461 // 4 + draw.between(2, 360)),
-        first=first,
-        last=last,
-        mrn=f"{draw.between(1000000, 9999999)}",
-        hospital=draw.pick(TABLES["hospitals"]),
-        doctors=(attending, consultant, primary),
-        problem=problem,
-        chronic=chronic,
-        allergies=allergies,
-        home=_unique(home),
-        treatment=_unique(treatment),
-        discharge=_unique(new),
-        admitted=admitted,
-        days=days,
-        labs=_labs(draw, problem, days),
-        facts=_facts(draw, sex, first, last, problem),
-    )
+        f"P{seed}-{number:06d}", age, born, admitted, days, problem, chronic, allergies,
+        home, treatment, discharge, labs, facts | _facts(draw, sex),
+    )  # fmt: skip
 
 
-def _chronic(draw: Draw, problem: Problem, sex: str) -> tuple[words.Condition, ...]:
+def _chronic(draw: Draw, problem: Problem, sex: str) -> tuple[Condition, ...]:
     names = [problem.background] if problem.background else []
-    for name in draw.some(tuple(words.CONDITIONS), 1, 5):
+    for name in draw.some(tuple(CONDITIONS), 1, 5):
         kind = "diabetes" if "diabetes" in name else name  # one type of it at most
         if not any(kind in other for other in names) and TABLES["only"].get(name, sex) == sex:
             names.append(name)
-    return tuple(words.CONDITIONS[name] for name in names)
+    return tuple(CONDITIONS[name] for name in names)
 
 
 def _is_allergic(allergy: str, drug: str) -> bool:
@@ -160,19 +147,13 @@ def _is_allergic(allergy: str, drug: str) -> bool:
     return "cillin" in drug if substance == "penicillin" else drug.startswith(substance)
 
 
-def _unique(orders: Sequence[Order | None]) -> tuple[Order, ...]:
-    """Return the orders that were given, one for each drug."""
-    return tuple({order.drug: order for order in orders if order}.values())
-
-
 def _labs(draw: Draw, problem: Problem, days: int) -> dict[str, tuple[str, ...]]:
     """Abnormal tests drift to the normal range during the stay; the others stay in it."""
-    directions = problem.labs
-    others = [name for name in _ROUTINE if name not in directions]
+    others = [name for name in _ROUTINE.split() if name not in problem.labs]
     series = {}
-    for name in [*directions, *draw.some(others, 3, len(others))]:
-        lab = words.LABS[name]
-        start_range = getattr(lab, directions[name]) if name in directions else lab.normal
+    for name in [*problem.labs, *draw.some(others, 3, len(others))]:
+        lab = LABS[name]
+        start_range = getattr(lab, problem.labs.get(name, "normal"))
         start, end = (low + draw.random() * (high - low) for low, high in (start_range, lab.normal))
         jitter = (lab.normal[1] - lab.normal[0]) * 0.1
         values = []
@@ -184,23 +165,13 @@ def _labs(draw: Draw, problem: Problem, days: int) -> dict[str, tuple[str, ...]]
     return series
 
 
-_ROUTINE = ("WBC", "hemoglobin", "platelets", "sodium", "potassium", "bicarbonate", "BUN",
-            "creatinine", "glucose", "magnesium")  # fmt: skip
-
-
-def _facts(draw: Draw, sex: str, first: str, last: str, problem: Problem) -> dict[str, str]:
-    female = sex == "F"
+def _facts(draw: Draw, sex: str) -> dict[str, str]:
     side, other = draw.some(("left", "right"), 2, 2)
-    he, his, him = ("she", "her", "her") if female else ("he", "his", "him")
     return {
-        "first": first,
-        "last": last,
-        "title": draw.pick(("Mrs.", "Ms.")) if female else "Mr.",
-        "gender": "[woman|female|F]" if female else "[man|male|M]",
-        "he": he, "his": his, "him": him, "He": he.title(), "His": his.title(),
-        "side": side, "Side": side.title(), "other": other,
+        "side": side, "other": other,
+        "title": draw.pick(("Mrs.", "Ms.")) if sex == "F" else "Mr.",
+        **TABLES["words_of_sex"][sex],
         "duration": draw.pick(TABLES["durations"]),
-        "specialist": problem.specialist,
         "number": str(draw.between(5, 14)), "units": str(draw.between(2, 4)),
         "ef": str(5 * draw.between(4, 9)), "rate": str(draw.between(122, 168)),
         "job": draw.pick(TABLES["jobs"]), "town": draw.pick(TABLES["towns"]),

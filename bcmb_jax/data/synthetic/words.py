@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vocabulary of the synthetic notes, from `tables.json`: problems, drugs, tests, names.
+"""The vocabulary of the synthetic notes, from `tables.json`: problems, drugs, tests, phrases.
 
 In a phrase `[x|y]` is a choice and `{fact}` a fact of the patient; `writer.Writer.say` fills both.
 """
@@ -16,30 +16,20 @@ class Problem(NamedTuple):
 
     names: list[str]
     complaint: list[str]
-    background: str
-    """The chronic condition that comes with it, or nothing."""
+    background: str  # the chronic condition that comes with it, or nothing
     specialist: str
     symptoms: list[str]
-    vitals: list[str]
-    """Adjectives that `Writer.vitals` turns into numbers."""
-    system: str
-    """The one examined system that is abnormal."""
-    exam: str
-    """Its finding."""
-    labs: dict[str, str]
-    """Abnormal tests, each "high" or "low"."""
-    imaging: list[tuple[str, str, str]]
-    """Modality, finding and impression of each study."""
-    treatment: list[str]
-    """Inpatient drugs, as named in `DRUGS`."""
+    vitals: list[str]  # adjectives that `Writer.vitals` turns into numbers
+    system: str  # the one examined system that is abnormal
+    exam: str  # its finding
+    labs: dict[str, str]  # abnormal tests, each "high" or "low"
+    imaging: list[tuple[str, str, str]]  # modality, finding and impression of each study
+    treatment: list[str]  # inpatient drugs, as named in `DRUGS`
     course: list[str]
-    home: list[str]
-    """Drugs started at discharge."""
+    home: list[str]  # drugs started at discharge
     advice: str
-    procedure: str
-    """One, or nothing."""
-    operation: list[str]
-    """Its steps."""
+    procedure: str  # one, or nothing
+    operation: list[str]  # its steps
 
 
 class Drug(NamedTuple):
@@ -70,10 +60,7 @@ class Lab(NamedTuple):
 
 
 class Modality(NamedTuple):
-    """An imaging study and findings of a normal one.
-
-    Those that share a word with an abnormal finding are left out of its report.
-    """
+    """An imaging study; a report leaves out normal findings that share a word with the abnormal."""
 
     exam: str
     technique: str
@@ -85,5 +72,4 @@ DRUGS = {name: Drug(*drug) for name, drug in TABLES["drugs"].items()}
 CONDITIONS = {names[0]: Condition(names, *rest) for names, *rest in TABLES["conditions"]}
 LABS = {names[0]: Lab(names, *rest) for names, *rest in TABLES["labs"]}
 MODALITIES = {name: Modality(*modality) for name, modality in TABLES["modalities"].items()}
-SYSTEMS: dict[str, list[str]] = TABLES["systems"]
-"""Examined systems, each with its normal findings."""
+SYSTEMS: dict[str, list[str]] = TABLES["systems"]  # examined systems and their normal findings

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The author of a synthetic note: one manner of writing, and the phrases for a patient's facts.
+"""The language of the synthetic notes: phrases, filled in for one patient in one author's style.
 
-A phrase is text with choices `[x|y]` and facts `{name}`; both may contain each other.
+A phrase is text with choices `[x|y]` and facts or parts `{name}`; all may contain each other.
 """
 
 import datetime
 import re
 from collections.abc import Callable, Sequence
 
-from bcmb_jax.data.synthetic import words
 from bcmb_jax.data.synthetic.patients import Draw, Order, Patient
-from bcmb_jax.data.synthetic.words import TABLES
+from bcmb_jax.data.synthetic.words import LABS, TABLES, Lab
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _FACT = re.compile(r"\{(\w+)\}")
@@ -29,20 +28,23 @@ class Writer:
         self.flags = draw.pick(({"high": " (H)", "low": " (L)"}, {"high": "*", "low": "*"}, {}))
         self.date_format = draw.pick(("{m:02d}/{d:02d}/{y}", "{y}-{m:02d}-{d:02d}", "{m}/{d}/{y}"))
         problem, age = patient.problem, str(patient.age)
-        article = "an" if age[0] == "8" else "a"
+        performed = f"{problem.procedure}[ ({{admitted}})|]" if problem.procedure else ""
         self.facts: dict[str, str | Callable[[], str]] = {
             **patient.facts,
-            "aged": f"{article} {age}[-year-old| year old| y/o|yo]",
+            "aged": f"{'an' if age[0] == '8' else 'a'} {age}[-year-old| year old| y/o|yo]",
             "pt": "[the patient|the patient|pt|{title} {last}]",
             "dx": lambda: self.term(problem.names),
-            "pmh": lambda: self.listing([self.term(c.names) for c in patient.chronic]),
-            "complaint": lambda: draw.pick(problem.complaint),
+            "history": lambda: self.listing([self.term(c.names) for c in patient.chronic]),
+            "Complaint": lambda: self.say(draw.pick(problem.complaint)).capitalize(),
             "symptom": lambda: draw.pick(problem.symptoms),
             "symptoms": lambda: self.listing(draw.some(problem.symptoms, 2, 4)),
-            "negatives": lambda: self.listing(self.negatives(), "or"),
-            "attending": patient.doctors[0].split()[-1],
+            "negatives": self.negatives,
             "rx": lambda: self.order(draw.pick(patient.treatment)),
             "exam": problem.exam,
+            "advice": problem.advice,
+            "procedure": problem.procedure,
+            "performed": performed,
+            "steps": lambda: self.sentences(*problem.operation),
             "study": lambda: draw.pick(problem.imaging)[0],
             "result": lambda: "{} [showed|demonstrated|was notable for] {}".format(
                 *draw.pick(problem.imaging)[::2]
@@ -51,9 +53,15 @@ class Writer:
             "notable": lambda: self.listing([self.lab(name) for name in self.notable()]),
             "panel": lambda: ", ".join(self.lab(name, unit=True) for name in patient.labs),
             "vitals": self.vitals,
+            "home_orders": lambda: self.orders(patient.home),
+            "discharge_orders": lambda: self.orders((*patient.discharge, *patient.home)),
+            "events": lambda: self.sentences(*draw.some(TABLES["daily"], 2, 5)),
+            "break": "[\n\n| ]",
+            "arrival": lambda: self.on_day(0, *TABLES["parts"]["arrival"]),
             "today": lambda: self.date(self.day),
-            "admitted": lambda: self.date(0),
-            "discharged": lambda: self.date(patient.days),
+            "admitted": self.date(0),
+            "discharged": self.date(patient.days),
+            "born": self.format_date(patient.born),
             "hd": lambda: str(self.day + 1),
         }
 
@@ -65,8 +73,17 @@ class Writer:
         return phrase
 
     def _fact(self, match: re.Match[str]) -> str:
-        value = self.facts[match[1]]
+        value = self.facts.get(match[1])
+        if value is None:
+            return self.part(match[1])
         return value if isinstance(value, str) else value()
+
+    def part(self, name: str) -> str:
+        """Return a part of a note: its method `write_…`, its phrase or its sentences."""
+        if method := getattr(self, f"write_{name}", None):
+            return str(method())
+        phrases = TABLES["parts"][name]
+        return self.say(phrases) if isinstance(phrases, str) else self.sentences(*phrases)
 
     def sentences(self, *phrases: str) -> str:
         """Return the phrases as sentences; empty ones are left out."""
@@ -105,21 +122,20 @@ class Writer:
         """Format a date in the author's style."""
         return self.date_format.format(d=when.day, m=when.month, y=when.year)
 
-    def negatives(self) -> list[str]:
-        """Return symptoms to deny, none that the patient has."""
+    def negatives(self) -> str:
+        """List symptoms to deny, none that the patient has."""
         present = "; ".join(self.patient.problem.symptoms + self.patient.problem.complaint)
         absent = [s for s in TABLES["negatives"] if s.removesuffix("s") not in present]
-        return self.draw.some(absent, 2, 5)
+        return self.listing(self.draw.some(absent, 2, 5), "or")
 
     def order(self, order: Order) -> str:
         """Write "lisinopril 10 mg PO daily", or the same for lay readers."""
-        text = str(order)
-        if not self.spells_out:
-            return text
-        return " ".join(TABLES["spelled_out"].get(word, word) for word in text.split(" "))
+        known = TABLES["spelled_out"] if self.spells_out else {}
+        return " ".join(known.get(word, word) for word in " ".join(order[:4]).split(" "))
 
-    def orders(self, orders: Sequence[Order], new: Sequence[Order] = ()) -> str:
-        """Write a list of orders; those of `new` are marked."""
+    def orders(self, orders: Sequence[Order]) -> str:
+        """Write a list of orders; new ones are marked."""
+        new = self.patient.discharge
         texts = [("[START |NEW: ||]" if o in new else "") + self.order(o) for o in orders]
         if self.draw.chance(0.4):
             texts = [f"{s} for {o.reason}" for s, o in zip(texts, orders, strict=True)]
@@ -129,15 +145,14 @@ class Writer:
 
     def lab(self, name: str, unit: bool = False) -> str:
         """Write "creatinine 2.1 mg/dL (H)"."""
-        lab, value = words.LABS[name], self.patient.labs[name][self.day]
+        lab, value = LABS[name], self.patient.labs[name][self.day]
         text = f"{self.term(lab.names)} {value}" + (f" {lab.unit}" if unit else "")
         return text.removesuffix(" -") + self.flags.get(_direction(lab, value), "")
 
     def notable(self) -> list[str]:
         """Return the abnormal tests of the day, or the routine ones when all are normal."""
         labs = self.patient.labs
-        abnormal = [n for n in labs if _direction(words.LABS[n], labs[n][self.day]) != "normal"]
-        return abnormal or list(labs)[:3]
+        return [n for n in labs if _direction(LABS[n], labs[n][self.day])] or list(labs)[:3]
 
     def vitals(self) -> str:
         """Write vital signs: deranged by the problem on admission, normal at discharge."""
@@ -149,17 +164,17 @@ class Writer:
 
         temperature = draw.between(976, 989) / 10 + shifted("febrile", 4.2)
         pulse = draw.between(64, 92) + shifted("tachycardic", 44) - shifted("bradycardic", 24)
-        high, low = shifted("hypertensive", 60), shifted("hypotensive", 34)
-        pressure = draw.between(112, 136) + high - low, draw.between(62, 82) + 0.5 * (high - low)
+        change = shifted("hypertensive", 60) - shifted("hypotensive", 34)
+        systolic, diastolic = draw.between(112, 136) + change, draw.between(62, 82) + 0.5 * change
         breaths = draw.between(14, 18) + shifted("tachypneic", 12) + shifted("hypoxic", 6)
         saturation = draw.between(95, 99) - shifted("hypoxic", 9)
         oxygen = "[on room air|RA]" if saturation > 91.5 else "[on {units}L NC|on room air]"
         return self.say(
-            f"[T|Temp] {temperature:.1f}, HR {pulse:.0f}, BP {pressure[0]:.0f}/{pressure[1]:.0f}, "
+            f"[T|Temp] {temperature:.1f}, HR {pulse:.0f}, BP {systolic:.0f}/{diastolic:.0f}, "
             f"RR {breaths:.0f}, [SpO2|O2 sat|sat] {saturation:.0f}% {oxygen}"
         )
 
 
-def _direction(lab: words.Lab, value: str) -> str:
+def _direction(lab: Lab, value: str) -> str:
     low, high = lab.normal
-    return "high" if float(value) > high else "low" if float(value) < low else "normal"
+    return "high" if float(value) > high else "low" if float(value) < low else ""
