@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data a run's config names, opened and checked: shards, tokenizer and packing plan."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +33,8 @@ def open_corpus(config: DataConfig, *, tokenizer: str, vocab_size: int, seed: in
         than the model's, weights that do not match the sources.
     """
     train = tuple(open_shards(Path(d) / "train") for d in config.train)
-    validation = tuple(open_shards(d) for d in _validation_folders(config))
+    beside = [d for d in config.train if (Path(d) / "validation").is_dir()]
+    validation = tuple(open_shards(Path(d) / "validation") for d in config.validation or beside)
     loaded = load_tokenizer(tokenizer or str(Path(config.train[0]) / "tokenizer"))
     for shards in (*train, *validation):
         _check(shards, loaded, vocab_size)
@@ -42,21 +42,19 @@ def open_corpus(config: DataConfig, *, tokenizer: str, vocab_size: int, seed: in
         names = [shards.name for shards in sources]
         if len(set(names)) < len(names):
             raise InputError(f"two sources have the same name in {names}: rename a folder's source")
+    if config.weights and len(config.weights) != len(train):
+        raise InputError(
+            f"data.weights has {len(config.weights)} entries for the {len(train)} folders of "
+            "data.train"
+        )
     plan = PackingPlan(
         [shards.lengths for shards in train],
-        weights=_weights(config.weights, train),
+        weights=config.weights or (1.0,) * len(train),
         row_length=config.row_length,
         max_document_length=config.max_document_length,
         seed=seed,
     )
     return Corpus(train, validation, loaded, plan)
-
-
-def _validation_folders(config: DataConfig) -> list[Path]:
-    if config.validation:
-        return [Path(d) / "validation" for d in config.validation]
-    beside = [Path(d) / "validation" for d in config.train]
-    return [d for d in beside if d.is_dir()]
 
 
 def _check(shards: Shards, tokenizer: Tokenizer, vocab_size: int) -> None:
@@ -72,11 +70,3 @@ def _check(shards: Shards, tokenizer: Tokenizer, vocab_size: int) -> None:
             f"{shards.directory} has a vocabulary of {shards.vocab_size:,}, the model only "
             f"{vocab_size:,}: set --config.model.vocab_size={shards.vocab_size} or more"
         )
-
-
-def _weights(weights: Sequence[float], train: Sequence[Shards]) -> Sequence[float]:
-    if weights and len(weights) != len(train):
-        raise InputError(
-            f"data.weights has {len(weights)} entries for the {len(train)} folders of data.train"
-        )
-    return weights or (1.0,) * len(train)

@@ -5,44 +5,29 @@ Everything comes from the `index.json` and `lengths.npy` of prepared folders.
 """
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bcmb_jax.data.ingest import SOURCES, Source
-from bcmb_jax.data.shards import Shards, open_shards
+from bcmb_jax.data.ingest.sources import Paper
+from bcmb_jax.data.shards import open_shards
 from bcmb_jax.errors import InputError
 
 if TYPE_CHECKING:  # plots are asked for by few, and take a second to load
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SPLITS = ("train", "validation")
 BIOMEDICAL_TOKENS = 50.7e9
 """Tokens of PubMed and PMC together (the paper, section 3.1.1)."""
-COLUMNS = (
-    "source",
-    "country",
-    "clinical source",
-    "samples",
-    "the paper's",
-    "tokens",
-    "the paper's",
-    "difference",
-    "left out",
-)
 ROW = 8192
 """Tokens of a row of training: longer documents are cut."""
-LENGTH_COLUMNS = (
-    "source",
-    "median",
-    "90 % have at most",
-    "longest",
-    f"documents over {ROW:,}",
-    "their tokens",
+_COUNTS = (
+    "source;country;clinical source;samples;the paper's;tokens;the paper's;difference;left out"
 )
+_LENGTHS = f"source;median;90 % have at most;longest;documents over {ROW:,};their tokens"
 
 
 class Entry(NamedTuple):
@@ -63,6 +48,11 @@ class Entry(NamedTuple):
         return self.source.title if self.source else self.name
 
     @property
+    def paper(self) -> Paper | None:
+        """Counts that the paper gives, if it does."""
+        return self.source.paper if self.source else None
+
+    @property
     def documents(self) -> int:
         """Number of documents."""
         return len(self.lengths)
@@ -79,16 +69,16 @@ def read_entry(folder: Path) -> Entry:
     Raises:
       InputError: it holds no shards, or is damaged.
     """
-    splits = [open_shards(folder / name) for name in SPLITS if (folder / name).is_dir()]
-    if not splits:
+    splits = [folder / name for name in ("train", "validation")]
+    opened = [open_shards(split) for split in splits if split.is_dir()]
+    if not opened:
         raise InputError(f"{folder} holds no train or validation: write it with prepare_data.py")
-    first: Shards = splits[0]
-    name = first.index["options"].get("source", first.name)
-    source = SOURCES.get(name)
+    first = opened[0]
+    source = SOURCES.get(first.index["options"].get("source", first.name))
     return Entry(
         first.name,
         source.kind if source else "your own",
-        np.concatenate([shards.lengths for shards in splits]),
+        np.concatenate([shards.lengths for shards in opened]),
         sum(first.index["skipped"].values()),  # of the whole source
         first.index["license"],
         first.tokenizer_fingerprint,
@@ -114,96 +104,77 @@ def read_ledger(folders: Sequence[Path]) -> list[Entry]:
 
 def table(entries: Sequence[Entry]) -> str:
     """Return a Markdown table: a row a source beside the paper's figures, and sums by kind."""
-    rows = [_row(entry) for entry in entries]
-    for kind in dict.fromkeys(entry.kind for entry in entries):
-        of_kind = [entry for entry in entries if entry.kind == kind]
-        rows.append(_sum(kind, of_kind))
-    lines = [COLUMNS, ("---",) * 3 + ("---:",) * 6, *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    kinds = dict.fromkeys(entry.kind for entry in entries)
+    sums = (_sum(kind, [entry for entry in entries if entry.kind == kind]) for kind in kinds)
+    return _markdown(_COUNTS, 3, [*map(_row, entries), *sums])
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
-    paper = entry.source.paper if entry.source else None
+def _markdown(columns: str, left: int, rows: Iterable[Sequence[str]]) -> str:
+    names = columns.split(";")
+    rule = ["---"] * left + ["---:"] * (len(names) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, rule, *rows))
+
+
+def _row(entry: Entry) -> list[str]:
     country, clinical, samples, tokens, difference = ("",) * 5
-    if paper:
+    if paper := entry.paper:
         country, clinical = paper.country, paper.clinical_source
         samples, tokens = f"{paper.samples:,}", f"{paper.tokens:,g} M"
         share = entry.tokens / (paper.tokens * 1e6) - 1
         difference = f"{entry.documents - paper.samples:+,} samples, {share:+.1%} tokens"
-    counted = f"{entry.documents:,}", samples, _millions(entry.tokens), tokens
-    return entry.title, country, clinical, *counted, difference, f"{entry.left_out:,}"
+    counted = [f"{entry.documents:,}", samples, _millions(entry.tokens), tokens]
+    return [entry.title, country, clinical, *counted, difference, f"{entry.left_out:,}"]
 
 
-def _sum(kind: str, entries: Sequence[Entry]) -> tuple[str, ...]:
-    documents, tokens = (sum(getattr(x, what) for x in entries) for what in ("documents", "tokens"))
-    papers = {x.source.title: x.source.paper for x in entries if x.source and x.source.paper}
-    samples = f"{sum(x.samples for x in papers.values()):,}" if papers else ""
-    expected = sum(x.tokens for x in papers.values()) * 1e6 or None
+def _sum(kind: str, entries: Sequence[Entry]) -> list[str]:
+    documents, tokens = sum(x.documents for x in entries), sum(x.tokens for x in entries)
+    papers = {x.title: x.paper for x in entries if x.paper}.values()
+    samples = f"{sum(paper.samples for paper in papers):,}" if papers else ""
+    expected = sum(paper.tokens for paper in papers) * 1e6
     if kind == "biomedical":
         expected = BIOMEDICAL_TOKENS
-    share = tokens / expected if expected else 0
-    there = f"{share:.{1 if share >= 0.01 else 3}%} of the tokens" if expected else ""
-    of_paper = f"{expected / 1e6:,g} M" if expected else ""
-    counts = f"{documents:,}", samples, _millions(tokens), of_paper
+    of_paper = share = ""
+    if expected:
+        of_paper, reached = f"{expected / 1e6:,g} M", tokens / expected
+        share = f"{reached:.{1 if reached >= 0.01 else 3}%} of the tokens"
+    counts = [f"{documents:,}", samples, _millions(tokens), of_paper]
     left_out = f"{sum(x.left_out for x in entries):,}"
-    return f"**{kind}, {len(entries)}**", "", "", *counts, there, left_out
+    return [f"**{kind}, {len(entries)}**", "", "", *counts, share, left_out]
 
 
 def _millions(tokens: float) -> str:
-    """Format as the paper's tables do, but with a digit more where there are few."""
+    """Format as the paper's tables do, but with two digits more where there are few."""
     return f"{tokens / 1e6:,.{1 if tokens >= 1e7 else 3}f} M"
 
 
 def length_table(entries: Sequence[Entry]) -> str:
     """Return a Markdown table of document lengths, and the shares above a training row."""
-    lines: list[tuple[str, ...]] = [LENGTH_COLUMNS, ("---",) + ("---:",) * 5]
+    rows = []
     for entry in entries:
-        median, most = np.percentile(entry.lengths, (50, 90))
+        counts = (*np.percentile(entry.lengths, (50, 90)), entry.lengths.max())
         beyond = entry.lengths > ROW
         shares = (beyond.mean(), entry.lengths[beyond].sum(dtype=np.int64) / entry.tokens)
-        counts = (f"{length:,.0f}" for length in (median, most, entry.lengths.max()))
-        lines.append((entry.title, *counts, *(f"{share:.1%}" for share in shares)))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        cells = [f"{count:,.0f}" for count in counts] + [f"{share:.1%}" for share in shares]
+        rows.append([entry.title, *cells])
+    return _markdown(_LENGTHS, 1, rows)
 
 
 def card(entries: Sequence[Entry], title: str) -> str:
     """Return a draft of a dataset card in the Hub's form, with marks where its owner must write."""
-    agreements = "\n".join(
-        f"- {x.title}: {x.license or 'TO BE STATED'}{f' ({x.source.url})' if x.source else ''}"
-        for x in entries
+    template = (files(__package__) / "dataset_card.md").read_text("utf-8")
+    return template.format(
+        title=title,
+        documents=sum(x.documents for x in entries),
+        tokens=sum(x.tokens for x in entries),
+        tokenizer=entries[0].tokenizer[:12],
+        date=datetime.date.today().isoformat(),
+        table=table(entries),
+        lengths=length_table(entries),
+        agreements="\n".join(
+            f"- {x.title}: {x.license or 'TO BE STATED'}{f' ({x.source.url})' if x.source else ''}"
+            for x in entries
+        ),
     )
-    total, fingerprint = sum(x.tokens for x in entries), entries[0].tokenizer[:12]
-    documents = sum(x.documents for x in entries)
-    return f"""---
-language: en
-pretty_name: {title}
-task_categories: [fill-mask]
----
-
-# {title}
-
-{documents:,} documents, {total:,} tokens without special ones (tokenizer {fingerprint}),
-counted on {datetime.date.today().isoformat()} by bcmb_jax.
-
-{table(entries)}
-
-Tokens of a document:
-
-{length_table(entries)}
-
-![tokens and lengths by source](corpus.png)
-
-## Licences and data use agreements
-
-Each source keeps its own; those under an agreement may not be passed on, nor may models trained on
-them beyond what it allows.
-
-{agreements}
-
-## To be written by whoever publishes this
-
-Why these sources, how they were de-identified, who may use the result and for what, known gaps.
-"""
 
 
 def make_figure(entries: Sequence[Entry]) -> "Figure":
@@ -212,13 +183,31 @@ def make_figure(entries: Sequence[Entry]) -> "Figure":
 
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
     shown = sorted(entries, key=lambda entry: (-kinds.index(entry.kind), entry.tokens))
-    colours = [f"C{kinds.index(entry.kind)}" for entry in shown]
     figure = Figure(figsize=(11, 2.2 + 0.36 * len(shown)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _plot_tokens(left, shown, colours)
-    _plot_lengths(right, shown, colours)
+    whiskers = {"whis": (1, 99), "showfliers": False, "medianprops": {"color": "black"}}
+    placed = {"orientation": "horizontal", "positions": range(len(shown)), "widths": 0.55}
+    lengths = [entry.lengths for entry in shown]
+    boxes = right.boxplot(lengths, patch_artist=True, **placed, **whiskers)["boxes"]
+    diamond = {"marker": "D", "facecolors": "none", "edgecolors": "black", "s": 30}
+    for place, (entry, box) in enumerate(zip(shown, boxes, strict=True)):
+        colour = f"C{kinds.index(entry.kind)}"
+        box.set(facecolor=colour, alpha=0.7)
+        if entry.paper:
+            expected = entry.paper.tokens * 1e6
+            left.plot([entry.tokens, expected], [place, place], color=colour, alpha=0.4)
+            left.scatter([expected], [place], zorder=3, **diamond)
+        left.scatter([entry.tokens], [place], color=colour, s=60, zorder=2)
+        above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 7}
+        left.annotate(_short(entry.tokens), (entry.tokens, place), **above)
+    left.margins(x=0.1)
+    left.set_xlabel("tokens")
     left.set_yticks(range(len(shown)), [entry.title for entry in shown])
     left.set_ylim(-0.7, len(shown) - 0.3)
+    right.set_xlabel("tokens of a document: median, quartiles, 1st to 99th percentile")
+    right.axvline(ROW, color="grey", linestyle="--", linewidth=1)
+    top = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
+    right.annotate(f"{ROW:,}", (ROW, 1), **top)
     for axes in (left, right):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda tokens, _: _short(tokens))
@@ -226,52 +215,12 @@ def make_figure(entries: Sequence[Entry]) -> "Figure":
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
     marks = [left.scatter([], [], color=f"C{n}", label=kind) for n, kind in enumerate(kinds)]
-    if any(entry.source and entry.source.paper for entry in entries):
-        marks.append(left.scatter([], [], label="the paper's tokens", **_OF_PAPER))
+    if any(entry.paper for entry in entries):
+        marks.append(left.scatter([], [], label="the paper's tokens", **diamond))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     documents, tokens = sum(x.documents for x in entries), sum(x.tokens for x in entries)
     figure.suptitle(f"{tokens:,} tokens in {documents:,} documents of {len(entries)} sources")
     return figure
-
-
-_OF_PAPER: dict[str, Any] = {"marker": "D", "facecolors": "none", "edgecolors": "black", "s": 30}
-
-
-def _plot_tokens(axes: "Axes", shown: Sequence[Entry], colours: Sequence[str]) -> None:
-    for place, (entry, colour) in enumerate(zip(shown, colours, strict=True)):
-        if entry.source and entry.source.paper:
-            expected = entry.source.paper.tokens * 1e6
-            axes.plot([entry.tokens, expected], [place, place], color=colour, alpha=0.4)
-            axes.scatter([expected], [place], zorder=3, **_OF_PAPER)
-        axes.scatter([entry.tokens], [place], color=colour, s=60, zorder=2)
-        axes.annotate(
-            _short(entry.tokens),
-            (entry.tokens, place),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-        )
-    axes.set_xlabel("tokens")
-    axes.margins(x=0.1)
-
-
-def _plot_lengths(axes: "Axes", shown: Sequence[Entry], colours: Sequence[str]) -> None:
-    boxes = axes.boxplot(
-        [entry.lengths for entry in shown],
-        orientation="horizontal",
-        positions=list(range(len(shown))),
-        widths=0.55,
-        whis=(1, 99),
-        showfliers=False,
-        patch_artist=True,
-        medianprops={"color": "black"},
-    )
-    for box, colour in zip(boxes["boxes"], colours, strict=True):
-        box.set(facecolor=colour, alpha=0.7)
-    axes.axvline(ROW, color="grey", linestyle="--", linewidth=1)
-    axes.annotate(f"{ROW:,}", (ROW, 1), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
-    axes.set_xlabel("tokens of a document: median, quartiles, 1st to 99th percentile")
 
 
 def _short(tokens: float) -> str:

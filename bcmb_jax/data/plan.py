@@ -103,17 +103,16 @@ class PackingPlan:
     """Plans epochs over sources of documents, each seen `weight` times an epoch on average.
 
     Args:
-        lengths: per source, `[documents]` tokens in each document without special tokens. Empty
-            documents are left out and counted in `empty_documents`.
-        weights: per source, copies of it in an epoch. A fraction takes part of the documents,
-            going on in the next epoch where the last one stopped.
-        row_length: positions in a row.
-        max_document_length: positions a piece may take with `[CLS]` and `[SEP]`; longer
-            documents are cut.
-        seed: of every shuffle.
+      lengths: per source, `[documents]` tokens in each document without special tokens. Empty
+        documents are left out and counted in `empty_documents`.
+      weights: per source, copies of it in an epoch. A fraction takes part of the documents, going
+        on in the next epoch where the last one stopped.
+      row_length: positions in a row.
+      max_document_length: positions a piece may take with `[CLS]` and `[SEP]`; longer ones are cut.
+      seed: of every shuffle.
 
     Raises:
-        InputError: lengths that contradict each other, or nothing to plan.
+      InputError: lengths that contradict each other, or nothing to plan.
     """
 
     def __init__(
@@ -125,7 +124,25 @@ class PackingPlan:
         max_document_length: int,
         seed: int,
     ):
-        _check(lengths, weights, row_length, max_document_length, seed)
+        if not SPECIAL_TOKENS < max_document_length <= row_length:
+            raise InputError(
+                f"max_document_length {max_document_length} must be at least {SPECIAL_TOKENS + 1} "
+                f"([CLS], a token, [SEP]) and at most row_length {row_length}"
+            )
+        if not 1 <= len(lengths) <= 256:
+            raise InputError(f"{len(lengths)} sources of data: give 1 to 256")
+        if len(weights) != len(lengths):
+            raise InputError(f"{len(weights)} weights for {len(lengths)} sources: give one each")
+        if not all(0 < weight < float("inf") for weight in weights):
+            raise InputError(
+                f"weights {tuple(weights)} must be above 0: leave a source out instead"
+            )
+        if not any(map(np.any, lengths)):
+            raise InputError(
+                f"no tokens in any document of {len(lengths)} sources: nothing to pack"
+            )
+        if seed < 0:
+            raise InputError(f"seed {seed} must not be negative")
         self.lengths = [np.asarray(source, dtype=np.int32) for source in lengths]
         # As the user wrote it: 0.3 is three tenths, so that ten epochs take exactly three copies.
         self.weights = [Fraction(str(float(weight))) for weight in weights]
@@ -266,27 +283,3 @@ def _place(counts: np.ndarray, row_length: int) -> Iterator[_Placement]:
             put(room, first_row + begun, rows - begun)
             yield _Placement(first_row, per_row, pieces)
             left -= pieces
-
-
-def _check(
-    lengths: Sequence[np.ndarray],
-    weights: Sequence[float],
-    row_length: int,
-    max_document_length: int,
-    seed: int,
-) -> None:
-    if not SPECIAL_TOKENS < max_document_length <= row_length:
-        raise InputError(
-            f"max_document_length {max_document_length} must be at least {SPECIAL_TOKENS + 1} "
-            f"([CLS], a token, [SEP]) and at most row_length {row_length}"
-        )
-    if not 1 <= len(lengths) <= 256:
-        raise InputError(f"{len(lengths)} sources of data: give 1 to 256")
-    if len(weights) != len(lengths):
-        raise InputError(f"{len(weights)} weights for {len(lengths)} sources: give one each")
-    if not all(0 < weight < float("inf") for weight in weights):
-        raise InputError(f"weights {tuple(weights)} must be above 0: leave a source out instead")
-    if not any(map(np.any, lengths)):
-        raise InputError(f"no tokens in any document of {len(lengths)} sources: nothing to pack")
-    if seed < 0:
-        raise InputError(f"seed {seed} must not be negative")

@@ -41,10 +41,6 @@ class Draw(random.Random):
         count = min(self.between(low, high), len(rest))
         return [rest.pop(int(self.random() * len(rest))) for _ in range(count)]
 
-    def heavy_tail(self, scale: float, longest: int) -> int:
-        """Return a Pareto variable of exponent 1: half below `scale`, a tenth above 9 × `scale`."""
-        return min(int(scale * (1.0 / (1.0 - self.random()) - 1.0)), longest)
-
 
 class Order(NamedTuple):
     """A drug as it is given to one patient."""
@@ -73,10 +69,6 @@ class Patient(NamedTuple):
     labs: dict[str, tuple[str, ...]]  # one value a day, from admission to discharge
     facts: dict[str, str]  # values of `{…}` in phrases, the same in all notes of the patient
 
-    def day(self, number: int) -> date:
-        """Return the date of a day of the stay, 0 for the admission."""
-        return self.admitted + timedelta(days=number)
-
 
 def draw_patient(seed: int, number: int) -> Patient:
     """Return the patient with that number, the same on every machine."""
@@ -85,7 +77,8 @@ def draw_patient(seed: int, number: int) -> Patient:
     sex = draw.pick("FM")
     age = max(draw.between(22, 93), draw.between(22, 93))  # mostly old
     admitted = date(2009, 1, 1) + timedelta(days=draw.between(0, 5400))
-    days = 1 + draw.between(0, 4) + draw.heavy_tail(2.0, 90)
+    days = 1 + draw.between(0, 4)
+    days += min(int(2.0 * (1.0 / (1.0 - draw.random()) - 1.0)), 90)  # a heavy tail: Pareto's
     allergies = tuple(draw.some(TABLES["allergies"], 1, 2)) if draw.chance(0.55) else ()
     chronic = _chronic(draw, problem, sex)
     doses: dict[str, Order] = {}

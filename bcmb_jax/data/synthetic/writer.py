@@ -116,7 +116,7 @@ class Writer:
 
     def date(self, day: int) -> str:
         """Format the date of a day of the stay."""
-        return self.format_date(self.patient.day(day))
+        return self.format_date(self.patient.admitted + datetime.timedelta(days=day))
 
     def format_date(self, when: datetime.date) -> str:
         """Format a date in the author's style."""
