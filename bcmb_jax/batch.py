@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of packed documents, as data gives them to the model."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:  # preparing data does without jax
+    import jax
+
+HostOrDevice: TypeAlias = "np.ndarray | jax.Array"
 
 
 class Batch(NamedTuple):
@@ -10,11 +17,11 @@ class Batch(NamedTuple):
     `B` rows of `L` tokens. A document (or a piece of one) is a *segment*: `[CLS] tokens [SEP]`.
     """
 
-    tokens: Any
+    tokens: HostOrDevice
     """`[B, L]` int32 token ids; padding holds the tokenizer's pad id."""
-    segment_ids: Any
+    segment_ids: HostOrDevice
     """`[B, L]` int32: 1, 2, … within the row; 0 is padding."""
-    positions: Any
+    positions: HostOrDevice
     """`[B, L]` int32: position in the segment, restarting at 0; 0 in padding."""
-    row_ids: Any
+    row_ids: HostOrDevice
     """`[B]` int32: the row's number since the start of training, on any number of processes."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from bcmb_jax.ops.cross_entropy import cross_entropy, position_chunks
@@ -23,8 +24,8 @@ def masked_lm_sums(
     hidden: Float[Array, "B P D"],
     decoder_weight: Float[Array, "V D"],
     decoder_bias: Float[Array, " V"],
-    targets: Int[Array, "B P"],
-    loss_weights: Float[Array, "B P"],
+    targets: Int[Array | np.ndarray, "B P"],
+    loss_weights: Float[Array | np.ndarray, "B P"],
     dtype: jnp.dtype,
 ) -> LossSums:
     """Return cross-entropy and top-1 hits of the predicted tokens, summed.
@@ -42,7 +43,7 @@ def masked_lm_sums(
     # Fidelity: upstream averages within each microbatch and weighs microbatches by their number
     # of packed segments (RECIPE §6), so that a masked token's weight depends on its neighbours.
     chunks = position_chunks(hidden.shape, decoder_weight.shape[0])
-    loss, correct = cross_entropy(
-        hidden.astype(dtype), decoder_weight, decoder_bias, targets, loss_weights, chunks
-    )
+    predicted = hidden.astype(dtype), decoder_weight, decoder_bias
+    scored = jnp.asarray(targets), jnp.asarray(loss_weights)
+    loss, correct = cross_entropy(*predicted, *scored, chunks)
     return LossSums(loss, correct, loss_weights.sum())

@@ -7,12 +7,12 @@ a restart.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Int, Key
 
 from bcmb_jax.batch import Batch
 
@@ -20,16 +20,16 @@ from bcmb_jax.batch import Batch
 class MaskedBatch(NamedTuple):
     """A corrupted batch; the last three fields have a fixed number `P` of positions a row."""
 
-    inputs: Any
-    """`[B, L]` int32 corrupted tokens."""
-    segment_ids: Any
-    positions: Any
-    masked_positions: Any
-    """`[B, P]` int32: masked positions of each row; 0 where unused."""
-    targets: Any
-    """`[B, P]` int32: the original tokens there."""
-    loss_weights: Any
-    """`[B, P]` float32: 1 at predicted positions, 0 where unused."""
+    inputs: Int[Array | np.ndarray, "B L"]
+    """Corrupted tokens."""
+    segment_ids: Int[Array | np.ndarray, "B L"]
+    positions: Int[Array | np.ndarray, "B L"]
+    masked_positions: Int[Array | np.ndarray, "B P"]
+    """0 where unused."""
+    targets: Int[Array | np.ndarray, "B P"]
+    """The original tokens there."""
+    loss_weights: Float[Array | np.ndarray, "B P"]
+    """1 at predicted positions, 0 where unused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,5 +84,6 @@ def mask_tokens(batch: Batch, rule: MaskingRule, key: Key[Array, ""]) -> MaskedB
         used = jnp.arange(count) < chosen.sum()
         return inputs, where.astype(jnp.int32), tokens[where], used.astype(jnp.float32)
 
-    inputs, where, targets, weights = jax.vmap(row)(batch.tokens, batch.segment_ids, batch.row_ids)
+    rows = map(jnp.asarray, (batch.tokens, batch.segment_ids, batch.row_ids))
+    inputs, where, targets, weights = jax.vmap(row)(*rows)
     return MaskedBatch(inputs, batch.segment_ids, batch.positions, where, targets, weights)

@@ -16,11 +16,14 @@ checkpoint keeps those it was created with.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+Scalar: TypeAlias = jax.Array | np.int32 | np.float32
 
 
 class StableAdamWState(NamedTuple):
@@ -34,11 +37,11 @@ class StableAdamWState(NamedTuple):
       clipped_fraction: the share of tensors whose last update was clipped (`rms > 1`); a metric.
     """
 
-    step: Any
-    max_lr: Any
-    exp_avg: Any
-    exp_avg_sq: Any
-    clipped_fraction: Any
+    step: Scalar
+    max_lr: Scalar
+    exp_avg: optax.Params
+    exp_avg_sq: optax.Params
+    clipped_fraction: Scalar
 
 
 def stable_adamw(
@@ -72,7 +75,7 @@ def stable_adamw(
         params: optax.Params,
         *,
         learning_rate: jax.Array | float,
-        **_: Any,
+        **_: object,
     ) -> tuple[optax.Updates, StableAdamWState]:
         step = state.step + 1
         gain1, gain2 = (_debiased_gain(b, step) for b in (b1, b2))
@@ -105,7 +108,7 @@ def weight_decay_mask(params: optax.Params) -> optax.Params:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _debiased_gain(beta: float, step: jax.Array) -> jax.Array:
+def _debiased_gain(beta: float, step: Scalar) -> jax.Array:
     # 1 - (β^t - β)/(β^t - 1) = (1 - β)/(1 - β^t), without the cancellation; exactly 1 at t = 1,
     # where a moment is replaced.
     gain = (1 - beta) / -jnp.expm1(step * math.log(beta))

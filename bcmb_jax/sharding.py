@@ -97,7 +97,8 @@ def gathered_shardings(mesh: Mesh, names: Iterable[str]) -> dict[str, NamedShard
 def optimizer_shardings(mesh: Mesh, parameters: Parameters) -> StableAdamWState:
     """Put moments where their parameters lie, and counters on every device."""
     everywhere = replicated(mesh)
-    return StableAdamWState(everywhere, everywhere, parameters, parameters, everywhere)
+    # In places of arrays, so not by the class's own typed arguments.
+    return StableAdamWState._make((everywhere, everywhere, parameters, parameters, everywhere))
 
 
 def _spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:

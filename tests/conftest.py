@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A strict harness: eight CPU devices, no silent rank promotion, no network."""
+"""A strict harness: eight CPU devices, checked shapes, no silent rank promotion, no network."""
 
 import gzip
 import os
@@ -17,9 +17,13 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Shapes and dtypes of what is passed to these are checked against their signatures.
+CHECKED = ("ops", "attention", "model", "losses", "masking")
+install_import_hook([f"bcmb_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ class Bigram:
         logs, ranks = np.empty(len(targets)), np.empty(len(targets), int)
         order = np.argsort(before, kind="stable")
         for same in np.split(order, np.flatnonzero(np.diff(before[order])) + 1):
-            probabilities = self._after(before[same[0]])
+            probabilities = self._after(int(before[same[0]]))
             at_target = probabilities[targets[same]]
             logs[same] = np.log(at_target)
             best = -np.sort(-probabilities)[:5]

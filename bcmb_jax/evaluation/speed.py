@@ -97,7 +97,7 @@ class TorchEncoder:
     def __call__(self, batch: Batch) -> None:
         """Copy a batch to the device and encode it."""
         ids = np.where(batch.segment_ids > 0, batch.tokens, self._model.config.pad_token_id or 0)
-        arrays = {"input_ids": ids, "attention_mask": batch.segment_ids}
+        arrays = {"input_ids": ids, "attention_mask": np.asarray(batch.segment_ids)}
         with torch_models.import_torch().no_grad():
             torch_models.run_model(self._model, arrays)
 

@@ -7,6 +7,7 @@ from typing import Required, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
@@ -115,7 +116,7 @@ class ModernBertForMaskedLM(nnx.Module):
         tokens: Ids,
         segment_ids: Ids,
         positions: Ids,
-        masked_positions: Int[Array, "B P"],
+        masked_positions: Int[Array | np.ndarray, "B P"],
         dropout_keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B P D"]:
         """Return the head's output at `masked_positions`, ready for the decoder."""
@@ -182,7 +183,7 @@ class ModernBertForSequenceClassification(ModernBertForTokenClassification):
 
 
 def pool(
-    x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], num_segments: int, pooling: str
+    x: Float[Array, "B L D"], segment_ids: Ids, num_segments: int, pooling: str
 ) -> Float[Array, "B {num_segments} D"]:
     """Return one vector for each of the segments 1 … `num_segments`; zeros where there is none."""
     numbers = jnp.arange(1, num_segments + 1).reshape(1, -1, 1)

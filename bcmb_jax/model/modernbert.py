@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
@@ -26,8 +27,9 @@ from bcmb_jax.ops.remat import ATTENDED, MLP_INPUT, PRODUCT_INPUT, checkpoint, s
 from bcmb_jax.ops.rope import Table, attention_operands, rope_table
 
 INIT_STD = 0.02
+FP32 = jnp.dtype(jnp.float32)
 
-Ids: TypeAlias = Int[Array, "B L"]
+Ids: TypeAlias = Int[Array | np.ndarray, "B L"]
 """One number for each token: its id, its segment or its position there."""
 Stream: TypeAlias = Float[Array, "B L D"]
 """The residual stream, fp32."""
@@ -220,7 +222,7 @@ class ModernBert(nnx.Module):
         self,
         config: ModelConfig,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: jnp.dtype = FP32,
         implementation: str | None = None,
         remat: bool = False,
         rngs: nnx.Rngs,

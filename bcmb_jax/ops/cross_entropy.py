@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -95,7 +96,7 @@ def position_chunks(shape: tuple[int, ...], vocab_size: int) -> int:
     return next(n for n in range(min(wanted, positions), positions + 1) if positions % n == 0)
 
 
-def split_positions(arrays: Chunk, chunks: int) -> Chunk:
+def split_positions(arrays: tuple[Array | np.ndarray, ...], chunks: int) -> Chunk:
     """Return each `[B, P, …]` as `[chunks, B, P / chunks, …]`: rows stay whole on their devices."""
     a, b, c = (jnp.moveaxis(x.reshape(len(x), chunks, -1, *x.shape[2:]), 1, 0) for x in arrays)
     return a, b, c

@@ -27,7 +27,7 @@ Heads = tuple[Float[Array, "B L H K"], Float[Array, "B L H K"], Float[Array, "B 
 """Queries, keys and values."""
 
 
-def rope_table(positions: Int[Array, "B L"], theta: float, head_size: int) -> Table:
+def rope_table(positions: Int[Array | np.ndarray, "B L"], theta: float, head_size: int) -> Table:
     """Return `(cos, sin)` of the angles of `positions`."""
     # Fidelity: upstream rounds the tables to bf16 when it trains in bf16; here they stay fp32.
     frequencies = 1.0 / theta ** (np.arange(0, head_size, 2, dtype=np.float32) / head_size)
@@ -108,7 +108,7 @@ def _gradient_kernel(
     width, half = dq_ref.shape[1], size // 2
     cos, sin = cos_ref[...], sin_ref[...]
 
-    def head(h: Array, _: int) -> int:
+    def head(h: Array, _: Array) -> int:
         for which, (ref, scale) in enumerate([(dq_ref, size**-0.5), (dk_ref, 1.0)]):
             here = [pl.ds(h * size + start, half) for start in (0, half)]
             there = [pl.ds(which * width + h * size + start, half) for start in (0, half)]

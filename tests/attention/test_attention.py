@@ -262,14 +262,23 @@ def test_the_choice_by_device_and_dtype(caplog):
 def test_a_name_is_never_replaced():
     q, k, v, _ = qkv((1, 8, 1, 32), "float32")
     with pytest.raises(ValueError, match="'flash' is not one of"):
-        attention(q, k, v, segment_ids=np.ones((1, 8)), window=None, implementation="flash")
+        attention(
+            q, k, v, segment_ids=np.ones((1, 8), np.int32), window=None, implementation="flash"
+        )
     if target().platform == "cpu":
         with pytest.raises(ValueError, match="'dew' runs on NVIDIA GPUs only, not cpu"):
-            attention(q, k, v, segment_ids=np.ones((1, 8)), window=None, implementation="dew")
+            attention(
+                q, k, v, segment_ids=np.ones((1, 8), np.int32), window=None, implementation="dew"
+            )
     odd = jnp.zeros((1, 8, 1, 24))
     with pytest.raises(ValueError, match="16, 32, 64 and 128, not 24; implementation='xla'"):
         attention(
-            odd, odd, odd, segment_ids=np.ones((1, 8)), window=None, implementation="interval"
+            odd,
+            odd,
+            odd,
+            segment_ids=np.ones((1, 8), np.int32),
+            window=None,
+            implementation="interval",
         )
     with pytest.raises(ValueError, match=r"segment_ids \[B, L\]"):
-        attention(q, k, v, segment_ids=np.ones((1, 9)), window=None)
+        attention(q, k, v, segment_ids=np.ones((1, 9), np.int32), window=None)

@@ -37,7 +37,8 @@ def params():
 def classifier(params, kind, batch_size=4, config=CONFIG):
     head = Head("token_classification" if kind == "tagging" else "sequence_classification", LABELS)
     settings = Settings(batch_size=batch_size, weight_decay=0.1)
-    return JaxClassifier(config, head, params, kind=kind, dtype=jnp.float32, settings=settings)
+    dtype = jnp.dtype("float32")
+    return JaxClassifier(config, head, params, kind=kind, dtype=dtype, settings=settings)
 
 
 def example(kind, length, rng):

@@ -24,7 +24,7 @@ def test_the_first_half_is_activated_and_the_second_its_gate():
     inner = np.random.default_rng(0).normal(size=(1, 3, 2, 8)).astype("float32")
     a, b = inner[:, :, 0].astype("float64"), inner[:, :, 1]
     expected = 0.5 * a * (1 + np.vectorize(math.erf)(a / math.sqrt(2))) * b
-    np.testing.assert_allclose(geglu(inner, jnp.dtype("float32")), expected, atol=1e-6)
+    np.testing.assert_allclose(geglu(jnp.asarray(inner), jnp.dtype("float32")), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

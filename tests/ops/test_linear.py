@@ -69,8 +69,8 @@ def test_row_sums_are_sums_in_the_dtype_of_what_is_summed(dtype):
 def test_scaled_has_the_gradients_of_a_product():
     x, g = (np.random.default_rng(i).normal(size=(3, 40, 16)).astype("float32") for i in (0, 1))
     weight = np.linspace(-1, 2, 16, dtype="float32")
-    out, pull = jax.vjp(scaled, x, weight)
+    out, pull = jax.vjp(scaled, *map(jnp.asarray, (x, weight)))
     np.testing.assert_array_equal(out, x * weight)
-    dx, dweight = pull(g)
+    dx, dweight = pull(jnp.asarray(g))
     np.testing.assert_array_equal(dx, g * weight)
     np.testing.assert_allclose(dweight, (g * x).sum((0, 1)), rtol=1e-5, atol=1e-5)

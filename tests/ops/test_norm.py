@@ -25,7 +25,7 @@ def test_the_norm_has_mean_zero_and_variance_one_times_its_weight():
     wide = x.astype("float64")
     centred = wide - wide.mean(-1, keepdims=True)
     expected = centred / np.sqrt(wide.var(-1, keepdims=True) + EPS) * weight
-    assert_close(layer_norm(x, weight, EPS), expected)
+    assert_close(layer_norm(jnp.asarray(x), jnp.asarray(weight), EPS), expected)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
