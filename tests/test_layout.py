@@ -34,8 +34,9 @@ BUDGETS = {
     # Aim 550: signatures carry shapes, and constructors say what each module is made of.
     "bcmb_jax/model": 630,
     "bcmb_jax/training": 1_540,
-    # Goal 2,600: each layout of a task, of a table and of a plot is code of its own.
-    "bcmb_jax/evaluation": 3_760,
+    # Goal 2,600: each layout of a task, of a table and of a plot is code of its own; brat's offsets
+    # by other counts, groups of tables and unknown kinds of entity came later (230).
+    "bcmb_jax/evaluation": 3_990,
     "bcmb_jax/benchmark": 1_200,  # (850)
     "bcmb_jax/commands": 1_100,
     "bcmb_jax": 17_400,

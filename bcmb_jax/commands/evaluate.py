@@ -87,7 +87,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--task", choices=[*TASKS, *OTHERS], metavar="NAME", help="one of --list-tasks")
     add("--list-tasks", action="store_true")
-    add("--data", nargs="+", type=Path, help="the task's folder; mlm: folders of prepare_data.py")
+    add(
+        "--data",
+        nargs="+",
+        type=Path,
+        help="the task's folder, or (csv) a file; mlm: folders of prepare_data.py",
+    )
     add("--model", help="a run, a checkpoint, a Hugging Face folder or id")
     add("--backend", choices=BACKENDS, default="jax")
     add("--tokenizer", help="folder or id (default: the model's; mlm: the one beside the shards)")
@@ -136,6 +141,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         needed -= {"model"} if options.backend == "text" else set()
         if missing := sorted(f"--{name}" for name in needed if not getattr(options, name)):
             parser.error(f"missing {', '.join(missing)}")
+        own = TASKS[options.task].options if options.task in TASKS else {}
+        for name in sorted({x for task in TASKS.values() for x in task.options} - set(own)):
+            if getattr(options, name):
+                parser.error(f"--{name.replace('_', '-')} is not for --task {options.task}")
         ours = options.backend == "jax"
         if options.task == "mlm" and not ours:
             parser.error("mlm scores our models: convert another one first (conversion.convert)")

@@ -109,6 +109,8 @@ def _length(path_or_id: str, wanted: int | None, positions: int) -> int:
         raise InputError(
             f"--max-length {wanted} is more than the {positions} tokens that {path_or_id} reads"
         )
+    # Fidelity: upstream cuts at its tokenizer's model_max_length, or at 512 where that is 10,000 or
+    # more; here at what the model reads, which for ModernBERT is the same.
     return wanted or positions
 
 

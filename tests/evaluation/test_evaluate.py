@@ -68,6 +68,28 @@ def test_words_alone_need_no_model(tmp_path):
     assert found["median"] > 0.9  # the made-up entities are words
 
 
+def test_a_single_table_is_split_by_patient(tmp_path):
+    rows = [f"{'cough' if i % 2 else 'rash'} again,{'xy'[i % 2]},p{i // 4}" for i in range(80)]
+    (tmp_path / "notes.csv").write_text("\n".join(["sentence,label,patient", *rows]) + "\n")
+    task = ["--task", "csv", "--data", str(tmp_path / "notes.csv"), "--backend", "text"]
+    evaluate.main([*task, "--group-column", "patient", "--output", str(tmp_path / "out")])
+    data = results_of(tmp_path / "out")["dataset"]
+    assert data["examples"] == {"train": 56, "validation": 12, "test": 12}
+    assert "its 20 groups of 'patient' whole" in data["notes"][0]
+
+
+def test_entities_that_training_lacks_lower_the_recall(tmp_path):
+    data = clinical_sentences(tmp_path / "data", "conll", train=100, held_out=20)
+    with (data / "test.tsv").open("a", encoding="utf-8") as file:
+        file.write("\naspirin\tB-drug\n")
+    task = ("--task", "conll", "--data", str(data), "--backend", "text", "--seeds", "1")
+    evaluate.main([*task, "--output", str(tmp_path / "out")])
+    found = results_of(tmp_path / "out")
+    assert {row["class"]: row["support"] for row in found["by_class"]}["drug"] == 1
+    assert found["scores"][0]["recall"] < 1
+    assert any("kinds that training lacks" in note for note in found["dataset"]["notes"])
+
+
 def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
     evaluate.main([*arguments, *FEW, "--output", str(tmp_path / "whole")])
     output = tmp_path / "cut"
@@ -161,6 +183,7 @@ def test_what_is_missing_is_asked_for(capsys):
         (["--task", "mlm", "--random-weights", *GIVEN], "for fine-tuning"),
         (["--task", "csv", "--epochs", "0", *GIVEN], "begin at 1"),
         (["--task", "mlm", "--backend", "torch", *GIVEN], "our"),
+        (["--task", "conll", "--group-column", "p", *GIVEN], "--group-column is not for --task co"),
     ):
         with pytest.raises(SystemExit):
             evaluate.parse(arguments)

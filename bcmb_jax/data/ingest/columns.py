@@ -21,7 +21,7 @@ from bcmb_jax.errors import InputError
 
 USUAL_NAMES = (
     *("text", "note", "notes", "note_text", "report", "report_text", "transcription"),
-    *("document", "content"),
+    *("document", "content", "sentence"),
 )
 """Names of a text column that need not be given, in any case."""
 

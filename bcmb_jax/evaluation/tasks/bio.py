@@ -8,7 +8,10 @@ MTL-Bioinformatics-2016 and BLUE.
 import re
 from collections import Counter
 from pathlib import Path
+from string import whitespace
 from typing import NamedTuple
+
+from seqeval.metrics.sequence_labeling import get_entities
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example
@@ -20,6 +23,7 @@ _TAG = re.compile(r"O|([BI])(?:-(.+))?")
 
 _BARE_TAGS = f"bare tags B and I, read as B-{BARE} and I-{BARE}"
 _DOCUMENT_LINES = "-DOCSTART- lines, which are no words"
+_BLANKS = re.compile(r"\s+", re.ASCII)  # no-break spaces belong to words
 _ORPHANS = "I- tags that begin an entity, kept as they are"
 
 
@@ -34,28 +38,37 @@ class Word(NamedTuple):
 def read(directory: str | Path, classes: tuple[str, ...] | None = None) -> Dataset:
     """Read a folder with a file for each split.
 
-    The labels are B- and I- of every kind of entity that training has, and O.
+    The labels are B- and I- of every kind of entity, and O. A kind that training lacks is never
+    predicted, so its entities count as missed; a note says how many.
 
     Args:
-      classes: the kinds that training must have; None for any.
+      classes: the kinds that there must be; None for any.
     """
     files = reading.find_splits(directory, SUFFIXES)
     counts: Counter[str] = Counter()
     sentences = {split: _read_sentences(file, counts) for split, file in files.items()}
-    seen = {word.tag[2:] for sentence in sentences["train"] for word in sentence} - {""}
-    if classes is not None and seen != set(classes):
-        raise InputError(
-            f"{files['train']} tags {', '.join(sorted(seen)) or 'nothing'} where this task has "
-            f"{', '.join(classes)}: this is another corpus, which --task conll reads"
-        )
-    if not seen:
+    kinds = {split: {x.tag[2:] for y in sentences[split] for x in y} - {""} for split in files}
+    for split, file in files.items():
+        if classes and (not kinds[split] <= set(classes) or kinds["train"] != set(classes)):
+            raise InputError(
+                f"{file} tags {', '.join(sorted(kinds[split])) or 'nothing'} where this task has "
+                f"{', '.join(classes)}: this is another corpus, which --task conll reads"
+            )
+    if not kinds["train"]:
         raise InputError(f"{files['train']} tags every word O: there is nothing to learn")
-    labels = reading.bio_tags(seen)
+    labels = reading.bio_tags(set().union(*kinds.values()))
     splits = {
-        split: [_example(files[split], sentence, labels) for sentence in sentences[split]]
-        for split in files
+        split: [_example(files[split].name, x, labels) for x in sentences[split]] for split in files
     }
-    return Dataset("tagging", labels, splits, tuple(reading.note_counts(counts)))
+    notes = reading.note_counts(counts)
+    tags = [[word.tag for word in x] for split in files for x in sentences[split]]
+    unknown = [kind for kind, _, _ in get_entities(tags) if kind not in kinds["train"]]
+    if unknown:
+        notes.append(
+            f"{len(unknown):,} entities of kinds that training lacks, which count as missed: "
+            f"{reading.list_names(sorted(set(unknown)))}"
+        )
+    return Dataset("tagging", labels, splits, tuple(notes))
 
 
 def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
@@ -68,8 +81,8 @@ def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
             if sentences[-1]:
                 sentences.append([])
             continue
-        cells = line.split("\t") if "\t" in line else line.split()
-        word, tag = cells[0].strip(), cells[-1].strip()
+        cells = line.split("\t") if "\t" in line else _BLANKS.split(line.strip(whitespace))
+        word, tag = cells[0].strip(whitespace), cells[-1].strip()
         if len(cells) < 2 or not word:
             raise InputError(
                 f"{where}: no word and tag, but {len(cells)} column(s) of which the first is "
@@ -94,11 +107,6 @@ def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
     return sentences
 
 
-def _example(file: Path, sentence: list[Word], labels: tuple[str, ...]) -> Example:
-    hint = "training has no entity of that kind"
-    indices = [
-        reading.label_indices(labels, [word.tag], reading.place(file, word.line), hint)[0]
-        for word in sentence
-    ]
-    where = reading.place(file.name, sentence[0].line)
-    return Example(where, tuple(word.text for word in sentence), tuple(indices))
+def _example(file: str, sentence: list[Word], labels: tuple[str, ...]) -> Example:
+    texts, tags, lines = zip(*sentence, strict=True)
+    return Example(reading.place(file, lines[0]), texts, tuple(map(labels.index, tags)))

@@ -8,50 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
+from bcmb_jax.evaluation.tasks.spans import DISCONTINUOUS, Span, place_spans, read_spans
 
-_SPAN = re.compile(r"T\S*\t(\S+) (\d+) (\d+)((?:;\d+ \d+)*)(?:\t(.*))?")
-
-DISCONTINUOUS = "spans in several pieces, left out"
 NO_WORD = "spans that get no word, as none lies wholly inside"
 OVERLAPPING = "spans that take words from an earlier one"
-
-
-class Span(NamedTuple):
-    """A labelled piece `[start, end)` of a text, the text that it should have, and its line."""
-
-    kind: str
-    start: int
-    end: int
-    text: str
-    line: int
-
-
-def _read_spans(path: Path, counts: Counter[str]) -> list[Span]:
-    """Return the text-bound annotations (lines that begin with T) in the file's order.
-
-    Events, attributes and relations refer to these and add nothing about words. Spans in several
-    pieces are counted and left out, as by the paper's reader.
-    """
-    spans = []
-    for number, line in reading.read_lines(path):
-        if not line.startswith("T"):
-            continue
-        match = _SPAN.fullmatch(line.rstrip())
-        if not match or int(match[2]) >= int(match[3]):
-            raise InputError(
-                f"{reading.place(path, number)}: not a span as 'T1<tab>Kind start end<tab>text' "
-                "with start before end"
-            )
-        if match[4]:
-            counts[DISCONTINUOUS] += 1
-        else:
-            spans.append(Span(match[1], int(match[2]), int(match[3]), match[5] or "", number))
-    return spans
 
 
 def _tag_words(
@@ -90,12 +54,26 @@ def _tag_words(
     return tuple(word[0] for word in words), tags
 
 
+def _note_left_out(directory: str | Path, files: Sequence[str], kept: int) -> list[str]:
+    """Return a note of the files whose offsets mean nothing; `InputError` if too few are kept."""
+    if not files:
+        return []
+    note = (
+        f"{len(files):,} .ann files left out, as in no way of counting the texts of all their "
+        f"spans stand at their offsets: {reading.list_names(files)}"
+    )
+    if kept < reading.FEWEST:
+        raise InputError(f"data folder {directory}: {note}; are the .txt files those annotated?")
+    return [note]
+
+
 # Social History
 
 # Fidelity: the paper's list is of the tags that its reader gave: two of the 53 never come about,
 # as other spans overwrite every first word of one kind, and one kind has but single words.
 _NEVER = ("B-LivingSituation", "I-PhysicalActivity")
-# Names in sdoh_extraction, where the corpus is available; no file has WeightManagement.
+# Fidelity: upstream's copy of the corpus has these two names, as its list of labels has; that of
+# sdoh_extraction, which can be had, writes them otherwise. No file has WeightManagement.
 _RENAMED = {"StatusTime": "Status", "Time": "Temporal"}
 
 
@@ -106,13 +84,15 @@ def read_social_history(
     folders = _split_folders(Path(directory))
     labels = tuple(tag for tag in reading.bio_tags(classes) if corrected or tag not in _NEVER)
     counts: Counter[str] = Counter()
-    files = {
-        split: [
-            (file.name, _social_example(file, classes, labels, corrected, counts))
-            for file in _annotated(folder, counts)
-        ]
-        for split, folder in folders.items()
-    }
+    left_out: list[str] = []
+    files: dict[str, list[tuple[str, Example]]] = {split: [] for split in folders}
+    for split, folder in folders.items():
+        for file in _annotated(folder, counts):
+            if example := _social_example(file, classes, labels, corrected, counts):
+                files[split].append((file.name, example))
+            else:
+                left_out.append(f"{folder.name}/{file.stem}.ann")
+    notes = _note_left_out(directory, left_out, sum(map(len, files.values())))
     if corrected and len(files) > 1:
         splits = {split: [example for _, example in pairs] for split, pairs in files.items()}
     else:
@@ -120,7 +100,7 @@ def read_social_history(
         pairs = (pair for named in files.values() for pair in named)
         together = sorted(pairs, key=lambda pair: pair[0])
         splits = reading.split_seventy_fifteen_fifteen([example for _, example in together])
-    return reading.dataset("tagging", labels, splits, reading.note_counts(counts))
+    return reading.dataset("tagging", labels, splits, [*reading.note_counts(counts), *notes])
 
 
 def _split_folders(directory: Path) -> dict[str, Path]:
@@ -157,24 +137,26 @@ def _social_example(
     labels: tuple[str, ...],
     corrected: bool,
     counts: Counter[str],
-) -> Example:
+) -> Example | None:
     annotation = file.with_suffix(".ann")
-    text = reading.read_text(file)
-    if not text.strip():
-        raise InputError(f"{file} is empty: take it and its .ann out")
     spans = []
-    for span in sorted(_read_spans(annotation, counts), key=lambda span: span.start):
+    for span in sorted(read_spans(annotation, counts), key=lambda span: span.start):
         kind = _RENAMED.get(span.kind, span.kind)
         if kind not in kinds:
             raise InputError(
                 f"{reading.place(annotation, span.line)}: {span.kind!r} is none of the kinds of "
                 f"span of Social History: {', '.join(kinds)}"
             )
-        # brat writes a line break in a span as a space.
-        stands = text[span.start : span.end].replace("\n", " ").strip()
-        counts["spans that say another text than stands there"] += stands != span.text.strip()
         spans.append(span._replace(kind=kind))
-    words, tags = _tag_words(r"\S+", text, spans, corrected, counts)
+    # Fidelity: upstream takes offsets as they stand, and a byte order mark for part of the first
+    # word; and it makes an example of a text without a word.
+    raw = reading.read_text(file, newline="")
+    if not raw.strip():
+        raise InputError(f"{file} is empty: take it and its .ann out")
+    placed = place_spans(raw, spans, counts)
+    if placed is None:
+        return None
+    words, tags = _tag_words(r"\S+", *placed, corrected, counts)
     indices = reading.label_indices(labels, tags, str(annotation), "only --corrected has this tag")
     return Example(f"{file.parent.name}/{file.name}", words, tuple(indices))
 
@@ -189,15 +171,19 @@ def read_cos(directory: str | Path, classes: tuple[str, ...], corrected: bool = 
     """Read .ann files, in which a snippet's text stands beside its offsets; no .txt is needed."""
     counts: Counter[str] = Counter()
     labels = reading.bio_tags(classes)
-    examples = [
-        example
-        for file in reading.find_all(directory, "*.ann")
-        for example in _cos_examples(file, classes, labels, corrected, counts)
-    ]
+    examples: list[Example] = []
+    left_out: list[str] = []
+    for file in reading.find_all(directory, "*.ann"):
+        found = _cos_examples(file, classes, labels, corrected, counts)
+        if found is None:
+            left_out.append(file.name)
+        else:
+            examples += found
+    notes = _note_left_out(directory, left_out, len(examples))
     if not examples:
         raise InputError(f"the .ann files of {directory} hold no span {_SNIPPET}: is this COS?")
     splits = reading.split_seventy_fifteen_fifteen(examples)
-    return reading.dataset("tagging", labels, splits, reading.note_counts(counts))
+    return reading.dataset("tagging", labels, splits, [*reading.note_counts(counts), *notes])
 
 
 def _cos_examples(
@@ -206,9 +192,9 @@ def _cos_examples(
     labels: tuple[str, ...],
     corrected: bool,
     counts: Counter[str],
-) -> list[Example]:
+) -> list[Example] | None:
     # Fidelity: unlike those of Social History, spans are taken in the file's order, not by start.
-    spans = _read_spans(file, counts)
+    spans = read_spans(file, counts)
     snippets = [span for span in spans if span.kind == _SNIPPET]
     known = [span for span in spans if span.kind in kinds]
     counts["spans of other kinds, left out"] += len(spans) - len(snippets) - len(known)
@@ -217,20 +203,28 @@ def _cos_examples(
     )
     examples = []
     for snippet in snippets:
-        where = reading.place(file.name, snippet.line)
-        # Fidelity: offsets are counted from the snippet's start although its text is stripped.
-        text = snippet.text.strip()
-        counts["snippets with a text of another length than their span"] += (
-            len(text) != snippet.end - snippet.start
-        )
-        if not text:
+        if len(snippet.pieces) > 1 and len(snippet.text) != snippet.end - snippet.start:
+            counts[DISCONTINUOUS] += 1
+            continue
+        if not snippet.text.strip():
+            # Fidelity: upstream passes over a snippet without a text.
             raise InputError(f"{reading.place(file, snippet.line)}: the snippet has no text")
-        inside = [
-            span._replace(start=span.start - snippet.start, end=span.end - snippet.start)
-            for span in known
-            if _holds(snippet, span)
-        ]
-        words, tags = _tag_words(_WORD, text, inside, corrected, counts)
+        counts["snippets with a text of another length than their span"] += (
+            len(snippet.text.strip()) != snippet.end - snippet.start
+        )
+        placed = place_spans(
+            snippet.text,
+            [span.shift(-snippet.start) for span in known if _holds(snippet, span)],
+            counts,
+        )
+        if placed is None:
+            return None
+        text, inside = placed
+        # Fidelity: upstream counts offsets from the snippet's start although it strips its text.
+        words, tags = _tag_words(
+            _WORD, text if corrected else text.strip(), inside, corrected, counts
+        )
+        where = reading.place(file.name, snippet.line)
         examples.append(Example(where, words, tuple(reading.label_indices(labels, tags, where))))
     return examples
 

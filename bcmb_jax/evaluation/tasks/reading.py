@@ -29,12 +29,15 @@ SPLIT_NAMES = {
     "validation": ("dev", "devel", "validation", "valid", "val"),
     "test": ("test",),
 }
+FEWEST = 4  # examples that can be split 70/15/15
 SEED = 42  # of every split, whatever the seed of the training
 MOST_FILES, MOST_LABELS = 8, 20  # named in a message
 LONGEST_NAME = 60  # a longer column name is a record's text, which must not be shown
 
 
-def find(directory: str | Path, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
+def find(
+    directory: str | Path, stems: Sequence[str], suffixes: Sequence[str], hint: str = ""
+) -> Path:
     """Return the one file with such a name, plain or `.gz`; `InputError` says what is there."""
     directory = _folder(directory)
     names = [stem + suffix + gz for stem in stems for suffix in suffixes for gz in ("", ".gz")]
@@ -44,13 +47,14 @@ def find(directory: str | Path, stems: Sequence[str], suffixes: Sequence[str]) -
         raise InputError(f"data folder {directory} holds {both}: keep the one that is meant")
     if not files:
         wanted = f"{' or '.join(stems)} as {' or '.join(suffixes)} (or .gz)"
-        raise InputError(f"data folder {directory} holds no {wanted}; {_content(directory)}")
+        content = _content(directory) + (hint and ": ") + hint
+        raise InputError(f"data folder {directory} holds no {wanted}; {content}")
     return files[0]
 
 
-def find_splits(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def find_splits(directory: str | Path, suffixes: Sequence[str], hint: str = "") -> dict[str, Path]:
     """Return the file of each split, under any of its usual names."""
-    return {split: find(directory, stems, suffixes) for split, stems in SPLIT_NAMES.items()}
+    return {split: find(directory, stems, suffixes, hint) for split, stems in SPLIT_NAMES.items()}
 
 
 def find_all(directory: str | Path, pattern: str) -> list[Path]:
@@ -72,8 +76,13 @@ def _folder(directory: str | Path) -> Path:
 
 def _content(directory: Path) -> str:
     names = sorted(entry.name + "/" * entry.is_dir() for entry in directory.iterdir())
-    more = f" and {len(names) - MOST_FILES} more" if len(names) > MOST_FILES else ""
-    return f"it holds {', '.join(names[:MOST_FILES]) or 'nothing'}{more}"
+    return f"it holds {list_names(names) or 'nothing'}"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """List the first names of files for a message, and count the others."""
+    more = f" and {len(names) - MOST_FILES:,} more" if len(names) > MOST_FILES else ""
+    return ", ".join(names[:MOST_FILES]) + more
 
 
 def place(file: str | Path, line: int) -> str:
@@ -102,9 +111,9 @@ def _open(path: Path) -> Iterator[Stream]:
             raise InputError(f"input {path} is not valid UTF-16: save it as UTF-8") from error
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file, plain or gzip; line ends become line feeds."""
-    with _open(path) as stream, open_text(stream, newline=None) as lines:
+def read_text(path: Path, newline: str | None = None) -> str:
+    """Return the text of a file, plain or gzip; line ends become line feeds unless `newline=""`."""
+    with _open(path) as stream, open_text(stream, newline=newline) as lines:
         text = lines.read()
     try:
         text.encode()

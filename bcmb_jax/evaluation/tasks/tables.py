@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any table with a column of texts and one of labels."""
 
+from collections.abc import Mapping, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 
-from bcmb_jax.data.ingest.columns import choose_columns
+from bcmb_jax.data.ingest.columns import choose_columns, group_value
 from bcmb_jax.data.ingest.files import matches
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind
@@ -13,19 +15,33 @@ from bcmb_jax.evaluation.tasks.reading import Row
 SUFFIXES = (".csv", ".tsv")
 _LABEL_COLUMNS = ("label", "labels")
 _SEPARATOR = ";"
+_HOW = (
+    "name three files train, validation (or dev) and test, or give one file as --data, which is "
+    "then split 70/15/15"
+)
 
 
 def read(
-    directory: str | Path, text_column: str | None = None, label_column: str | None = None
+    directory: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> Dataset:
-    """Read a folder with train, validation (or dev) and test, or split its one file.
+    """Read a folder with train, validation (or dev) and test, or split one file.
 
     Several labels of a row are joined by ";". With one such row (of any split) the task is
     multi-label, and a row may have none. Otherwise every row has exactly one label.
+
+    Args:
+      group_column: what must stay in one split, such as the patient.
+
+    Raises:
+      InputError: a file or a column is missing, a row has no label or one that training lacks, or
+        the given splits share a group.
     """
     only = _only_table(Path(directory))
-    files = {"train": only} if only else reading.find_splits(directory, SUFFIXES)
-    rows = {split: _read(file, text_column, label_column) for split, file in files.items()}
+    files = {"train": only} if only else reading.find_splits(directory, SUFFIXES, _HOW)
+    rows = {split: _read(x, text_column, label_column, group_column) for split, x in files.items()}
     several = any(_SEPARATOR in cell for pairs in rows.values() for _, cell in pairs)
     kind: Kind = "multi_label" if several else "single_label"
     named = {s: [(row, _names(cell, kind)) for row, cell in rows[s]] for s in rows}
@@ -37,10 +53,14 @@ def read(
             "to tell apart"
         )
     examples = {s: [_example(row, names, kind, labels) for row, names in named[s]] for s in named}
+    groups = {s: [_group(row, group_column) for row, _ in rows[s]] for s in rows}
     if not only:
+        _refuse_shared(files, groups, group_column)
         return reading.dataset(kind, labels, examples)
-    splits = reading.split_seventy_fifteen_fifteen(examples["train"])
     note = f"{only.name} is split 70/15/15 (seed {reading.SEED})"
+    if group_column:
+        note += f", its {len(set(groups['train']) - {None}):,} groups of {group_column!r} whole"
+    splits = _split_whole_groups(examples["train"], groups["train"], only)
     return reading.dataset(kind, labels, splits, [note])
 
 
@@ -54,11 +74,13 @@ def _only_table(path: Path) -> Path | None:
     return None
 
 
-def _read(file: Path, text_column: str | None, label_column: str | None) -> list[tuple[Row, str]]:
+def _read(
+    file: Path, text_column: str | None, label_column: str | None, group_column: str | None
+) -> list[tuple[Row, str]]:
     """Return the rows of a file, each with the cell of its labels."""
-    delimiter = "\t" if ".tsv" in file.suffixes else ","
+    delimiter = "\t" if matches(file, ["*.tsv"]) else ","
     names = reading.read_columns(file, delimiter)
-    choose_columns(names, text_column, None, str(file))
+    choose_columns(names, text_column, group_column, str(file))
     usual = [name for name in names if name.lower() in _LABEL_COLUMNS]
     if label_column is None and len(usual) != 1:
         raise InputError(
@@ -67,6 +89,37 @@ def _read(file: Path, text_column: str | None, label_column: str | None) -> list
         )
     label = label_column or usual[0]
     return [(x, x.cell(label)) for x in reading.read_table(file, text_column, [label], delimiter)]
+
+
+def _group(row: Row, group_column: str | None) -> str | None:
+    return group_value(row.values.get(group_column)) if group_column else None
+
+
+def _refuse_shared(
+    files: Mapping[str, Path], groups: Mapping[str, Sequence[str | None]], column: str | None
+) -> None:
+    for one, other in combinations(files, 2):
+        if shared := set(groups[one]) & set(groups[other]) - {None}:
+            raise InputError(
+                f"{files[one]} and {files[other].name} share {len(shared):,} groups of {column!r}: "
+                "move each into one of them, or give all rows as one file, which is then split by "
+                "group"
+            )
+
+
+def _split_whole_groups(
+    examples: Sequence[Example], groups: Sequence[str | None], file: Path
+) -> dict[str, list[Example]]:
+    """Split 70/15/15 by groups; an example without one is a group of its own."""
+    members: dict[str | int, list[Example]] = {}
+    for i, (example, group) in enumerate(zip(examples, groups, strict=True)):
+        members.setdefault(i if group is None else group, []).append(example)
+    if any(groups) and len(members) < reading.FEWEST:
+        raise InputError(
+            f"{file} has {len(members)} groups: three splits need at least {reading.FEWEST}"
+        )
+    splits = reading.split_seventy_fifteen_fifteen(list(members.values()))
+    return {split: list(chain.from_iterable(parts)) for split, parts in splits.items()}
 
 
 def _names(cell: str, kind: Kind) -> list[str]:

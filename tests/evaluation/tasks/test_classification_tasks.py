@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bcmb_jax.evaluation.examples import SPLITS
+from bcmb_jax.evaluation.examples import SPLITS, Dataset
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.evaluation.tasks.reading import split_permuted
 from tests.fixtures.task_readers import everything, read, refused
@@ -196,6 +196,84 @@ def test_csv_of_one_file_is_split(write) -> None:
     assert "holds no dev or devel" in refused("csv", folder)
     write({"train.csv": "text,label\na,x\nb,x\n"})
     assert "has the one label x" in refused("csv", folder / "train.csv")
+
+
+def patients(rows: int, size: int, *, missing: int = 0, first: int = 0) -> str:
+    """Rows of patients with `size` notes each, and of some without a patient."""
+    ids = [str(first + i // size) for i in range(rows)] + [""] * missing
+    lines = [f"note {i},{'xy'[i % 2]},{patient}\n" for i, patient in enumerate(ids)]
+    return "text,label,patient\n" + "".join(lines)
+
+
+def rows_of(dataset: Dataset, split: str) -> set[int]:
+    return {int(example.text.split()[1]) for example in dataset.splits[split]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "missing"), [(40, 4, 0), (39, 3, 0), (60, 15, 0), (20, 1, 0), (24, 4, 10)]
+)
+def test_csv_keeps_a_patient_in_one_split(write, rows: int, size: int, missing: int) -> None:
+    folder = write({"all.csv": patients(rows, size, missing=missing)})
+    dataset = read("csv", folder, group_column="patient")
+    splits = {split: rows_of(dataset, split) for split in SPLITS}
+    assert set.union(*splits.values()) == set(range(rows + missing))
+    assert all(splits.values())
+    held = [{row // size for row in found if row < rows} for found in splits.values()]
+    assert sum(map(len, held)) == len(set.union(*held)) == rows // size
+    assert dataset.notes[0].endswith(f", its {rows // size} groups of 'patient' whole")
+
+
+def test_csv_patients_in_two_given_splits_are_refused(write) -> None:
+    folder = write({f"{x}.csv": patients(8, 2, first=i) for i, x in ((0, "train"), (2, "dev"))})
+    write({"test.csv": patients(8, 2, first=20)})
+    message = refused("csv", folder, group_column="patient")
+    assert "train.csv and dev.csv share 2 groups of 'patient': move each into one" in message
+    write({"dev.csv": patients(8, 2, first=10)})
+    assert len(read("csv", folder, group_column="patient").splits["test"]) == 8
+    write({"test.csv": patients(8, 2, first=13)})
+    assert "dev.csv and test.csv share 1 groups" in refused("csv", folder, group_column="patient")
+
+
+def test_csv_group_columns_are_checked(write) -> None:
+    folder = write({"all.csv": patients(6, 2)})
+    message = refused("csv", folder, group_column="patient")
+    assert "all.csv has 3 groups: three splits need at least 4" in message
+    assert "correct --group-column" in refused("csv", folder, group_column="person")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.csv": "text,label\n", "b.csv": "text,label\n"},
+        {"dev.csv": "text,label\n", "test.csv": "text,label\n"},
+        {"test.csv": "text,label\n"},
+        {"notes.xlsx": "x", "labels.txt": "x"},
+    ],
+)
+def test_csv_of_a_folder_without_train_says_how(write, files: dict[str, str]) -> None:
+    message = refused("csv", write(files))
+    assert (
+        f"holds no train as .csv or .tsv (or .gz); it holds {', '.join(sorted(files))}" in message
+    )
+    assert "or give one file as --data, which is then split 70/15/15" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.csv", "train.csv", "NOTES.TSV", "notes.tsv.gz", "test.csv"]
+)
+def test_csv_reads_a_single_file(write, name: str) -> None:
+    rows = patients(20, 1)
+    if ".tsv" in name.lower():
+        rows = rows.replace(",", "\t")
+    dataset = read("csv", write({name: rows}) / name)
+    assert [len(dataset.splits[split]) for split in SPLITS] == [14, 3, 3]
+
+
+@pytest.mark.parametrize("column", ["sentence", "Sentence", "SENTENCE"])
+def test_sentence_is_a_usual_text_column(write, column: str) -> None:
+    rows = f"id,{column},label\n" + "".join(f"{i},a {i},{'xy'[i % 2]}\n" for i in range(20))
+    dataset = read("csv", write({"all.csv": rows}))
+    assert {example.text for example in everything(dataset)} == {f"a {i}" for i in range(20)}
 
 
 # Phenotype

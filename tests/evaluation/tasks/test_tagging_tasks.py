@@ -4,6 +4,7 @@
 import pytest
 
 from bcmb_jax.evaluation.examples import SPLITS
+from bcmb_jax.evaluation.scores import counts
 from tests.fixtures.task_readers import everything, read, refused, tagged, tags_of
 
 BIO = "-DOCSTART-\tO\n\nheart\tB-Disease\nfailure\tI-Disease\n.\tO\n\n\nNo\tO\n"
@@ -39,12 +40,11 @@ def test_bio_keeps_and_counts_what_is_odd(write) -> None:
         ("heart\n", "test.tsv, line 1: no word and tag, but 1 column(s)"),
         ("a\tO\n\tO\n", "test.tsv, line 2: no word and tag, but 2 column(s) of which the first"),
         ("a\tS-Disease\n", "test.tsv, line 1: the last column is 'S-Disease', no BIO tag"),
-        ("a\tO\nb\tB-Drug\n", "test.tsv, line 2: unknown label 'B-Drug', none of B-Disease"),
         ("\n-DOCSTART-\n\n", "test.tsv holds no sentence"),
         (b"a\tO\nb\xff\tO\n", "test.tsv, line 2: bytes that are not UTF-8"),
         (b"\x1f\x8b\x08broken", "test.tsv is a damaged or incomplete gzip file"),
     ],
-    ids=["one column", "no word", "scheme", "kind", "empty", "bytes", "gzip"],
+    ids=["one column", "no word", "scheme", "empty", "bytes", "gzip"],
 )
 def test_bio_names_bad_lines(write, test: str | bytes, message: str) -> None:
     folder = write({"train.tsv": BIO, "devel.tsv": BIO, "test.tsv": test})
@@ -56,8 +56,54 @@ def test_bio_of_another_corpus_is_refused(write) -> None:
     assert len(read("ncbi_disease", folder).labels) == 3
     message = "tags Disease where this task has Chemical, Disease: this is another corpus"
     assert message in refused("bc5cdr", folder)
+    write({"test.tsv": BIO + "\naspirin\tB-Drug\n"})
+    assert "test.tsv tags Disease, Drug where this task has" in refused("ncbi_disease", folder)
     write({"train.tsv": "a\tO\n"})
     assert "tags every word O: there is nothing to learn" in refused("conll", folder)
+
+
+@pytest.mark.parametrize(
+    ("dev", "test", "count", "kinds"),
+    [
+        (BIO, "aspirin\tB-Drug\nheart\tB-Disease\n", 1, "Drug"),
+        (BIO, "the\tO\nacetic\tB-Drug\nacid\tI-Drug\n\nTP53\tB-Gene\n", 2, "Drug, Gene"),
+        ("aspirin\tI-Drug\n", BIO, 1, "Drug"),
+        ("a\tB-Drug\nb\tB-Drug\n", "a\tB-Drug\n", 3, "Drug"),
+        (BIO, "a\tB\nb\tO\n", 1, "Entity"),
+    ],
+)
+def test_entities_of_kinds_unknown_to_training_are_missed_and_reported(
+    write, dev: str, test: str, count: int, kinds: str
+) -> None:
+    dataset = read("conll", write({"train.tsv": BIO, "dev.tsv": dev, "test.tsv": test}))
+    note = f"{count} entities of kinds that training lacks, which count as missed: {kinds}"
+    assert note in dataset.notes
+    trained = {label for e in dataset.splits["train"] for label in e.labels}
+    truth = [e.labels for split in ("validation", "test") for e in dataset.splits[split]]
+    # The best that training can teach: every entity of its kind, and O for the others.
+    other = dataset.labels.index("O")
+    best = [tuple(i if i in trained else other for i in tags) for tags in truth]
+    found = counts("tagging", dataset.labels, truth, best).sum((0, 1))
+    assert found.tolist() == [found[2] - count, found[2] - count, found[2]]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("10\u00a0mg\tB-Dose", "10\u00a0mg"),
+        ("10\u00a0mg O B-Dose", "10\u00a0mg"),
+        ("  10\u00a0mg  B-Dose ", "10\u00a0mg"),
+        ("\u00a0\tB-Dose", "\u00a0"),
+        ("5\u202f000\u00a0\tB-Dose", "5\u202f000\u00a0"),
+        ("5\u2007%\tNN\tB-Dose\u00a0", "5\u2007%"),
+        ("\u3000x\x85 B-Dose", "\u3000x\x85"),
+    ],
+)
+def test_words_keep_their_no_break_spaces(write, line: str, word: str) -> None:
+    rows = f"{line}\nnow\tO\n"
+    dataset = read("conll", write({"train.tsv": rows, "dev.tsv": rows, "test.tsv": rows}))
+    for examples in dataset.splits.values():
+        assert [example.text for example in examples] == [(word, "now")]
 
 
 # brat
@@ -119,7 +165,7 @@ def test_cos_corrected(write) -> None:
 def test_brat_names_bad_lines(write) -> None:
     folder = write({**FILLER, "a.ann": "T1\tSnippet 0 3\tNo.\nT2\tLoc x 3\tNo\n"})
     assert "a.ann, line 2: not a span as 'T1<tab>Kind" in refused("cos", folder)
-    write({"a.ann": "T1\tSnippet 3 3\t\n"})
+    write({"a.ann": "T1\tSnippet 3 2\tN\n"})
     assert "a.ann, line 1: not a span as" in refused("cos", folder)
     write({"a.ann": "T1\tSnippet 0 3\t\n"})
     assert "a.ann, line 1: the snippet has no text" in refused("cos", folder)
