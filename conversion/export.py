@@ -127,9 +127,9 @@ def write_tokenizer(source: Path, directory: Path, config: ModelConfig) -> dict[
             f"{config.vocab_size}; give the tokenizer that it was trained with"
         )
     directory.mkdir(exist_ok=True)
-    file = str(source / "tokenizer.json")
-    shutil.copyfile(file, directory / "tokenizer.json")
-    added = tokenizers.Tokenizer.from_file(file).get_added_tokens_decoder()
+    file = directory / "tokenizer.json"
+    tokenizer.save_backend(file)
+    added = tokenizers.Tokenizer.from_file(str(file)).get_added_tokens_decoder()
     keys = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     special = tokenizer.special.__dict__
     names = {f"{role}_token": tokenizer.token(index) for role, index in special.items()}

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tokenizers
 
 import conversion
 from bcmb_jax.data.synthetic import DEMO_CLOZES
@@ -36,35 +35,33 @@ def main() -> None:
     if model.tokenizer_directory is None:
         raise InputError(f"{options.model} has no tokenizer.json; put its tokenizer's files there")
     tokenizer = load_tokenizer(str(model.tokenizer_directory))
+    if not 1 <= options.top <= tokenizer.vocab_size:
+        raise InputError(f"--top {options.top}: choose 1 to {tokenizer.vocab_size:,} predictions")
     if options.probes:
         probes, answers = read_probes(options.probes, tokenizer)
-        rows = encode_clozes(model.tokenizer_directory, tokenizer, probes)
+        rows = encode_clozes(tokenizer, probes)
         print(summary(ranks(model, tokenizer, rows, answers), options.top))
         return
     texts = options.text or DEMO_CLOZES
-    rows = encode_clozes(model.tokenizer_directory, tokenizer, texts)
+    rows = encode_clozes(tokenizer, texts)
     for text, predictions in zip(texts, fill(model, tokenizer, rows, options.top), strict=True):
         print(f"\n{text}")
         for words in predictions:
             print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in words))
 
 
-def encode_clozes(directory: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+def encode_clozes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     """Encode each text with `[CLS]` and `[SEP]`, as transformers does.
 
     Raises:
       InputError: a text without a mask.
     """
-    # Our tokenizer reads "[MASK]" as text, since notes are never to contain special tokens.
-    backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-    backend.no_truncation()
-    cls, sep = tokenizer.special.cls, tokenizer.special.sep
-    rows = [[cls, *backend.encode(text, add_special_tokens=False).ids, sep] for text in texts]
+    rows = tokenizer.encode_marked(texts)
     for number, row in enumerate(rows, 1):
         if tokenizer.special.mask not in row:
             mask = tokenizer.token(tokenizer.special.mask)
             raise InputError(f"text {number} of {len(rows)} has no {mask}; write one in it")
-    return [np.array(row, np.int32) for row in rows]
+    return rows
 
 
 def read_probes(file: Path, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]]]:
@@ -75,12 +72,15 @@ def read_probes(file: Path, tokenizer: Tokenizer) -> tuple[list[str], list[list[
         that is one token.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Only line feeds end a line: a text may hold U+2028 or a form feed.
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read: {reason(error)}") from error
     mask = tokenizer.token(tokenizer.special.mask)
     texts, answers = [], []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         text, _, word = line.rpartition("\t")
         if text.count(mask) != 1 or not word.strip():
             raise InputError(f"{file}:{number} is not a text with one {mask}, a tab and a word")

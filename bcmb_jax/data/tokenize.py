@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to token ids: a thin layer over a Hugging Face fast tokenizer; no padding, no truncation."""
+"""The one place that turns a tokenizer's folder into "these ids for this text".
+
+Preparing, filling masks, evaluation and exports all use it, so that whatever a folder says about
+padding, truncation and special tokens, a text has the same ids everywhere.
+"""
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from tokenizers import processors
 
 from bcmb_jax.data.hub import snapshot
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
 
@@ -45,16 +50,22 @@ class Tokenizer:
     def __init__(
         self, backend: tokenizers.Tokenizer, special: SpecialTokens, directory: Path | None = None
     ):
-        backend.no_truncation()
-        backend.no_padding()
-        # Fidelity: upstream turns a "[MASK]" or "[SEP]" written in a note into the special token;
-        # here it stays text, so that special ids in a row are only ever our own.
-        backend.encode_special_tokens = True
+        before = backend.to_str()
+        _make_uniform(backend, backend.id_to_token(special.cls), backend.id_to_token(special.sep))
+        self.is_uniform = backend.to_str() == before
+        """Whether the tokenizer came without padding or truncation and puts special tokens."""
         self._backend = backend
         self._vocabulary = backend.get_vocab(with_added_tokens=True)
         self.special = special
         self.directory = directory
         self.vocab_size = max(self._vocabulary.values()) + 1
+        letter = [special.cls, *backend.encode("a", add_special_tokens=False).ids, special.sep]
+        if backend.encode("a").ids != letter:
+            raise InputError(
+                f"tokenizer {directory or 'given'}: its post_processor puts other tokens around a "
+                "text than the cls_token before and the sep_token after it, which training does; "
+                "correct it in tokenizer.json, or remove it there and it is made"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,6 +93,18 @@ class Tokenizer:
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def encode_marked(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return int32 ids with `[CLS]` and `[SEP]` around; special tokens written out are taken.
+
+        For texts that ask something of a model; `encode_batch` is for notes.
+        """
+        encodings = self._marked_backend.encode_batch(list(texts))
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    @cached_property
+    def _marked_backend(self) -> tokenizers.Tokenizer:
+        return tokenizers.Tokenizer.from_str(self._backend.to_str())
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Return the text of ids, special tokens included."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
@@ -96,15 +119,94 @@ class Tokenizer:
     def save(self, directory: Path) -> None:
         """Write a folder that `load_tokenizer` and transformers read."""
         directory.mkdir(parents=True)
+        self.save_backend(directory / "tokenizer.json")
         if self.directory is not None:
-            for name in TOKENIZER_FILES:
+            for name in TOKENIZER_FILES[1:]:
                 if (self.directory / name).is_file():
                     shutil.copyfile(self.directory / name, directory / name)
             return
-        self._backend.save(str(directory / "tokenizer.json"))
         names = {f"{role}_token": self.token(i) for role, i in asdict(self.special).items()}
         text = json.dumps(names, indent=2) + "\n"
         (directory / "special_tokens_map.json").write_text(text, encoding="utf-8")
+
+    def save_backend(self, file: Path) -> None:
+        """Write a tokenizer.json: the bytes that were loaded, or else as it is used here."""
+        if self.is_uniform and self.directory is not None:
+            shutil.copyfile(self.directory / "tokenizer.json", file)
+        else:
+            self._backend.save(str(file))
+
+
+def open_backend(directory: Path) -> tokenizers.Tokenizer:
+    """Load the fast tokenizer of a folder, of any encoder, or make it of the folder's vocabulary.
+
+    Raises:
+      InputError: no fast tokenizer can be made of the folder.
+    """
+    file = directory / "tokenizer.json"
+    try:
+        if file.is_file():
+            backend = tokenizers.Tokenizer.from_file(str(file))
+        else:
+            import transformers  # reads vocab.txt, or vocab.json and merges.txt
+
+            slow_or_fast: Any = transformers.AutoTokenizer.from_pretrained(str(directory))
+            backend = slow_or_fast.backend_tokenizer
+    except Exception as error:  # both libraries raise errors of many types
+        raise InputError(
+            f"no fast tokenizer can be made of {directory}: {reason(error)}"
+        ) from error
+    names = _special_names(directory)
+    _make_uniform(backend, names.get("cls"), names.get("sep"))
+    return backend
+
+
+def _make_uniform(backend: tokenizers.Tokenizer, cls: str | None, sep: str | None) -> None:
+    """Turn off stored padding and truncation, and have `[CLS]` and `[SEP]` put around every text.
+
+    A tokenizer that puts special tokens already keeps its own.
+    """
+    backend.no_truncation()
+    backend.no_padding()
+    # Fidelity: upstream turns a "[MASK]" or "[SEP]" written in a note into the special token;
+    # here it stays text, so that special ids in a row are only ever our own.
+    backend.encode_special_tokens = True
+    ids = [(token, token and backend.token_to_id(token)) for token in (cls, sep)]
+    if backend.num_special_tokens_to_add(False) or any(index is None for _, index in ids):
+        return
+    frame = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B {sep}", special_tokens=ids
+    )
+    own = backend.post_processor  # ByteLevel's trims offsets
+    backend.post_processor = processors.Sequence([own, frame]) if own else frame
+
+
+def with_word_space(backend: tokenizers.Tokenizer) -> tuple[tokenizers.Tokenizer, str]:
+    """Copy a tokenizer for single words and whole texts alike: all words begin with a space.
+
+    Only tokenizers that work on bytes tell a word after a space from one without.
+
+    Returns:
+      The copy, and what must stand before a word or text: a space where another pre-tokenizer sees
+      it before the bytes are made, so that only the text itself can bring one; else nothing.
+    """
+    state = json.loads(backend.to_str())
+    steps = [*_pre_tokenizers(state["pre_tokenizer"])]
+    on_bytes = [step["type"] == "ByteLevel" for step in steps]
+    if on_bytes and on_bytes[0]:
+        steps[0]["add_prefix_space"] = True
+    copy = tokenizers.Tokenizer.from_str(json.dumps(state))
+    copy.encode_special_tokens = backend.encode_special_tokens
+    return copy, " " if any(on_bytes[1:]) and not on_bytes[0] else ""
+
+
+def _pre_tokenizers(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Yield the pre-tokenizers in their order, those of sequences in sequences too."""
+    if step and step["type"] == "Sequence":
+        for inner in step["pretokenizers"]:
+            yield from _pre_tokenizers(inner)
+    elif step:
+        yield step
 
 
 def load_tokenizer(path_or_id: str) -> Tokenizer:
@@ -128,7 +230,8 @@ def load_tokenizer(path_or_id: str) -> Tokenizer:
     return Tokenizer(backend, _special_tokens(directory, backend), directory)
 
 
-def _special_tokens(directory: Path, backend: tokenizers.Tokenizer) -> SpecialTokens:
+def _special_names(directory: Path) -> dict[str, str]:
+    """Return the special tokens that a folder names, by role."""
     declared: dict[str, Any] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         file = directory / name
@@ -137,10 +240,16 @@ def _special_tokens(directory: Path, backend: tokenizers.Tokenizer) -> SpecialTo
                 declared.update(json.loads(file.read_text(encoding="utf-8")))
             except ValueError as error:
                 raise InputError(f"tokenizer file {file} is not JSON: {error}") from error
+    entries = {role: declared.get(f"{role}_token") for role in ("cls", "sep", "pad", "mask", "unk")}
+    contents = {r: e["content"] if isinstance(e, dict) else e for r, e in entries.items()}
+    return {role: content for role, content in contents.items() if content is not None}
+
+
+def _special_tokens(directory: Path, backend: tokenizers.Tokenizer) -> SpecialTokens:
+    names = _special_names(directory)
     ids: dict[str, int] = {}
     for role in ("cls", "sep", "pad", "mask", "unk"):
-        entry = declared.get(f"{role}_token")
-        token = entry["content"] if isinstance(entry, dict) else entry
+        token = names.get(role)
         index = None if token is None else backend.token_to_id(token)
         if index is None:
             problem = "is not named" if token is None else f"{token!r} is not in the vocabulary"

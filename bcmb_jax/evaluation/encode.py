@@ -2,7 +2,6 @@
 """Turn examples into token ids and targets, the same for every model and backend."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,8 @@ import numpy as np
 import tokenizers
 
 from bcmb_jax.data.hub import snapshot
-from bcmb_jax.errors import InputError, reason
+from bcmb_jax.data.tokenize import open_backend, with_word_space
+from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind, Text
 
 IGNORED = -100  # a position without a target
@@ -69,13 +69,8 @@ class TaskTokenizer:
     def __init__(self, path_or_id: str, max_length: int):
         self.max_length = max_length
         self.directory = _directory(path_or_id)
-        self._plain = _load(self.directory)
-        self._backend = _with_prefix_space(self._plain)
-        for backend in (self._plain, self._backend):
-            backend.no_padding()
-            backend.no_truncation()
-            # As in pretraining: a "[MASK]" written in a note stays text.
-            backend.encode_special_tokens = True
+        self._plain = open_backend(self.directory)
+        self._backend, self._before = with_word_space(self._plain)
         self.fingerprint = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
         self.vocab_size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
         self._backend.enable_truncation(max_length)
@@ -83,7 +78,9 @@ class TaskTokenizer:
     def encode(self, dataset: Dataset, examples: Sequence[Example]) -> list[Encoded]:
         """Tokenize examples and place their labels."""
         words = dataset.kind == "tagging"
-        texts: list[Any] = [list(e.text) if words else e.text for e in examples]
+        texts: list[Any] = [
+            [*map(self._spaced, e.text)] if words else self._spaced(str(e.text)) for e in examples
+        ]
         encodings = self._backend.encode_batch(texts, is_pretokenized=words)
         classes = len(dataset.labels)
         return [
@@ -98,8 +95,13 @@ class TaskTokenizer:
         """
         if isinstance(text, str):
             return len(self._plain.encode(text, add_special_tokens=False).ids)
-        words = self._backend.encode(list(text), is_pretokenized=True, add_special_tokens=False)
+        words = self._backend.encode(
+            [*map(self._spaced, text)], is_pretokenized=True, add_special_tokens=False
+        )
         return sum(len(piece.ids) for piece in (words, *words.overflowing))
+
+    def _spaced(self, text: str) -> str:
+        return text if text.startswith(" ") else self._before + text
 
 
 def _encoded(kind: Kind, classes: int, encoding: tokenizers.Encoding, example: Example) -> Encoded:
@@ -128,28 +130,3 @@ def _directory(path_or_id: str) -> Path:
     if not any(any(directory.glob(name)) for name in VOCABULARIES):
         raise InputError(f"{path_or_id} has no tokenizer: none of {', '.join(VOCABULARIES)}")
     return directory
-
-
-def _load(directory: Path) -> tokenizers.Tokenizer:
-    file = directory / "tokenizer.json"
-    try:
-        if file.is_file():
-            return tokenizers.Tokenizer.from_file(str(file))
-        import transformers  # makes a fast tokenizer of vocab.txt, or of vocab.json and merges.txt
-
-        slow_or_fast: Any = transformers.AutoTokenizer.from_pretrained(str(directory))
-        return slow_or_fast.backend_tokenizer
-    except Exception as error:  # both libraries raise errors of many types
-        raise InputError(
-            f"no fast tokenizer can be made of {directory}: {reason(error)}"
-        ) from error
-
-
-def _with_prefix_space(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Copy a tokenizer; one that works on the bytes of whole texts puts a space before them."""
-    state = json.loads(backend.to_str())
-    steps = state["pre_tokenizer"] or {}
-    first = (steps.get("pretokenizers") or [steps])[0]
-    if first.get("type") == "ByteLevel":
-        first["add_prefix_space"] = True
-    return tokenizers.Tokenizer.from_str(json.dumps(state))
