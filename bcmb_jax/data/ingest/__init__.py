@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from bcmb_jax.data.ingest.files import Records
+from bcmb_jax.data.ingest.delimited import one_letter, read_delimited
+from bcmb_jax.data.ingest.encodings import check_encoding
+from bcmb_jax.data.ingest.files import Records, refuse_parts
 from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.data.ingest.sources import ALONE, FORMATS, SOURCES, Group, Source
 from bcmb_jax.errors import InputError
@@ -23,6 +25,10 @@ def read(
     text_column: str | None = None,
     group_column: str | None = None,
     progress: Callable[..., None] | None = None,
+    *,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    all_parts: bool = False,
 ) -> Records:
     """Return the records of files and folders, in order: documents, and reasons for having none.
 
@@ -33,6 +39,9 @@ def read(
       group_column: the column of a patient's or article's id.
       progress: called as `progress(stage, documents, fraction=…)` while PubMed's files are read
         for the first time, before the first record.
+      delimiter: of csv and tsv files, a character or "tab"; None has it recognised.
+      encoding: of all files; None has it recognised.
+      all_parts: a folder of train and test parts is one corpus.
 
     Raises:
       InputError: an input or a column does not exist.
@@ -45,7 +54,14 @@ def read(
         raise InputError(f"source {format} has no columns: leave out the text and group column")
     group = Group("group", column=group_column) if group_column else source.group
     files = source.find([path for path in paths if not group.is_table(Path(path))], source.files)
+    if format in FORMATS and not all_parts:
+        refuse_parts(paths, files)
     reader = source.reader
+    if delimiter:
+        if format not in ("csv", "tsv"):
+            raise InputError(f"--delimiter is for csv and tsv: leave it out for {format}")
+        letter = one_letter(delimiter)
+        reader = partial(read_delimited, delimiter=letter, recognise=False)
     if source.make_reader:
         # Only once records are asked for: reading all files may take an hour.
         make = cache(partial(source.make_reader, files, progress))
@@ -57,6 +73,7 @@ def read(
         group.column,
         regroup=group.regroup(paths),
         unique=source.unique,
+        encoding=encoding and check_encoding(encoding),
     )
     if source.has_columns:
         records.check()

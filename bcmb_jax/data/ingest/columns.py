@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows with named columns, and the one place that chooses which of them are text and group."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bcmb_jax.data.ingest.header import describe, is_unnamed, nearest
 from bcmb_jax.data.ingest.record import (
     BROKEN_TYPE,
     EMPTY,
@@ -24,9 +24,6 @@ USUAL_NAMES = (
     *("document", "content", "sentence"),
 )
 """Names of a text column that need not be given, in any case."""
-
-_NAME = re.compile(r"[^\W\d][\w.()/:#%-]*( [\w.()/:#%-]+){0,3}")
-_LONGEST_NAME = 40
 
 
 class Row(NamedTuple):
@@ -79,12 +76,16 @@ class Table:
       names: the columns, or None where the file does not list them.
       rows: yields the rows (or why there is none) with at least the chosen columns' values.
       text: the text column if none is named; else the usual names are tried.
+      below: values of the first rows, which tell whether the names are names or a record.
+      written: how the file is written, where that is not as usual.
     """
 
     file: str
     names: Sequence[str] | None
     rows: Callable[[Columns], Iterator[Row | Skipped]]
     text: str | None = None
+    below: Sequence[Sequence[str]] = ()
+    written: str = ""
 
     def records(self, text_column: str | None, group_column: str | None) -> Iterator[Record]:
         """Choose the columns, and return the records of all rows.
@@ -96,7 +97,7 @@ class Table:
         if self.names is None:
             columns = Columns(tuple((text_column or "").split(",")), group_column)
         else:
-            columns = choose_columns(self.names, text_column, group_column, self.file)
+            columns = choose_columns(self.names, text_column, group_column, self.file, self.below)
         return map(columns.record, self.rows(columns))
 
     def map(self, change: Callable[[Row], Row | Skipped]) -> "Table":
@@ -114,7 +115,11 @@ def group_value(value: object) -> str | None:
 
 
 def choose_columns(
-    names: Sequence[str], text_column: str | None, group_column: str | None, file: str
+    names: Sequence[str],
+    text_column: str | None,
+    group_column: str | None,
+    file: str,
+    below: Sequence[Sequence[str]] = (),
 ) -> Columns:
     """Return the columns to read: those named, else the only or the only usual one as text.
 
@@ -124,14 +129,11 @@ def choose_columns(
     Raises:
       InputError: a column is missing, is there twice, or has to be named; lists those of `file`.
     """
-    # Without a header line, a record's text would be taken for names, and must not be shown.
-    if all(len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) for name in names):
-        listed = f"{file} has the columns {', '.join(names)}"
-    else:
-        listed = f"{file} has {len(names)} columns, not all of them with names (no header line?)"
+    listed = describe(names, below, file)
     if text_column is None:
         usual = [name for name in names if name.lower() in USUAL_NAMES]
-        chosen = list(names) if len(names) == 1 else usual
+        named = [name for name in names if not is_unnamed(name)]
+        chosen = named if len(named) == 1 else usual
         if len(chosen) != 1:
             raise InputError(f"{listed}: say which holds the text with --text-column")
     else:
@@ -140,7 +142,8 @@ def choose_columns(
     asked = [("text", name) for name in chosen]
     for option, column in [*asked, ("group", group_column)] if group_column else asked:
         if column not in names:
-            raise InputError(f"{listed}, not {column!r}: correct --{option}-column")
+            meant = nearest(column, names, below)
+            raise InputError(f"{listed}, not {column!r}: correct --{option}-column{meant}")
         if list(names).count(column) > 1:
             raise InputError(f"{listed}, {column!r} more than once: rename one in the header")
     return Columns(tuple(chosen), group_column)

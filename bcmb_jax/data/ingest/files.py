@@ -3,13 +3,16 @@
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path, PurePosixPath
 
 from bcmb_jax.data.ingest.columns import Table
+from bcmb_jax.data.ingest.encodings import recode
 from bcmb_jax.data.ingest.record import Document, Record, Skipped
 from bcmb_jax.errors import InputError
 
@@ -26,6 +29,19 @@ Repeats = Callable[[Document], str | None]
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _GZIP_MARK = b"\x1f\x8b"
+_CONVERSIONS = {
+    b"PK\x03\x04": "an Excel workbook or a zip archive: save it as CSV UTF-8, or unzip it",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV UTF-8",
+    b"BZh": "compressed with bzip2: bunzip2 --keep FILE",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard: zstd --decompress FILE",
+    b"\xfd7zXZ\0": "compressed with xz: xz --decompress --keep FILE",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: 7z x FILE",
+}
+"""What files of other kinds begin with, and how they become files that are read here."""
+
+_CONVERTIBLE = tuple(f"*.{x}" for x in ("xlsx", "xls", "xlsm", "zip", "bz2", "zst", "xz", "7z"))
+_TRAINED_ON = re.compile(r"(?<![a-z])train(ing)?(?![a-z])", re.IGNORECASE)
+_HELD_OUT = re.compile(r"(?<![a-z])(dev|val|valid(ation)?|eval(uation)?|test(ing)?)(?![a-z])", re.I)
 
 
 def matches(path: Path, patterns: Sequence[str]) -> bool:
@@ -71,7 +87,9 @@ def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Pat
         if not path.exists():
             raise InputError(f"input {path} does not exist")
         if not below:
-            raise InputError(f"input folder {path} holds no {wanted} file")
+            others = [file.name for file in find_files(path, _CONVERTIBLE)]
+            hint = f" ({len(others):,} to be converted first, as {others[0]})" if others else ""
+            raise InputError(f"input folder {path} holds no {wanted} file{hint}")
         files += below
     if not files:
         raise InputError(f"the input holds no {wanted} file")
@@ -81,6 +99,23 @@ def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Pat
             raise InputError(f"input {file} is given more than once: its text would count twice")
         seen.add(file.resolve())
     return files
+
+
+def refuse_parts(paths: Sequence[str | Path], files: Sequence[Path]) -> None:
+    """Refuse folders that hold training and evaluation parts of a data set as one corpus.
+
+    Raises:
+      InputError: names of files or folders below a given folder say so.
+    """
+    for folder in filter(Path.is_dir, map(Path, paths)):
+        inside = [x.relative_to(folder).as_posix() for x in files if x.is_relative_to(folder)]
+        trained_on = [name for name in inside if _TRAINED_ON.search(name)]
+        held_out = [name for name in inside if _HELD_OUT.search(name)]
+        if trained_on and held_out:
+            raise InputError(
+                f"input folder {folder} holds parts to train on and to evaluate with "
+                f"({trained_on[0]}, {held_out[0]}): name the files to be used, or add --all-parts"
+            )
 
 
 def open_text(stream: Stream, newline: str | None) -> TextIOWrapper:
@@ -96,6 +131,7 @@ class Records:
       text_column: the column (or several, joined by commas) of readers that return tables.
       regroup: changes the group of every document.
       unique: makes, for each reading, the function that tells repeated documents.
+      encoding: of all files; None has it recognised.
     """
 
     def __init__(
@@ -107,11 +143,15 @@ class Records:
         *,
         regroup: Regroup | None = None,
         unique: Callable[[], Repeats] | None = None,
+        encoding: str | None = None,
     ):
         self._reader = reader
         self._columns = (text_column, group_column)
         self._regroup = regroup
         self._unique = unique
+        self._encoding = encoding
+        self.written: dict[str, str] = {}
+        """How files are written, by name, where it is not as usual; known once they were begun."""
         # Named from the lowest folder that holds all, so that names are short, distinct and the
         # same wherever that folder lies.
         absolute = [Path(os.path.abspath(file)) for file in files]
@@ -143,27 +183,54 @@ class Records:
                 yield record
             self._bytes_before += size
 
+    def tables(self) -> Iterator[Table]:
+        """Yield the table of every file whose format has columns, to be read before the next."""
+        for file, name in self._files:
+            with self._open(file, name) as (content, _):
+                if isinstance(content, Table):
+                    yield content
+
     def _read(self, file: Path, name: str) -> Iterator[Record]:
-        line = 0
+        with self._open(file, name) as (content, place):
+            if isinstance(content, Table):
+                content = content.records(*self._columns)
+            for record in content:
+                place.line = record.line
+                if self._regroup and isinstance(record, Document):
+                    record = replace(record, group=self._regroup(file, record.group))
+                yield record
+
+    @contextmanager
+    def _open(self, file: Path, name: str) -> Iterator[tuple[Table | Iterator[Record], "_Place"]]:
+        place = _Place()
         with open(file, "rb") as self._raw:
             raw = self._raw
-            packed = raw.peek(2)[:2] == _GZIP_MARK
+            begin = raw.peek(8)
+            for mark, how in _CONVERSIONS.items():
+                if begin.startswith(mark):
+                    raise InputError(f"input {file} is {how.replace('FILE', file.name)}")
             try:
-                content = self._reader(gzip.GzipFile(fileobj=raw) if packed else raw, name)
-                if isinstance(content, Table):
-                    content = content.records(*self._columns)
-                for record in content:
-                    line = record.line
-                    if self._regroup and isinstance(record, Document):
-                        record = replace(record, group=self._regroup(file, record.group))
-                    yield record
+                stream: Stream = gzip.GzipFile(fileobj=raw) if begin[:2] == _GZIP_MARK else raw
+                if self._encoding:
+                    stream = recode(stream, self._encoding)
+                content = self._reader(stream, name)
+                if isinstance(content, Table) and content.written:
+                    self.written[name] = content.written
+                yield content, place
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise InputError(
-                    f"input {file} is a damaged or incomplete gzip file (after line {line}): "
+                    f"input {file} is a damaged or incomplete gzip file (after line {place.line}): "
                     "fetch it again or leave it out"
                 ) from error
             except UnicodeError as error:
                 raise InputError(
-                    f"input {file} holds bytes after line {line} that are not the encoding it "
-                    "begins with: save it as UTF-8"
+                    f"input {file} holds bytes after line {place.line} that are not the encoding "
+                    "it begins with: save it as UTF-8, or name it with --encoding"
                 ) from error
+
+
+@dataclass
+class _Place:
+    """Where in its file the reading stands."""
+
+    line: int = 0

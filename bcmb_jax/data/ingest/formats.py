@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain formats: csv, tsv, jsonl, JSON objects and Parquet as tables, and text."""
 
-import csv
 import json
 from collections.abc import Iterator
 from functools import partial
-from io import TextIOWrapper
 from itertools import chain, islice
 from typing import Any
 
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
+from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Reader, Stream, open_text, suffix_of
 from bcmb_jax.data.ingest.record import (
-    BROKEN_COLUMNS,
     BROKEN_JSON,
-    BROKEN_QUOTES,
     BROKEN_UNICODE,
     EMPTY,
     Record,
@@ -23,86 +20,12 @@ from bcmb_jax.data.ingest.record import (
 )
 from bcmb_jax.errors import InputError
 
-_LARGEST_FIELD = 2**24
-"""Characters. The csv module's own limit of 131,072 is less than many notes; without any, a quote
-left open would fill the memory."""
-_DELIMITERS = ",;|\t"
 _JSONL_HEAD = 100  # lines whose keys are the columns, as objects often leave out empty keys
 _PARQUET_BATCH = 1024  # rows
 
 
-def read_delimited(stream: Stream, file: str, *, delimiter: str) -> Table:
-    """Read csv or tsv: a header line, then a row a record; quoted fields may span lines."""
-    csv.field_size_limit(_LARGEST_FIELD)
-    rows = _split_rows(stream, file, delimiter)
-    _, header = next(rows, (0, None))
-    if not header:
-        raise InputError(f"{file} does not begin with a header line that names its columns")
-    if len(header) == 1 and any(x in header[0] for x in _DELIMITERS):
-        raise InputError(
-            f"{file} is not delimited by {delimiter!r}: its header line is one name that holds "
-            "another delimiter; write it as csv (commas) or tsv (tabs)"
-        )
-
-    def read_rows(_: Columns) -> Iterator[Row | Skipped]:
-        for line, fields in rows:
-            if fields is None:
-                yield Skipped(file, line, BROKEN_QUOTES)
-            elif not fields:
-                yield Skipped(file, line, EMPTY)
-            elif len(fields) != len(header):
-                yield Skipped(file, line, BROKEN_COLUMNS)
-            else:
-                yield Row(file, line, dict(zip(header, fields, strict=True)))
-
-    return Table(file, header, read_rows)
-
-
 read_csv = partial(read_delimited, delimiter=",")
 read_tsv = partial(read_delimited, delimiter="\t")
-
-
-def _split_rows(
-    stream: Stream, file: str, delimiter: str
-) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield (first line, fields); no fields where quotes are misplaced.
-
-    Without `strict`, the csv module would merge such records unnoticed. The rows after one that may
-    be the rest of its text have no fields either.
-    """
-    taken: list[str] = []  # the lines of a row
-    inside = False  # a broken row's quoted field
-
-    def take(lines: TextIOWrapper) -> Iterator[str]:
-        for line in lines:
-            taken.append(line)
-            yield line
-
-    with open_text(stream, newline="") as lines:
-        rows = csv.reader(take(lines), delimiter=delimiter, strict=True)
-        while True:
-            line = rows.line_num + 1
-            taken.clear()
-            row: list[str] | None = None
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                # A last line cut short loses itself; a quote left open earlier would swallow all.
-                unfinished = "unexpected end of data" in str(error) and rows.line_num > line
-                if unfinished or "field limit" in str(error):
-                    raise InputError(
-                        f"{file}: a quote opened in the record at line {line} is still open at "
-                        f"line {rows.line_num}: close it, or double quotes inside fields"
-                    ) from error
-            begins = taken[0].startswith('"') or f'{delimiter}"' in taken[0]
-            if row is None or (inside and not begins):
-                odd_quotes = "".join(taken).count('"') % 2 == 1
-                inside, row = odd_quotes == (row is None), None
-            else:
-                inside = False
-            yield line, row
 
 
 def read_jsonl(stream: Stream, file: str) -> Table:

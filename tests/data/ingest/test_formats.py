@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bcmb_jax.data.ingest import formats
+from bcmb_jax.data.ingest import delimited
 from bcmb_jax.errors import InputError
 from tests.fixtures.ingested import records
 
@@ -60,15 +60,16 @@ def test_the_rest_of_a_broken_record_is_no_document(tmp_path: Path) -> None:
 
 
 def test_a_quote_left_open_does_not_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(formats, "_LARGEST_FIELD", 1000)
+    monkeypatch.setattr(delimited, "LARGEST_FIELD", 1000)
     lines = "".join(f"{n},a short text\n" for n in range(2, 200))
     with pytest.raises(InputError, match="opened in the record at line 2 is still open at line"):
         records(tmp_path, f'id,text\n1,"open\n{lines}'.encode(), "csv")
 
 
 def test_another_delimiter_is_seen(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not delimited by ','"):
-        records(tmp_path, b"mrn;note\n1;John\n", "csv")
+    assert records(tmp_path, b"mrn;note\n1;John\n", "csv") == [("John", 2)]
+    with pytest.raises(InputError, match=r"is not delimited by ','.* --delimiter"):
+        records(tmp_path, b"mrn;note\n1,John\n2,Anna\n", "csv")
 
 
 def test_tsv(tmp_path: Path) -> None:

@@ -232,5 +232,7 @@ def test_real_sources(shared: Path) -> None:
     interviews = list(read([clinical / "simulated_resp_interviews"], "text"))
     assert len(interviews) == 272
     assert all(isinstance(interview, Document) for interview in interviews)
-    dialogues = list(read([clinical / "aci_bench"], "csv", "dialogue,note", "encounter_id"))
+    dialogues = list(
+        read([clinical / "aci_bench"], "csv", "dialogue,note", "encounter_id", all_parts=True)
+    )
     assert len({d.group for d in dialogues if isinstance(d, Document)}) == len(dialogues) == 207
