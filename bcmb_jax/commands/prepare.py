@@ -17,9 +17,10 @@ from typing import Any
 
 from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
-from bcmb_jax.data.ingest.files import list_files
-from bcmb_jax.data.ingest.record import BROKEN_UNICODE
+from bcmb_jax.data.ingest.files import Records, list_files
+from bcmb_jax.data.ingest.peek import peek
 from bcmb_jax.data.prepare import prepare
+from bcmb_jax.data.report import summarise
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
@@ -35,9 +36,13 @@ def main() -> None:
     if arguments.list_sources:
         _list_sources()
         return
-    for name in ("source", "input", "tokenizer", "output"):
+    needed = ("source", "input") if arguments.peek else ("source", "input", "tokenizer", "output")
+    for name in needed:
         if not getattr(arguments, name):
             parser.error(f"--{name} is needed")
+    if arguments.peek:
+        print(*peek(_read(arguments, arguments.source, arguments.input, check=False)), sep="\n")
+        return
     if arguments.workers is not None:
         if arguments.workers < 1:
             raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
@@ -112,6 +117,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
     parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
     parser.add_argument("--group-column", help="patient or article, never in both splits")
+    parser.add_argument("--delimiter", metavar="C", help="of csv and tsv, or tab (default: seen)")
+    parser.add_argument("--encoding", help="of all files, as cp1252 (default: seen)")
+    parser.add_argument(
+        "--all-parts", action="store_true", help="a folder of train and test parts is one corpus"
+    )
+    parser.add_argument(
+        "--peek",
+        action="store_true",
+        help="print columns, rows, lengths and empty shares, but no value, and stop",
+    )
     parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
     parser.add_argument("--seed", type=int, default=0, help="of split, order and surrogates")
     parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
@@ -230,9 +245,32 @@ def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[
         "input": [Path(path).name for path in inputs],
         "text_column": arguments.text_column,
         "group_column": arguments.group_column,
+        "delimiter": arguments.delimiter,
+        "encoding": arguments.encoding,
         "validation_fraction": arguments.validation_fraction,
         "seed": arguments.seed,
     }
+
+
+def _read(
+    arguments: argparse.Namespace,
+    name: str,
+    inputs: list[str],
+    *,
+    progress: Callable[..., None] | None = None,
+    check: bool = True,
+) -> Records:
+    return read(
+        inputs,
+        name,
+        arguments.text_column,
+        arguments.group_column,
+        progress,
+        delimiter=arguments.delimiter,
+        encoding=arguments.encoding,
+        all_parts=arguments.all_parts,
+        check=check,
+    )
 
 
 def _prepare(
@@ -250,7 +288,7 @@ def _prepare(
         license = source.licence if source else ""
     display = Display()
     line = StageProgress(lambda: records.fraction, display)
-    records = read(inputs, name, arguments.text_column, arguments.group_column, line)
+    records = _read(arguments, name, inputs, progress=line)
     try:
         report = prepare(
             records,
@@ -267,18 +305,5 @@ def _prepare(
         )
     finally:
         display.close()
-    print(f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens")
-    for split, counts in report["splits"].items():
-        none = (
-            "" if counts["documents"] else " (another --validation-fraction or --seed gives some)"
-        )
-        print(f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens{none}")
-    grouped = arguments.group_column or (source and source.group != ALONE)
-    if grouped and report["documents_without_group"]:
-        print(f"  {report['documents_without_group']:,} documents have no group: each its own")
-    for change, count in report["cleaned"].items():
-        print(f"  {change}: {count:,}")
-    for reason, count in report["skipped"].items():
-        hint = " (convert such files: iconv -f cp1252 -t utf-8)" if reason == BROKEN_UNICODE else ""
-        print(f"  left out, {reason}: {count:,}{hint}")
-    print(f"  files and lines left out: {output / 'report.json'}")
+    grouped = bool(arguments.group_column or (source and source.group != ALONE))
+    print(*summarise(report, output, records.written, grouped=grouped), sep="\n")

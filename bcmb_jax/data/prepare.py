@@ -9,8 +9,9 @@ was left out.
 import errno
 import hashlib
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,6 +24,7 @@ import numpy as np
 from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
+from bcmb_jax.data.report import Kept, LeftOut
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
@@ -62,8 +64,9 @@ def prepare(
     """Write the folder `output` and return its report; the same input gives the same bytes.
 
     A group is in validation or in train by its hash alone; a record without a group is its own.
-    Without a document in validation there is no such folder. After an error, what was there before
-    is still there, and nothing else.
+    Where none falls into validation, the group whose size comes nearest to the fraction is moved
+    there; only a fraction of 0 goes without. After an error, what was there before is still there,
+    and nothing else.
 
     Args:
       options: only written down.
@@ -95,8 +98,6 @@ def prepare(
                 report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
                 _check_not_empty(report, validation_fraction)
                 for split, writer in writers.items():
-                    if not len(writer):
-                        continue  # a small source: its report says so, others of a mixture validate
                     writer.finish(
                         source=source,
                         split=split,
@@ -156,7 +157,8 @@ def _spool(
     """Tokenize every document into its split's writer and return the counts."""
     left_out = LeftOut()
     skip = left_out.add
-    without_group = 0
+    without_group, moved = 0, 0
+    kept, groups = Kept(), _Groups(fraction)
     records = (_unwrap(r, tokenizer) if isinstance(r, TokenDocument) else r for r in records)
     for batch, encoded in _encode_ahead(_batches(records, skip), tokenizer):
         for document, ids in zip(batch, encoded, strict=True):
@@ -164,38 +166,32 @@ def _spool(
                 skip(Skipped(document.file, document.line, NO_TOKENS))
                 continue
             without_group += int(document.group is None)
-            writers[_split(document, seed, fraction)].add(ids)
+            kept.add(document)
+            split, group = groups.split(document, seed)
+            if split == "train" and not len(writers.get("validation", ())):
+                groups.remember(group, len(writers["train"]))
+            writers[split].add(ids)
         counts = [(len(writer), writer.tokens) for writer in writers.values()]
         progress("tokenizing", sum(d for d, _ in counts), sum(t for _, t in counts))
     documents = sum(len(writer) for writer in writers.values())
+    if documents and fraction and not len(writers["validation"]):
+        chosen = groups.nearest()
+        writers["train"].move(chosen, writers["validation"])
+        moved = len(chosen)
     tokens = sum(writer.tokens for writer in writers.values())
     return {
         "documents": documents,
         "tokens": tokens,
         "tokens_with_special": tokens + 2 * documents,
+        "unknown_tokens": sum(writer.unknown_tokens for writer in writers.values()),
         "documents_without_group": without_group,
+        "moved_to_validation": moved,
+        "kept": kept.counts(),
         "splits": {s: {"documents": len(w), "tokens": w.tokens} for s, w in writers.items()},
         "skipped": dict(sorted(left_out.counts.items())),
         "skipped_lines": dict(sorted(left_out.lines.items())),
         "skipped_lines_at_most": LeftOut.LISTED,  # of a reason
     }
-
-
-class LeftOut:
-    """Counts of the records without a document by reason, and where the first `LISTED` stand."""
-
-    LISTED = 100_000  # of PubMed's records, millions have been superseded
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.lines: dict[str, dict[str, list[int]]] = {}
-
-    def add(self, record: Skipped) -> None:
-        """Count a record, and list its file and line while there are few of its reason."""
-        self.counts[record.reason] += 1
-        if self.counts[record.reason] <= self.LISTED:
-            files = self.lines.setdefault(record.reason, {})
-            files.setdefault(record.file, []).append(record.line)
 
 
 def _unwrap(document: TokenDocument, tokenizer: Tokenizer) -> TokenDocument | Skipped:
@@ -257,10 +253,42 @@ def _encode(batch: _Batch, tokenizer: Tokenizer) -> list[np.ndarray]:
     return [d.ids if isinstance(d, TokenDocument) else next(encoded) for d in batch]
 
 
-def _split(document: Document | TokenDocument, seed: int, fraction: float) -> str:
-    group = document.group if document.group is not None else f"{document.file}:{document.line}"
-    digest = hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogatepass")).hexdigest()
-    return "validation" if int(digest[:8], 16) / 2**32 < fraction else "train"
+class _Groups:
+    """The split of every group, and the documents of groups in train while validation is empty."""
+
+    def __init__(self, fraction: float):
+        self._fraction = fraction
+        self._documents: dict[str, array[int]] = {}
+
+    def split(self, document: Document | TokenDocument, seed: int) -> tuple[str, str]:
+        """Return the split of a document's group, and the group's hash."""
+        group = document.group if document.group is not None else f"{document.file}:{document.line}"
+        digest = hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogatepass")).hexdigest()
+        in_validation = int(digest[:8], 16) / 2**32 < self._fraction
+        if in_validation:
+            self._documents.clear()
+        return ("validation" if in_validation else "train"), digest
+
+    def remember(self, group: str, document: int) -> None:
+        """Note the number of a group's document in train."""
+        if self._fraction:
+            self._documents.setdefault(group, array("q")).append(document)
+
+    def nearest(self) -> Sequence[int]:
+        """Return the documents of the group that comes nearest to the fraction of all.
+
+        Raises:
+          InputError: there is only one group.
+        """
+        total = sum(map(len, self._documents.values()))
+        if len(self._documents) < 2:
+            raise InputError(
+                f"validation would be empty: all of {total:,} documents are one group; add "
+                "--validation-fraction 0 to go without a validation split"
+            )
+        wanted = self._fraction * total
+        groups = sorted(self._documents.items(), key=lambda x: (abs(len(x[1]) - wanted), x[0]))
+        return groups[0][1]
 
 
 def _check_not_empty(report: dict[str, Any], fraction: float) -> None:

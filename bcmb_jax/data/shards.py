@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -152,7 +152,9 @@ class ShardWriter:
         if self.directory.exists():
             raise InputError(f"{self.directory} exists already: remove it or choose another folder")
         self.tokens = 0
+        self.unknown_tokens = 0
         self._tokenizer = tokenizer
+        self._moved: list[int] = []
         self._dtype = _file_dtype("uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
         self._lengths = array("i")
         self.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +172,7 @@ class ShardWriter:
         self._spool.close()
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) - len(self._moved)
 
     def add(self, tokens: np.ndarray) -> None:
         """Append one document, `[N]` integer ids, N > 0, without special tokens."""
@@ -180,7 +182,24 @@ class ShardWriter:
             raise ValueError(f"token ids beyond the vocabulary of {self._tokenizer.vocab_size}")
         self._spool.write(tokens.astype(self._dtype).tobytes())
         self._lengths.append(len(tokens))
-        self.tokens += len(tokens)
+        self._count(tokens, 1)
+
+    def _count(self, tokens: np.ndarray, sign: int) -> None:
+        self.tokens += sign * len(tokens)
+        self.unknown_tokens += sign * int((tokens == self._tokenizer.special.unk).sum())
+
+    def move(self, documents: Sequence[int], other: "ShardWriter") -> None:
+        """Hand documents, numbered as they were added, over to another writer, each only once."""
+        self._spool.flush()
+        size = self._dtype.itemsize
+        lengths = np.frombuffer(self._lengths, dtype=np.int32)
+        starts = np.cumsum(lengths, dtype=np.int64) - lengths
+        for document in documents:
+            at, count = int(starts[document]) * size, int(lengths[document]) * size
+            tokens = np.frombuffer(os.pread(self._spool.fileno(), count, at), self._dtype)
+            other.add(tokens)
+            self._count(tokens, -1)
+        self._moved.extend(documents)
 
     def finish(
         self,
@@ -194,10 +213,11 @@ class ShardWriter:
         progress: Callable[[int, int, float], None] = lambda documents, tokens, fraction: None,
     ) -> dict[str, Any]:
         """Write the folder, documents in an order drawn from `seed`, and return its index."""
-        if not self._lengths:
+        if not len(self):
             raise ValueError(f"no documents for {self.directory}")
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(lengths))
+        order = order[~np.isin(order, self._moved)]
         with new_directory(self.directory) as folder:
             np.save(folder / "lengths.npy", lengths[order].astype("<i4"))
             digest = hashlib.sha256()
@@ -218,6 +238,7 @@ class ShardWriter:
                 "documents": documents,
                 "tokens": tokens,
                 "tokens_with_special": tokens + 2 * documents,
+                "unknown_tokens": self.unknown_tokens,
                 "dtype": self._dtype.name,
                 "tokenizer": {
                     "fingerprint": self._tokenizer.fingerprint,

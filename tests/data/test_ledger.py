@@ -106,6 +106,7 @@ def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokeni
     (raw / "mtsamples" / "mtsamples.csv").write_text(
         ",description,medical_specialty,sample_name,transcription,keywords\n"
         '0,a,b,c,"D: How are you?  P: Well, 7.",d\n1,a,b,c,Something else.,d\n'
+        "2,a,b,c,A third text.,d\n"
     )
     pairs = [f"respiratory-interviews={raw / 'interviews'}", f"mtsamples={raw / 'mtsamples'}"]
     command = [
@@ -116,7 +117,7 @@ def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokeni
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "shards/mtsamples/report.json").read_text())
     assert report["skipped"] == {"repeats an earlier text": 1}
-    assert report["documents"] == 1
+    assert report["documents"] == 2
     assert report["options"]["not_in"] == ["respiratory-interviews"]
     # Where all is kept, what they are compared by is not even read.
     (tmp_path / "shards/respiratory-interviews/fingerprints.npz").write_bytes(b"?")

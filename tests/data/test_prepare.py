@@ -145,11 +145,11 @@ def test_an_output_with_a_file_of_another_is_not_replaced(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "mine.txt").is_file()
 
 
-def test_a_source_too_small_for_validation_is_all_train(tmp_path: Path) -> None:
+def test_a_source_too_small_for_its_fraction_still_has_a_validation_split(tmp_path: Path) -> None:
     report = run(tmp_path / "out", list(make_records(3)), validation_fraction=0.01)
-    assert report["splits"]["validation"] == {"documents": 0, "tokens": 0}
-    assert sorted(words(tmp_path / "out/train")) == [0, 1, 2]
-    assert not (tmp_path / "out/validation").exists()
+    assert report["splits"]["validation"]["documents"] == 1
+    train, validation = words(tmp_path / "out/train"), words(tmp_path / "out/validation")
+    assert sorted(train + validation) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_real_text_gives_the_known_token_counts(
     tokens: int,
 ) -> None:
     tokenizer = load_tokenizer(str(shared / "data/tokenizers/modernbert"))
-    records = read([shared / "data/pretrain" / files], format, column)
+    records = read([shared / "data/pretrain" / files], format, column, all_parts=True)
     report = prepare(records, tokenizer, tmp_path / name, source=name, validation_fraction=0.05)
     assert report["skipped"] == {}
     assert (report["documents"], report["tokens"]) == (documents, tokens)

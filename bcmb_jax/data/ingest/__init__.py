@@ -29,6 +29,7 @@ def read(
     delimiter: str | None = None,
     encoding: str | None = None,
     all_parts: bool = False,
+    check: bool = True,
 ) -> Records:
     """Return the records of files and folders, in order: documents, and reasons for having none.
 
@@ -42,6 +43,7 @@ def read(
       delimiter: of csv and tsv files, a character or "tab"; None has it recognised.
       encoding: of all files; None has it recognised.
       all_parts: a folder of train and test parts is one corpus.
+      check: whether a missing column is to be found at once, by the first record of every file.
 
     Raises:
       InputError: an input or a column does not exist.
@@ -75,6 +77,6 @@ def read(
         unique=source.unique,
         encoding=encoding and check_encoding(encoding),
     )
-    if source.has_columns:
+    if check and source.has_columns:
         records.check()
     return records

@@ -3,8 +3,7 @@
 
 import codecs
 import re
-from io import BufferedReader, RawIOBase
-from typing import Any
+from io import BufferedIOBase, BufferedReader, RawIOBase
 
 from bcmb_jax.errors import InputError
 
@@ -13,10 +12,12 @@ _DAMAGED = re.compile("[\udc80-\udcff]")
 _BEYOND_ASCII = re.compile("[^\0-\x7f]")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _SYLLABLE = re.compile(rb"[\xb0-\xc8][\xa1-\xfe]")  # of Hangul, but for rare ones
-# Bytes of cp1252: letters beside a letter of ASCII; signs that notes use; signs that stand in the
-# middle of a word only where the bytes are letters of another encoding.
+# Bytes of cp1252: letters beside a letter of ASCII, or words of their own; signs that notes use;
+# signs that stand in the middle of a word only where the bytes are letters of another encoding.
 _ACCENTED = rb"[\xc0-\xd6\xd8-\xf6\xf8-\xff\x8a\x8c\x8e\x9a\x9c\x9e\x9f]"
-_LETTERS = re.compile(rb"(?<=[A-Za-z])" + _ACCENTED + rb"|" + _ACCENTED + rb"(?=[A-Za-z])")
+_LETTERS = re.compile(
+    rb"(?<=[A-Za-z])%b|%b(?=[A-Za-z])|(?<=[ (])%b(?=[ .,;)\r\n])" % ((_ACCENTED,) * 3)
+)
 _SIGNS = re.compile(rb"[\x80\x85\x91-\x97\x99\xa0\xa7\xab\xae\xb0-\xb7\xb9-\xbe\xd7]")
 _SIGN_IN_WORD = re.compile(rb"(?<=[A-Za-z])[\x80-\x84\x86-\x90\xa0-\xac\xae-\xbf](?=[A-Za-z])")
 
@@ -82,7 +83,7 @@ def check_encoding(name: str) -> str:
 class _Recoded(RawIOBase):
     """The bytes of a stream as UTF-8; it can be read again from its beginning."""
 
-    def __init__(self, stream: Any, encoding: str):
+    def __init__(self, stream: BufferedIOBase, encoding: str):
         self._stream, self._rest = stream, b""
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
 
@@ -99,7 +100,7 @@ class _Recoded(RawIOBase):
         self._rest = b""
         return int(self._stream.seek(0))
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._rest and (block := self._stream.read(1 << 16)):
             self._rest = self._decoder.decode(block).encode("utf-8", "surrogateescape")
         count = min(len(buffer), len(self._rest))
@@ -107,6 +108,6 @@ class _Recoded(RawIOBase):
         return count
 
 
-def recode(stream: Any, encoding: str) -> BufferedReader:
+def recode(stream: BufferedIOBase, encoding: str) -> BufferedReader:
     """Return a stream of the same text in UTF-8; undecodable bytes stay as they are."""
     return BufferedReader(_Recoded(stream, encoding))

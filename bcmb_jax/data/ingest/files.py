@@ -37,7 +37,7 @@ _CONVERSIONS = {
     b"\xfd7zXZ\0": "compressed with xz: xz --decompress --keep FILE",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: 7z x FILE",
 }
-"""What files of other kinds begin with, and how they become files that are read here."""
+"""First bytes of files of other kinds, and how they become files that are read here."""
 
 _CONVERTIBLE = tuple(f"*.{x}" for x in ("xlsx", "xls", "xlsm", "zip", "bz2", "zst", "xz", "7z"))
 _TRAINED_ON = re.compile(r"(?<![a-z])train(ing)?(?![a-z])", re.IGNORECASE)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts of a preparation: records left out, odd documents kept, and the lines that say them."""
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcmb_jax.data.ingest.record import (
+    BROKEN_UNICODE,
+    Document,
+    Skipped,
+    TokenDocument,
+    digest,
+)
+
+MISSING = frozenset(("", "-", "n/a", "na", "nan", "nil", "none", "null", "<na>", "missing"))
+"""Words that programs write where there is no value, in lower case."""
+
+REPEATS = "repeats of an earlier text"
+MISSING_VALUES = "words for a missing value"
+SHORT_CHARACTERS = 20
+SHORT = f"texts of fewer than {SHORT_CHARACTERS} characters"
+HINTS = {
+    REPEATS: "--exact-duplicates leaves them out",
+    MISSING_VALUES: f"--min-characters {SHORT_CHARACTERS} leaves them out",
+    SHORT: f"--min-characters {SHORT_CHARACTERS} leaves them out",
+}
+"""The option of prepare_data.py against each."""
+
+
+MANY_UNKNOWN = 0.01
+"""Share of unknown tokens from which on it is said."""
+_NAMED_FILES = 3
+
+
+class LeftOut:
+    """Counts of the records without a document by reason, and where the first `LISTED` stand."""
+
+    LISTED = 100_000  # of PubMed's records, millions have been superseded
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lines: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, record: Skipped) -> None:
+        """Count a record, and list its file and line while there are few of its reason."""
+        self.counts[record.reason] += 1
+        if self.counts[record.reason] <= self.LISTED:
+            files = self.lines.setdefault(record.reason, {})
+            files.setdefault(record.file, []).append(record.line)
+
+
+class Kept:
+    """Counts of odd documents; 8 bytes of memory a document."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._digests = array("Q")
+
+    def add(self, document: Document | TokenDocument) -> None:
+        """Count a document; white space does not tell texts apart."""
+        if isinstance(document, TokenDocument):
+            text = document.ids.tobytes().hex()
+        else:
+            words = document.text.split()
+            text = " ".join(words)
+            if text.lower() in MISSING:
+                self._counts[MISSING_VALUES] += 1
+            elif sum(map(len, words)) < SHORT_CHARACTERS:
+                self._counts[SHORT] += 1
+        self._digests.append(int.from_bytes(digest(text)[:8], "little"))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many documents there are of each kind, without kinds that have none."""
+        digests = np.frombuffer(self._digests, np.uint64)
+        repeats = len(digests) - len(np.unique(digests))
+        found = {REPEATS: repeats, **self._counts}
+        return {kind: found[kind] for kind in HINTS if found.get(kind)}
+
+
+def summarise(
+    report: Mapping[str, Any], output: Path, written: Mapping[str, str], *, grouped: bool
+) -> Iterator[str]:
+    """Yield lines about a finished preparation.
+
+    Args:
+      report: from `prepare.prepare`.
+      written: how files of the input are written, where it is not as usual.
+      grouped: whether documents were expected to have groups.
+    """
+    yield f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens"
+    files: dict[str, list[str]] = defaultdict(list)
+    for file, how in written.items():
+        files[how].append(file)
+    for how, names in files.items():
+        few = ", ".join(names) if len(names) <= _NAMED_FILES else f"{len(names):,} files"
+        yield f"  read {few} as {how}"
+    for split, counts in report["splits"].items():
+        yield f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens"
+    if report["moved_to_validation"]:
+        yield "  no group fell into validation by its hash: the nearest in size was moved there"
+    share = report["unknown_tokens"] / report["tokens"]
+    if share > MANY_UNKNOWN:
+        yield (
+            f"  warning: {share:.1%} of the tokens are unknown to the tokenizer, and cannot be "
+            "learned: choose one for these texts' language and letters"
+        )
+    if grouped and report["documents_without_group"]:
+        yield f"  {report['documents_without_group']:,} documents have no group: each its own"
+    for kind, count in report["kept"].items():
+        yield f"  kept, {kind}: {count:,} ({HINTS[kind]})"
+    for change, count in report["cleaned"].items():
+        yield f"  {change}: {count:,}"
+    for reason, count in report["skipped"].items():
+        hint = " (name such files' encoding: --encoding)" if reason == BROKEN_UNICODE else ""
+        yield f"  left out, {reason}: {count:,}{hint}"
+    yield f"  files and lines left out: {output / 'report.json'}"
