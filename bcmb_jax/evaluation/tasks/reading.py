@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from bcmb_jax.data.ingest.columns import Table, choose_columns
+from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Stream, open_text
-from bcmb_jax.data.ingest.formats import read_delimited, read_jsonl
+from bcmb_jax.data.ingest.formats import read_jsonl
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE, Document, Skipped
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind
