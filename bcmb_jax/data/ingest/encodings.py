@@ -8,6 +8,7 @@ from io import BufferedIOBase, BufferedReader, RawIOBase
 from bcmb_jax.errors import InputError
 
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_TELLING = 2**19  # bytes from the first on that are not UTF-8, which tell what else it is
 _DAMAGED = re.compile("[\udc80-\udcff]")
 _BEYOND_ASCII = re.compile("[^\0-\x7f]")
 _HIGH = re.compile(rb"[\x80-\xff]")
@@ -36,17 +37,24 @@ def recognise_encoding(sample: bytes, file: str) -> str:
     zeros = [sample[side::2].count(0) / max(1, len(sample) // 2) for side in (0, 1)]
     if max(zeros) > 0.3 and min(zeros) < 0.05:  # ASCII's letters have one byte that is zero
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-    text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(sample)
-    damaged = len(_DAMAGED.findall(text))
-    if 2 * damaged <= len(_BEYOND_ASCII.findall(text)) - damaged or not damaged:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError as error:
+        line = sample.rfind(b"\n", 0, error.start) + 1
+        part = sample[line : line + _TELLING]
+    else:
         return "utf-8-sig"
-    if _is_korean(sample):
+    text = part.decode("utf-8", "surrogateescape")
+    damaged = len(_DAMAGED.findall(text))
+    if 2 * damaged <= len(_BEYOND_ASCII.findall(text)) - damaged:
+        return "utf-8-sig"
+    if _is_korean(part):
         return "cp949"
-    high = len(_HIGH.findall(sample))
-    known = len(_LETTERS.findall(sample)) + len(_SIGNS.findall(sample))
-    if known >= 0.8 * high and len(_SIGN_IN_WORD.findall(sample)) <= 0.1 * high:
+    high = len(_HIGH.findall(part))
+    known = len(_LETTERS.findall(part)) + len(_SIGNS.findall(part))
+    if known >= 0.8 * high and len(_SIGN_IN_WORD.findall(part)) <= 0.1 * high:
         return "cp1252"
-    lines = text.split("\n")
+    lines = sample.decode("utf-8", "surrogateescape").split("\n")
     broken = sum(bool(_DAMAGED.search(line)) for line in lines)
     if broken > 0.2 * len(lines):
         raise InputError(

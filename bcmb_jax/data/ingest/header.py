@@ -29,7 +29,7 @@ _USUAL = frozenset((
 
 def shape_of(value: str) -> str:
     """Return the kinds of characters of a value in their order: "Ab-12" has the shape "a-9"."""
-    return re.sub(r"\s+", " ", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value)))[:40]
+    return re.sub(r"\s+", " ", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value[:100])))[:40]
 
 
 def is_header(names: Sequence[str], below: Sequence[Sequence[str]]) -> bool:

@@ -249,6 +249,14 @@ def test_records_whose_last_column_is_the_id_are_found_again(tmp_path) -> None:
     assert [text for text, _ in found[8:]] == [QUOTE, QUOTE, QUOTE, "fine"]
 
 
+def test_records_are_found_again_where_no_column_has_numbers(tmp_path) -> None:
+    ids = "abcdefghij"
+    good = "".join(f"{x}y,{'long ' * n}note{'.' * (n % 3)}\n" for n, x in enumerate(ids))
+    content = f'id,text\n{good}zz,"x "y" z" q\nzy,some {"." * 9} words\nzx,"quoted"\n'
+    found = records(tmp_path, content.encode(), "csv")
+    assert [text for text, _ in found[10:]] == [QUOTE, "some ......... words", "quoted"]
+
+
 # Files that are no tables yet
 
 
