@@ -89,10 +89,10 @@ def check_encoding(name: str) -> str:
 
 
 class _Recoded(RawIOBase):
-    """The bytes of a stream as UTF-8; it can be read again from its beginning."""
+    """The bytes of a stream as UTF-8 with its mark; it can be read again from its beginning."""
 
     def __init__(self, stream: BufferedIOBase, encoding: str):
-        self._stream, self._rest = stream, b""
+        self._stream, self._rest, self._begun = stream, codecs.BOM_UTF8, False
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
 
     def readable(self) -> bool:
@@ -105,12 +105,14 @@ class _Recoded(RawIOBase):
         if offset or whence:
             raise OSError("a recoded stream can only be read again from its beginning")
         self._decoder.reset()
-        self._rest = b""
+        self._rest, self._begun = codecs.BOM_UTF8, False
         return int(self._stream.seek(0))
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._rest and (block := self._stream.read(1 << 16)):
-            self._rest = self._decoder.decode(block).encode("utf-8", "surrogateescape")
+            text = self._decoder.decode(block)
+            text, self._begun = text if self._begun else text.removeprefix("\ufeff"), True
+            self._rest = text.encode("utf-8", "surrogateescape")
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count

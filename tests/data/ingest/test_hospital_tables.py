@@ -79,8 +79,23 @@ def test_an_encoding_that_is_named_counts_for_every_format(tmp_path, format) -> 
     file = tmp_path / "in.txt.gz"
     file.write_bytes(gzip.compress(content.encode("cp1250")))
     assert [r.text for r in read([file], format, encoding="cp1250")] == ["głowa"]
+    with pytest.raises(InputError, match="--encoding is for tables and texts: pubmed says its"):
+        read([file], "pubmed", encoding="cp1250")
     with pytest.raises(InputError, match="--encoding klingon: Python knows no encoding"):
         read([file], format, encoding="klingon")
+
+
+def test_an_encoding_that_is_named_is_taken_also_against_what_is_seen(tmp_path) -> None:
+    (tmp_path / "in.csv").write_bytes("text\nMüller\nfine\n".encode("cp1252"))
+    found = list(read([tmp_path], "csv", encoding="utf-8"))
+    assert [getattr(r, "text", getattr(r, "reason", "")) for r in found] == [
+        "broken: not valid Unicode",
+        "fine",
+    ]
+    (tmp_path / "in.csv").write_bytes("\ufefftext\nnaïve\n".encode())
+    assert [r.text for r in read([tmp_path], "csv", "text", encoding="utf-8")] == ["naïve"]
+    with pytest.raises(InputError, match=r"that are not utf-16: .* name another with --encoding"):
+        list(read([tmp_path], "csv", "text", encoding="utf-16"))
 
 
 def test_a_damaged_byte_does_not_make_another_encoding(tmp_path) -> None:
@@ -203,6 +218,12 @@ def test_peek_shows_places_where_the_first_row_is_a_record(tmp_path) -> None:
     lines = list(peek(found))
     assert [line.split()[:2] for line in lines[2:]] == [["column", "1"], ["column", "2"]]
     assert not any(word in "\n".join(lines) for word in ("smith", "jones", "pneumonia"))
+
+
+def test_peek_is_for_tables(tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("a note")
+    with pytest.raises(InputError, match="--peek shows tables"):
+        list(peek(read([tmp_path], "text")))
 
 
 def test_peek_reads_the_other_formats(tmp_path) -> None:
