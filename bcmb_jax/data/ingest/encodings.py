@@ -17,10 +17,12 @@ _SYLLABLE = re.compile(rb"[\xb0-\xc8][\xa1-\xfe]")  # of Hangul, but for rare on
 # signs that stand in the middle of a word only where the bytes are letters of another encoding.
 _ACCENTED = rb"[\xc0-\xd6\xd8-\xf6\xf8-\xff\x8a\x8c\x8e\x9a\x9c\x9e\x9f]"
 _LETTERS = re.compile(
-    rb"(?<=[A-Za-z])%b|%b(?=[A-Za-z])|(?<=[ (])%b(?=[ .,;)\r\n])" % ((_ACCENTED,) * 3)
+    rb"(?<=[A-Za-z])%b|%b(?=[A-Za-z])|(?<=[ (\t\n])%b(?=[ .,;)\t\r\n-])" % ((_ACCENTED,) * 3)
 )
 _SIGNS = re.compile(rb"[\x80\x85\x91-\x97\x99\xa0\xa7\xab\xae\xb0-\xb7\xb9-\xbe\xd7]")
-_SIGN_IN_WORD = re.compile(rb"(?<=[A-Za-z])[\x80-\x84\x86-\x90\xa0-\xac\xae-\xbf](?=[A-Za-z])")
+_SIGN_IN_WORD = re.compile(
+    rb"(?<=[A-Za-z])[\x80-\x84\x86-\x90\xa1-\xac\xae-\xb3\xb5-\xbf](?=[A-Za-z])"
+)
 
 
 def recognise_encoding(sample: bytes, file: str) -> str:
@@ -35,7 +37,7 @@ def recognise_encoding(sample: bytes, file: str) -> str:
         if sample.startswith(mark):
             return name
     zeros = [sample[side::2].count(0) / max(1, len(sample) // 2) for side in (0, 1)]
-    if max(zeros) > 0.3 and min(zeros) < 0.05:  # ASCII's letters have one byte that is zero
+    if max(zeros) > max(0.1, 4 * min(zeros)):  # characters of ASCII have one byte that is zero
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
