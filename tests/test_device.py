@@ -49,7 +49,8 @@ def test_an_unknown_precision_is_named_with_the_known(name):
 @pytest.mark.parametrize("implementation", ["xla", "interval"])
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", "HIGHEST"), ("tf32", "HIGH")])
 def test_every_product_of_both_passes_is_as_exact_as_asked(precision, expected, implementation):
-    graph, shapes = split(lambda: masked_lm(dtype=jnp.float32, implementation=implementation))
+    dtype = jnp.dtype("float32")
+    graph, shapes = split(lambda: masked_lm(dtype=dtype, implementation=implementation))
     batch = packed_batch(2, 64)
 
     def loss(params):
