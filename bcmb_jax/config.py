@@ -166,7 +166,7 @@ class RunConfig:
 
 def decisive_values(values: Mapping[str, Any], kind: type = RunConfig) -> dict[str, Any]:
     """Return those of a configuration's plain values that decide the result of its run."""
-    kinds = typing.get_type_hints(kind)
+    kinds, values = typing.get_type_hints(kind), _with_later_keys(kind, values)
     decisive: dict[str, Any] = {}
     for key in fields(kind):
         if key.name in values and key.metadata.get("decides_result", True):
@@ -200,8 +200,14 @@ def _keys(kind: type, prefix: str) -> Iterator[str]:
         yield from _keys(inner, f"{prefix}{name}.") if _is_group(inner) else [prefix + name]
 
 
+def _with_later_keys(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `values` with the defaults of keys that did not exist when older runs were stored."""
+    later = {x.name: x.default for x in fields(kind) if x.metadata.get("added_later")}
+    return {**later, **values}
+
+
 def _build(kind: type[Group], values: Mapping[str, Any], prefix: str) -> Group:
-    kinds = typing.get_type_hints(kind)
+    kinds, values = typing.get_type_hints(kind), _with_later_keys(kind, values)
     for name in values:
         if name not in kinds:
             check_key(prefix + name)

@@ -25,9 +25,7 @@ def get_config(size: str = "base") -> ConfigDict:
 
     config.seed = 17  # of the data order, masking, dropout and initialisation
     config.tokenizer = ""  # folder or hub id; empty: the one kept beside the shards
-    # Matrix products: "bf16", "tf32" (GPUs) or "fp32" (full precision); empty: what the run was
-    # begun in, else fp32 on a CPU and bf16 elsewhere.
-    config.precision = ""
+    config.precision = ""  # "bf16" or "fp32"; empty: bf16 where the device multiplies it fast
     # A run or checkpoint of ours, a Hugging Face folder or id, a Composer .pt, or a name such as
     # modernbert-base:stable; empty: from scratch.
     config.init_from = ""
@@ -80,6 +78,7 @@ def get_config(size: str = "base") -> ConfigDict:
     config.model.global_rope_theta = 160_000.0
     config.model.local_rope_theta = 10_000.0
     config.model.norm_eps = 1e-5
+    config.model.hidden_activation = "gelu"  # of the MLP; some published models have "silu"
     config.model.max_position_embeddings = 8192
     config.model.attention_output_dropout = 0.1  # training only, after attention's projection
     return config

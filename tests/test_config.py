@@ -73,6 +73,20 @@ def test_what_decides_a_run_and_what_does_not():
     assert set(decisive["model"]) == set(tiny.get_config().model.keys())
 
 
+def test_older_runs_do_not_name_the_activation():
+    """A configuration as runs stored it before `model.hidden_activation` was a key."""
+    older = tiny.get_config().to_dict()
+    del older["model"]["hidden_activation"]
+    assert RunConfig.from_dict(older) == RunConfig.from_dict(tiny.get_config().to_dict())
+    assert decisive_values(older) == decisive_values(tiny.get_config().to_dict())
+    newer = tiny.get_config().to_dict()
+    newer["model"]["hidden_activation"] = "silu"
+    assert decisive_values(older) != decisive_values(newer)
+    newer["model"]["hidden_activation"] = "relu"
+    with pytest.raises(InputError, match="'relu' is neither 'gelu' nor 'silu'"):
+        RunConfig.from_dict(newer)
+
+
 def test_microbatches_and_rate():
     config = tiny.get_config().to_dict() | {"train_rows_per_step": 32, "rows_per_microbatch": 2}
     typed = RunConfig.from_dict(config)

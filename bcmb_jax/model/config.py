@@ -32,16 +32,24 @@ class ModelConfig:
     attention_output_dropout: float = 0.1
     """Training only, after attention's output projection: the one dropout upstream trains with
     (FlexBERT `attn_out_dropout_prob`; not Hugging Face's `attention_dropout`)."""
+    hidden_activation: str = dataclasses.field(default="gelu", metadata={"added_later": True})
+    """In the MLP, "gelu" or "silu"; the head's is GELU. Older runs do not name it."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "attention_output_dropout" and not value > 0:
+            if field.name in ("attention_output_dropout", "hidden_activation"):
+                continue
+            if not value > 0:
                 raise InputError(f"model.{field.name} is {value}; it must be positive")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise InputError(
                 f"model.hidden_size {self.hidden_size} over {self.num_attention_heads} heads "
                 "is not an even head size; change one of them"
+            )
+        if self.hidden_activation not in ("gelu", "silu"):
+            raise InputError(
+                f"model.hidden_activation {self.hidden_activation!r} is neither 'gelu' nor 'silu'"
             )
         if not 0 <= self.attention_output_dropout < 1:
             raise InputError(

@@ -140,19 +140,19 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """GeGLU: `Wo(gelu(a) · b)` where `Wi` gives `(a, b)` in this order."""
+    """GeGLU, or with SiLU: `Wo(gelu(a) · b)` where `Wi` gives `(a, b)` in this order."""
 
     def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         hidden, inner = config.hidden_size, config.intermediate_size
         self.Wi = Linear("bld,sfd->blsf", (2, inner, hidden), INIT_STD, dtype, rngs)
         self.Wo = Linear("blf,df->bld", (hidden, inner), output_std(config), dtype, rngs)
-        self.dtype = dtype
+        self.activation, self.dtype = config.hidden_activation, dtype
 
     @jax.named_scope("mlp")
     def __call__(self, x: Stream) -> Stream:
         """Return the MLP's contribution to the residual stream."""
         inner = checkpoint_name(self.Wi(x), MLP_INPUT)
-        return self.Wo(checkpoint_name(geglu(inner, self.dtype), PRODUCT_INPUT))
+        return self.Wo(checkpoint_name(geglu(inner, self.dtype, self.activation), PRODUCT_INPUT))
 
 
 def output_std(config: ModelConfig) -> float:

@@ -8,6 +8,7 @@ function; the kernel computes it once.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,23 +32,29 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
 
 
-def geglu(inner: Float[Array, "B L 2 F"], dtype: jnp.dtype) -> Float[Array, "B L F"]:
-    """Return `gelu(a) · b` in `dtype`, `a` before `b` in `inner`; computed in fp32."""
-    if gradient_is_a_kernel(inner.dtype, inner.shape[-1]):
+def geglu(
+    inner: Float[Array, "B L 2 F"], dtype: jnp.dtype, activation: str = "gelu"
+) -> Float[Array, "B L F"]:
+    """Return `gelu(a) · b` in `dtype`, `a` before `b` in `inner`; computed in fp32.
+
+    Args:
+      activation: "gelu", or "silu" for `silu(a) · b`, which has no kernel.
+    """
+    if activation == "gelu" and gradient_is_a_kernel(inner.dtype, inner.shape[-1]):
         return with_kernel(inner, dtype)
-    return _geglu(inner, dtype)
+    return _glu(inner, dtype, {"gelu": gelu, "silu": jax.nn.silu}[activation])
 
 
-def _geglu(inner: Array, dtype: jnp.dtype) -> Array:
+def _glu(inner: Array, dtype: jnp.dtype, activation: Callable[[Array], Array] = gelu) -> Array:
     halves = jnp.split(inner.astype(accumulation_dtype(dtype)), 2, axis=-2)
     activated, gate = (y.squeeze(-2) for y in halves)
-    return (gelu(activated) * gate).astype(dtype)
+    return (activation(activated) * gate).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def with_kernel(inner: Float[Array, "B L 2 F"], dtype: jnp.dtype) -> Float[Array, "B L F"]:
     """Return the result of `geglu`, with the kernel as its gradient."""
-    return _geglu(inner, dtype)
+    return _glu(inner, dtype)
 
 
 def _backward(_: jnp.dtype, inner: Array, dout: Array) -> tuple[Array]:

@@ -27,6 +27,18 @@ def test_the_first_half_is_activated_and_the_second_its_gate():
     np.testing.assert_allclose(geglu(jnp.asarray(inner), jnp.dtype("float32")), expected, atol=1e-6)
 
 
+def test_silu_may_stand_in_place_of_gelu():
+    inner = jnp.asarray(3 * np.random.default_rng(0).normal(size=(2, 3, 2, 8)), jnp.float32)
+    out, pull = jax.vjp(lambda x: geglu(x, jnp.dtype("float32"), "silu"), inner)
+    a, b = (np.asarray(inner[:, :, i], "float64") for i in range(2))
+    sigmoid = 1 / (1 + np.exp(-a))
+    np.testing.assert_allclose(out, a * sigmoid * b, atol=1e-5)
+    (gradient,) = pull(jnp.ones_like(out))
+    np.testing.assert_allclose(gradient[:, :, 1], a * sigmoid, atol=1e-5)
+    slope = sigmoid * (1 + a * (1 - sigmoid)) * b
+    np.testing.assert_allclose(gradient[:, :, 0], slope, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(2, 16, 2, 256), (3, 7, 2, 192), (1, 16, 2, 1152)])
 def test_the_kernel_has_the_gradient(dtype, shape):
