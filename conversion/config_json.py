@@ -22,19 +22,17 @@ from conversion.mapping import MASKED_LM
 TOKEN_IDS = {"cls": 50281, "sep": 50282, "pad": 50283}
 """The special tokens a config names, and transformers' defaults for them."""
 
-# What ModernBERT may have in transformers and does not have here, nor in any published checkpoint.
+# What ModernBERT may have in transformers and does not have here, nor in any published checkpoint:
+# in the encoder, in every head, and in a masked LM alone.
 REQUIRED = {
     "model_type": "modernbert",
     "attention_bias": False,
     "mlp_bias": False,
     "norm_bias": False,
-    "classifier_bias": False,
-    "decoder_bias": True,
-    "tie_word_embeddings": True,
-    "hidden_activation": "gelu",
-    "classifier_activation": "gelu",
     "rope_scaling": None,
 }
+HEADS = {"classifier_bias": False, "classifier_activation": "gelu"}
+MASKED_LMS = {"decoder_bias": True, "tie_word_embeddings": True}
 DIALECTS = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
 NOT_STORED = "attention_output_dropout"
 SIZES = [x.name for x in dataclasses.fields(ModelConfig) if x.name not in (*DIALECTS, NOT_STORED)]
@@ -58,6 +56,8 @@ class FolderConfig(NamedTuple):
       labels: a classifier's, by index.
       pooling: a sequence classifier's; transformers' default is "cls".
       problem_type: a classifier's loss, or "".
+      file: where all this stands.
+      unlike_ours: keys of heads whose values do not exist here.
     """
 
     config: ModelConfig
@@ -66,13 +66,26 @@ class FolderConfig(NamedTuple):
     labels: tuple[str, ...]
     pooling: str
     problem_type: str = ""
+    file: str = ""
+    unlike_ours: Mapping[str, object] = {}
+
+    def check_head(self, kind: str) -> None:
+        """Raise `InputError` where a head of this kind would not be as it is here."""
+        keys = {} if kind == "encoder" else HEADS | (MASKED_LMS if kind == "masked_lm" else {})
+        for key in self.unlike_ours.keys() & keys:
+            raise _unlike_ours(self.file, key, self.unlike_ours[key], keys[key])
 
     def head(self, stored: Mapping[str, np.ndarray], origin: str) -> Head:
         """Return the head that tensors of these names have (`model.` in front of the encoder's).
 
         Raises:
-          InputError: a classifier that does not exist here.
+          InputError: a classifier that does not exist here, or a head with other parts.
         """
+        head = self._head(stored, origin)
+        self.check_head(head.kind)
+        return head
+
+    def _head(self, stored: Mapping[str, np.ndarray], origin: str) -> Head:
         classifier = stored.get("classifier.weight")
         if classifier is None:
             has_head = any(name.startswith(("head.", "decoder.")) for name in stored)
@@ -106,9 +119,12 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
     """Return the content of a config.json from its keys and values; `file` names them in errors."""
     for key, only in REQUIRED.items():
         if values.get(key, only) != only or (key == "model_type" and key not in values):
-            raise InputError(f"{file} has {key} {values.get(key)!r}; only {only!r} exists here")
+            raise _unlike_ours(file, key, values.get(key), only)
+    in_heads = HEADS | MASKED_LMS
     try:
         sizes = {key: values[key] for key in SIZES if key in values}
+        for key, value in sizes.items():
+            _check_type(key, value)
         if "sliding_window" in values:  # transformers 5's other word for it, of one side
             window = 2 * values["sliding_window"]
             if sizes.setdefault("local_attention", window) != window:
@@ -118,20 +134,19 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
                 )
         sizes |= {"global_attn_every_n_layers": _every(values), **_thetas(values)}
         config = ModelConfig(**sizes)
-    except (InputError, TypeError, KeyError, AttributeError) as error:
+        token_ids = {role: _token_id(values, role, config.vocab_size) for role in TOKEN_IDS}
+        labels = _labels(values)
+    except (InputError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(f"{file}: {error}") from error
-    token_ids = {role: values.get(f"{role}_token_id", i) for role, i in TOKEN_IDS.items()}
-    names = values.get("id2label") or {}
     return FolderConfig(
         config,
-        {
-            role: index if index is not None and 0 <= index < config.vocab_size else None
-            for role, index in token_ids.items()
-        },
+        token_ids,
         architecture=(values.get("architectures") or [""])[0],
-        labels=tuple(str(names[key]) for key in sorted(names, key=int)),
+        labels=labels,
         pooling=values.get("classifier_pooling", "cls"),
         problem_type=values.get("problem_type") or "",
+        file=file,
+        unlike_ours={k: values[k] for k, only in in_heads.items() if values.get(k, only) != only},
     )
 
 
@@ -147,6 +162,8 @@ def config_json(
     values = {
         "architectures": [ARCHITECTURES[head.kind]],
         **{key: only for key, only in REQUIRED.items() if only is not None},
+        **HEADS,
+        **MASKED_LMS,
         **{key: getattr(config, key) for key in SIZES},
         **{f"{role}_token_id": index for role, index in ids.items()},
         "bos_token_id": ids["cls"],
@@ -173,6 +190,31 @@ def config_json(
     return values
 
 
+def _unlike_ours(file: str, key: str, value: object, only: object) -> InputError:
+    return InputError(f"{file} has {key} {value!r}; only {only!r} exists here")
+
+
+def _check_type(key: str, value: object) -> None:
+    kind = type(getattr(ModelConfig, key))
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise InputError(f"{key} is {value!r}; it must be {kind.__name__}")
+
+
+def _token_id(values: Mapping[str, Any], role: str, vocab_size: int) -> int | None:
+    key = f"{role}_token_id"
+    index = values.get(key, TOKEN_IDS[role])
+    if index is not None and type(index) is not int:
+        raise InputError(f"{key} is {index!r}; it must be one whole number, or null")
+    return index if index is not None and 0 <= index < vocab_size else None
+
+
+def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
+    names = values.get("id2label") or {}
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
+        raise InputError('id2label is not an object of labels by number, from "0" on')
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
 def _every(values: Mapping[str, Any]) -> int:
     """Return the distance between global layers, from either dialect."""
     kinds = values.get("layer_types")
@@ -192,12 +234,22 @@ def _every(values: Mapping[str, Any]) -> int:
 
 def _thetas(values: Mapping[str, Any]) -> dict[str, float]:
     thetas = {}
+    parameters = {} if values.get("rope_parameters") is None else values["rope_parameters"]
+    names = list(LAYER_TYPES.values())
+    if not isinstance(parameters, dict) or not all(
+        key in names and isinstance(rope, dict) for key, rope in parameters.items()
+    ):
+        raise InputError(
+            f"rope_parameters must hold an object for {' and one for '.join(names)}, and nothing "
+            "else: as it is, transformers 5 refuses it and 4 does not look at it"
+        )
     for kind, name in LAYER_TYPES.items():
         key = f"{kind}_rope_theta"
-        rope = (values.get("rope_parameters") or {}).get(name) or {}
-        if rope.get("rope_type", "default") != "default":
+        rope = parameters.get(name, {})
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        if rope_type != "default":
             raise InputError(
-                f"rope_parameters.{name}.rope_type is {rope['rope_type']!r}; only 'default' exists"
+                f"rope_parameters.{name}.rope_type is {rope_type!r}; only 'default' exists"
             )
         given = [x for x in (rope.get("rope_theta"), values.get(key)) if x is not None]
         if len(set(given)) > 1:

@@ -3,8 +3,8 @@
 
     python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
 
-The input is a Hugging Face folder or hub id, a checkpoint or workdir of ours (then its newest
-checkpoint), a Composer .pt, or a named starting point (modernbert-base:stable,
+The input is a Hugging Face folder or hub id, a checkpoint or workdir of ours (then the newest whole
+checkpoint), a Composer .pt, or a named starting point (docs/conversion.md; for example
 modernbert-large:stable); the output a new folder. Moments, counters and hyperparameters go along
 between Orbax and Composer. The output appears when it is proven equal to the input, or not at all.
 
@@ -29,7 +29,13 @@ from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
 from conversion import export, torch_models
 from conversion.mapping import Weights, check_finite
-from conversion.verify import LogitDifference, TensorDifference, compare, compare_with_transformers
+from conversion.verify import (
+    LogitDifference,
+    TensorDifference,
+    compare,
+    compare_with_input,
+    compare_with_transformers,
+)
 from conversion.weights import read
 
 WRITERS = {
@@ -109,11 +115,15 @@ def convert(
         stage("comparing every bit")
         tensors = compare(original, written)
         # Proven equal: only parameters are needed, and of the one that is not a mapped file.
-        as_folder = folder if to == "huggingface" else original.folder
+        source_folder = original.folder
+        as_folder = folder if to == "huggingface" else source_folder
         kept = (original if to == "composer" else written)._replace(opt_state=None)
         del original, written
         if not torch_models.is_installed():
             return Verdict(tensors, None)
+        if to == "huggingface" and source_folder is not None:
+            stage("comparing with what transformers reads from the original")
+            compare_with_input(kept, source_folder)
         return Verdict(tensors, compare_with_transformers(kept, as_folder, stage))
 
 
@@ -179,10 +189,6 @@ def report(logits: LogitDifference | None) -> None:
         f"worst logit difference from transformers: {logits.difference:.2e} (on {logits.kind} "
         f"input); in float64 {logits.error:.2e}, where transformers' own rounding is "
         f"{logits.their_error:.2e}"
-    )
-    print(
-        "both with our rotary frequencies; transformers' own, rounded otherwise, change its logits "
-        f"by {logits.frequencies:.2e}"
     )
 
 

@@ -29,10 +29,14 @@ SHARED = ("beta1", "beta2", "eps", "decouple_lr")
 """Hyperparameters of a `param_group` that our optimizer has too, and no others."""
 HEAD_SIZE = 64  # of every published ModernBERT
 OUTER = ("module.", "model.")  # of DistributedDataParallel, of Composer
+INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""Words that torch.compile, FSDP and activation checkpointing put anywhere into names."""
 
 
 def hf_name(name: str) -> str:
     """Return our name of a FlexBERT tensor, whatever wrapped the model when it was saved."""
+    for word in INNER:
+        name = name.replace(word, "")
     for _ in OUTER:  # in either order
         name = name.split(".", 1)[1] if name.startswith(OUTER) else name
     if name.startswith("bert.encoder.layers."):
@@ -70,6 +74,7 @@ def config_from_flexbert(values: Mapping[str, Any], origin: str) -> ModelConfig:
     if sizes["local_rope_theta"] == -1:  # "as in global layers"
         sizes["local_rope_theta"] = sizes["global_rope_theta"]
     sizes.setdefault("attention_output_dropout", 0.0)
+    sizes["hidden_activation"] = values.get("hidden_act", "gelu")
     return ModelConfig(**sizes, norm_eps=float(norm.get("eps", 1e-5)))
 
 
@@ -78,6 +83,7 @@ def flexbert_config(config: ModelConfig) -> dict[str, Any]:
     return {
         **{key: allowed[0] for key, allowed in REQUIRED.items()},
         **{theirs: getattr(config, ours) for theirs, ours in SIZES.items()},
+        "hidden_act": config.hidden_activation,
         "norm_kwargs": {"eps": config.norm_eps, "bias": False},
         **FILE["constant"],
     }
@@ -105,7 +111,9 @@ def config_from_file(file: Path) -> ModelConfig:
     if not isinstance(values, dict):
         raise InputError(f"model config {file} does not hold keys and values")
     if values.get("model_type") == "modernbert":
-        return parse_config(values, str(file)).config
+        content = parse_config(values, str(file))
+        content.check_head("masked_lm")
+        return content.config
     return config_from_flexbert(values, str(file))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read Hugging Face folders and hub ids (safetensors or `.bin`), and write safetensors."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,14 +20,25 @@ from conversion.config_json import config_json, read_config, read_json
 from conversion.mapping import Weights, laid_out_as, table, to_ours, to_stored, untied
 from conversion.model_card import read_manifest
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = "model.safetensors"
 LAYOUTS = (
-    ("model.safetensors.index.json", True),
-    (WEIGHTS, False),
-    ("pytorch_model.bin.index.json", True),
-    ("pytorch_model.bin", False),
+    WEIGHTS,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
-"""Where a folder may have its weights, best first: an index of several files, or one file."""
+"""Where a folder may have its weights, one file or an index of several, in the order in which
+transformers 4.48 … 5.x looks for them: what it reads first it reads alone."""
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "DistributedDataParallel or DeepSpeed",
+    "_fsdp_wrapped_module.": "FullyShardedDataParallel",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "base_model.model.": "PEFT",
+}
+"""Wrappers by the word they put into names of tensors when they are saved with their model."""
 
 
 def snapshot(hub_id: str) -> Path:
@@ -77,6 +89,14 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
         if twice:
             raise InputError(f"{file} holds {twice[0]}, which another file of its folder holds too")
         stored.update(tensors)
+    for word, wrapper in WRAPPERS.items():
+        wrapped = [name for name in stored if f".{word}" in f".{name}"]
+        if wrapped:
+            raise InputError(
+                f"{folder}: {len(wrapped)} of {len(stored)} names of tensors hold {word!r}, as "
+                f"{wrapped[0]}: {wrapper} was saved with the model in it, which transformers does "
+                "not read; save the model inside, or take the word out of the names"
+            )
     if not any(name.startswith("model.") for name in stored):  # an encoder saved alone
         heads = ("head.", "decoder.", "classifier.")
         stored = {n if n.startswith(heads) else f"model.{n}": x for n, x in stored.items()}
@@ -84,20 +104,27 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _files(folder: Path) -> list[Path]:
-    for name, several in LAYOUTS:
-        if (folder / name).is_file():
-            names = [name]
-            if several:
-                index = read_json(folder / name)
-                try:
-                    names = sorted(set(index["weight_map"].values()))
-                except (KeyError, TypeError, AttributeError):
-                    raise InputError(f"{folder / name} has no weight_map") from None
-            outside = [name for name in names if Path(name).name != name]
-            if outside:
-                raise InputError(f"{folder / name} names {outside[0]}, outside its folder")
-            return [folder / name for name in names]
-    raise InputError(f"{folder} has no {WEIGHTS}, nor {LAYOUTS[-1][0]}; is it a model's folder?")
+    found = [name for name in LAYOUTS if (folder / name).is_file()]
+    if not found:
+        raise InputError(f"{folder} has no {WEIGHTS}, nor {LAYOUTS[-2]}; is it a model's folder?")
+    if len(found) > 1:
+        log.warning(
+            "%s: %s is read, as transformers does; %s beside it is not: remove what is old",
+            folder,
+            found[0],
+            " and ".join(found[1:]),
+        )
+    index = folder / found[0]
+    if index.suffix != ".json":
+        return [index]
+    try:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{index} has no weight_map") from None
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise InputError(f"{index} names {outside[0]}, outside its folder")
+    return [folder / name for name in names]
 
 
 def _read_file(file: Path) -> dict[str, np.ndarray]:

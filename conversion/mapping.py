@@ -108,18 +108,23 @@ def decay_groups(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
 
 
 def untied(stored: Mapping[str, np.ndarray], origin: str) -> dict[str, np.ndarray]:
-    """Return the tensors without a decoder weight that was written out beside the token table.
+    """Return the tensors without the decoder's weight, which is the token table.
+
+    A file may hold the table under either name (safetensors' `save_model` keeps the first), or
+    under both.
 
     Raises:
-      InputError: it is not the token table.
+      InputError: the two are not equal.
     """
-    if DECODER not in stored or TOKEN_TABLE not in stored:
-        return dict(stored)
-    if not np.array_equal(stored[DECODER], stored[TOKEN_TABLE]):
-        raise InputError(
-            f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
-        )
-    return {name: x for name, x in stored.items() if name != DECODER}
+    tensors = dict(stored)
+    if DECODER in tensors:
+        decoder = tensors.pop(DECODER)
+        tokens = tensors.setdefault(TOKEN_TABLE, decoder)
+        if tokens is not decoder and not np.array_equal(tokens, decoder):
+            raise InputError(
+                f"{origin}: decoder.weight is not the token table; only tied decoders exist here"
+            )
+    return tensors
 
 
 def to_ours(
@@ -135,7 +140,7 @@ def to_ours(
     check_complete(stored, {row.name: row.stored for row in rows}, origin)
     wrong = [f"{n} {x.dtype}" for n, x in stored.items() if x.dtype.name not in READABLE]
     if wrong:
-        raise InputError(f"{origin}: {_some(wrong)} not in {', '.join(READABLE)}; save as float32")
+        raise InputError(f"{origin}: {some(wrong)} not in {', '.join(READABLE)}; save as float32")
     params = {row.name: _float32(stored[row.name]).reshape(row.shape) for row in rows}
     check_finite(params, origin)
     return params
@@ -168,7 +173,7 @@ def check_complete(
         if name in tensors and tensors[name].shape != shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
+    problems = [f"{len(names)} {kind}: {some(names)}" for kind, names in kinds if names]
     if problems:
         raise InputError(
             f"{origin} does not have the {len(expected)} tensors that its config asks for; "
@@ -182,7 +187,7 @@ def check_finite(params: Mapping[str, np.ndarray], origin: str) -> None:
     if wrong:
         raise InputError(
             f"{origin} holds NaN or infinity in {len(wrong)} of {len(params)} tensors: "
-            f"{_some(wrong)}; take an earlier checkpoint"
+            f"{some(wrong)}; take an earlier checkpoint"
         )
 
 
@@ -212,7 +217,8 @@ def laid_out_as(kind: str, origin: Path) -> Iterator[None]:
         ) from error
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first names, as an error lists them, and how many more there are."""
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 

@@ -2,7 +2,6 @@
 """Models to call: weights from anywhere, tokens in, logits out."""
 
 import functools
-import logging
 from pathlib import Path
 
 import jax
@@ -12,8 +11,8 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from bcmb_jax.attention.mask import segment_positions
-from bcmb_jax.device import compute_dtype, products_in, resolve_precision, target
-from bcmb_jax.errors import InputError
+from bcmb_jax.device import compute_dtype
+from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, merge, split
@@ -23,8 +22,6 @@ from conversion.export import new_model_folder, write_huggingface
 from conversion.flexbert import check_resumable
 from conversion.mapping import Weights
 from conversion.weights import read, with_head
-
-log = logging.getLogger(__name__)
 
 HISTORY = ("progress", "data")  # of a checkpoint's meta: what stays true of its parameters
 
@@ -38,18 +35,17 @@ class PretrainedModel:
       token_ids: of special tokens by role, as far as they are known.
       tokenizer_directory: the folder of its tokenizer, or None.
       head: what sits on the encoder.
-      dtype: of the operands of matrix products; parameters are float32 (float64 for float64).
-      precision: "tf32" if a GPU may round float32 operands, "bf16" for that dtype, else "fp32".
+      dtype: of the matrix products; parameters are float32 (float64 for products in float64).
     """
 
-    def __init__(self, weights: Weights, dtype: jnp.dtype, precision: str = "fp32"):
+    def __init__(self, weights: Weights, dtype: jnp.dtype):
         self.config, self.token_ids = weights.config, weights.token_ids
         self.tokenizer_directory = weights.tokenizer
         self.head, self.origin = weights.head, weights.origin
         self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
         kept = accumulation_dtype(dtype)
         self.params = {name: jnp.asarray(x, kept) for name, x in weights.params.items()}
-        self.dtype, self.precision = dtype, precision
+        self.dtype = dtype
 
     def __call__(
         self,
@@ -71,9 +67,10 @@ class PretrainedModel:
           num_segments: S, the documents a row may hold, for a sequence classifier.
 
         Raises:
-          InputError: the arrays are not of one shape `[B, L]`, or tokens are not in the vocabulary.
+          InputError: the arrays are not of one shape `[B, L]`, or tokens are not whole numbers or
+            not in the vocabulary.
         """
-        self._check_vocabulary(tokens)
+        self._check_tokens(tokens)
         given = [x for x in (tokens, segment_ids, positions) if x is not None]
         shapes = [np.shape(x) for x in given]
         if len(shapes[0]) != 2 or len(set(shapes)) > 1:
@@ -86,21 +83,22 @@ class PretrainedModel:
         segments = jnp.broadcast_to(segments, ids.shape)
         places = segment_positions(segments) if positions is None else positions
         batch = (ids, segments, jnp.asarray(places, jnp.int32))
-        with products_in(self.precision):
-            outputs: jax.Array = _apply(
-                self.config, self.head, self.dtype, num_segments, self.params, *batch
-            )
+        outputs: jax.Array = _apply(
+            self.config, self.head, self.dtype, num_segments, self.params, *batch
+        )
         return outputs
 
-    def _check_vocabulary(self, tokens: ArrayLike) -> None:
-        if isinstance(tokens, jax.core.Tracer):  # without values, in a function of the caller's
+    def _check_tokens(self, tokens: ArrayLike) -> None:
+        """Refuse ids outside the vocabulary, which XLA would clip, whatever holds them."""
+        if isinstance(tokens, jax.core.Tracer):  # inside somebody's jit there are no values yet
             return
-        ids = np.asarray(tokens)
-        if not ids.size:
-            return
-        if not np.issubdtype(ids.dtype, np.integer):
-            raise InputError(f"tokens are {ids.dtype}; they must be integers")
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+        try:
+            ids = np.asarray(tokens)
+        except ValueError as error:  # lists of different lengths
+            raise InputError(f"rows of tokens must have one length ({reason(error)})") from error
+        if ids.dtype.kind not in "iu":
+            raise InputError(f"tokens are {ids.dtype}; they must be whole numbers")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
             raise InputError(
                 f"tokens reach from {ids.min()} to {ids.max()}; the model has "
                 f"{self.config.vocab_size}"
@@ -132,26 +130,15 @@ def from_pretrained(
     Args:
       head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; a
         classifier that the source does not have is new, with `num_labels` outputs.
-      precision: of the matrix products: "fp32" (also if empty), as in transformers and on every
-        device; "bf16", faster on a GPU; or "tf32", for GPUs.
+      precision: "bf16", "fp32", or empty to let the device choose.
 
     Raises:
-      InputError: there is no such model, or the head cannot be had from it; or an unknown
-        precision.
+      InputError: there is no such model, or the head cannot be had from it.
     """
     if head not in MODELS:
         raise InputError(f"head {head!r} is not one of {', '.join(MODELS)}")
-    if not precision and target().platform != "cpu":
-        _suggest_bf16()
-    precision = resolve_precision(precision or "fp32")
     weights = with_head(read(path_or_id), head, num_labels)
-    return PretrainedModel(weights, compute_dtype(precision), precision)
-
-
-@functools.cache
-def _suggest_bf16() -> None:
-    """Say once in a process that a faster precision is there to be asked for."""
-    log.warning('models compute in fp32; precision="bf16" is faster on a %s', target().kind)
+    return PretrainedModel(weights, compute_dtype(precision))
 
 
 def save_pretrained(

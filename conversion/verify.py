@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proof that a written model is the one that was read: every bit, and transformers' logits."""
 
-import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,26 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.errors import InputError
-from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.ops.rope import rope_frequencies
 from bcmb_jax.optimizer import StableAdamWState
 from conversion import torch_models
+from conversion.huggingface import name_tensors
 from conversion.mapping import Weights
 from conversion.pretrained import PretrainedModel
+from conversion.torch_files import array
 
 if TYPE_CHECKING:
     import transformers
+
+log = logging.getLogger(__name__)
 
 # What transformers' own fp32 model is off by against float64 is the scale of what can be called
 # rounding, on trained weights too, whose activations have outliers. Ours computes in float64 for
 # the verdict, since XLA's fp32 products on a CPU are rounded two to three times as coarsely as
 # PyTorch's, whatever was converted. The smallest mistake we know of, a window off by one, is 1e-3
-# of the largest logit and more. The floor, of that logit, is what cosines and sines in fp32 leave.
+# of the largest logit and more. The floor, of that logit, is what the fp32 RoPE tables leave.
 ERROR_RATIO = 2.0
 ERROR_FLOOR = 1e-6
-# RoPE frequencies that differ by less are the same ones, computed otherwise: four units in the last
-# place. A trained model feels them at long distances, so both sides are compared with ours.
-ROUNDED_FREQUENCY = 4 * 2.0**-23
 LONG = 640  # tokens: beyond a window, and beyond a tile of every attention kernel
 SAMPLE = 64  # positions compared of each kind of input: a vocabulary's logits at all would be GBs
 
@@ -57,15 +56,12 @@ class LogitDifference(NamedTuple):
       difference: between ours and transformers', both in fp32.
       error: of ours in float64 against transformers' in float64.
       their_error: of theirs in fp32 against the same.
-      frequencies: what transformers' own RoPE frequencies change in its float64 logits on any
-        input; everything else is compared with ours on both sides.
     """
 
     kind: str
     difference: float
     error: float
     their_error: float
-    frequencies: float = 0.0
 
 
 def compare(source: Weights, written: Weights) -> TensorDifference:
@@ -74,17 +70,18 @@ def compare(source: Weights, written: Weights) -> TensorDifference:
     Raises:
       InputError: they are not the same model, or not at the same point of its training.
     """
-    # Training dropout has no place in Hugging Face's config, nor document length in FlexBERT's.
-    lost = ["attention_output_dropout"]
+    # Training dropout has no place in Hugging Face's config; document length and the pooling of a
+    # later classifier have none in FlexBERT's.
+    lost, head = ["attention_output_dropout"], source.head
     if "composer" in written.meta:
         lost.append("max_position_embeddings")
+        head = dataclasses.replace(head, pooling=written.head.pooling)
     kept = {field: getattr(source.config, field) for field in lost}
     if dataclasses.replace(written.config, **kept) != source.config:
         raise InputError(f"verification failed: config {written.config} is not {source.config}")
-    if (written.head, written.dtype) != (source.head, source.dtype):
+    if (written.head, written.dtype) != (head, source.dtype):
         raise InputError(
-            f"verification failed: {written.head}, {written.dtype} is not {source.head}, "
-            f"{source.dtype}"
+            f"verification failed: {written.head}, {written.dtype} is not {head}, {source.dtype}"
         )
     if (written.opt_state is None) != (source.opt_state is None):
         raise InputError("verification failed: the optimizer's state is in one of the two")
@@ -132,9 +129,12 @@ def _moments(opt_state: StableAdamWState | None) -> Iterator[tuple[str, np.ndarr
 
 
 def compare_tensors(
-    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], verdict: str = "changed"
 ) -> TensorDifference:
     """Compare tensors bit by bit.
+
+    Args:
+      verdict: what to say of tensors that differ.
 
     Raises:
       InputError: a name, a shape or a bit differs.
@@ -152,19 +152,34 @@ def compare_tensors(
     if changed:
         worst = max(changed, key=changed.__getitem__)
         raise InputError(
-            f"verification failed: {len(changed)} of {len(ours)} tensors changed, the worst "
+            f"verification failed: {len(changed)} of {len(ours)} tensors {verdict}, the worst "
             f"{worst} by up to {changed[worst]:.2e}"
         )
     return TensorDifference(len(ours), next(iter(ours), ""), 0.0)
+
+
+def compare_with_input(weights: Weights, folder: Path) -> None:
+    """Compare weights that were read from a Hugging Face folder with what transformers reads there.
+
+    Raises:
+      InputError: a bit differs, beyond the rounding to the type that `weights` are stored in.
+    """
+    _compare_loaded(_torch_model(weights, folder), weights, folder)
+
+
+def _compare_loaded(model: "transformers.PreTrainedModel", weights: Weights, folder: Path) -> None:
+    import torch
+
+    theirs, dtype = model.state_dict(), getattr(torch, weights.dtype)
+    ours = name_tensors(weights.params, weights.config, weights.head)
+    read = {name: array(theirs[name].to(dtype).float()) for name in ours if name in theirs}
+    compare_tensors(ours, read, f"are not what transformers reads from {folder}")
 
 
 def compare_with_transformers(
     weights: Weights, folder: Path | None, say: Callable[[str], None] = lambda _: None
 ) -> LogitDifference:
     """Compare outputs of our and transformers' model with those of transformers in float64.
-
-    Both take RoPE frequencies from the same table; what transformers' own table changes is measured
-    beside the verdict.
 
     Args:
       folder: the Hugging Face folder that transformers loads; None gives it the tensors.
@@ -179,32 +194,11 @@ def compare_with_transformers(
     exact = our_outputs(weights, inputs, jnp.dtype("float64"))
     say("logits in PyTorch")
     model = _torch_model(weights, folder)
-    with our_frequencies(model, weights.config):
-        theirs = torch_outputs(model, inputs)
-        reference = torch_outputs(model.double(), inputs)
-    own = torch_outputs(model, inputs)
-    changes = [float(np.abs(own[kind] - reference[kind]).max()) for kind in inputs]
-    return judge(ours, exact, theirs, reference)._replace(frequencies=max(changes))
-
-
-@contextlib.contextmanager
-def our_frequencies(model: "transformers.PreTrainedModel", config: ModelConfig) -> Iterator[None]:
-    """Give transformers' model our RoPE frequencies where its own are the same but for rounding.
-
-    Others it keeps: they are of another theta or head size, which must be noticed.
-    """
-    import torch
-
-    thetas = config.global_rope_theta, config.local_rope_theta
-    tables = [torch.from_numpy(rope_frequencies(theta, config.head_size)) for theta in thetas]
-    own = {name: x.clone() for name, x in model.named_buffers() if name.endswith("inv_freq")}
-    for name, x in own.items():
-        for table in tables:
-            if x.shape == table.shape and torch.allclose(x, table, ROUNDED_FREQUENCY, 0.0):
-                model.get_buffer(name).copy_(table)
-    yield
-    for name, x in own.items():
-        model.get_buffer(name).copy_(x)
+    if folder is not None:
+        _compare_loaded(model, weights, folder)
+    theirs = torch_outputs(model, inputs)
+    reference = torch_outputs(model.double(), inputs)
+    return judge(ours, exact, theirs, reference)
 
 
 def judge(ours: Outputs, exact: Outputs, theirs: Outputs, reference: Outputs) -> LogitDifference:
@@ -296,8 +290,16 @@ def _torch_model(weights: Weights, folder: Path | None) -> "transformers.PreTrai
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if folder is None:
-        model = torch_models.build_modernbert(weights.config, weights.head, weights.params)
-    else:
+    if folder is not None:
         model = torch_models.load_model(folder, weights.head.kind)
-    return model.eval()
+        empty = [name for name, x in model.named_parameters() if x.is_meta]
+        if not empty:
+            return model.eval()
+        log.warning(
+            "transformers %s leaves %s of %s without values (a later one reads them); it is given "
+            "the tensors as read here",
+            transformers.__version__,
+            empty[0],
+            folder,
+        )
+    return torch_models.build_modernbert(weights.config, weights.head, weights.params).eval()

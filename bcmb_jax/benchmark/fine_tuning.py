@@ -42,7 +42,7 @@ def cases(
         head,
         {},
         kind=kind,
-        precision=setting.precision,
+        dtype=setting.dtype,
         settings=Settings(batch_size=per_step),
     )
     classifier.reset(0)

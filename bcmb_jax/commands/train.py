@@ -24,7 +24,6 @@ from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
 from bcmb_jax.training.forecast import forecast
-from bcmb_jax.training.start import with_precision
 from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
@@ -53,7 +52,7 @@ def main() -> int:
         data = dataclasses.replace(config.data, train=(str(notes),))
         config = dataclasses.replace(config, data=data)
     if PLAN.value:
-        print(forecast(with_precision(config, workdir)))
+        print(forecast(config))
         return 0
     keep_compiled(workdir / "compiled")
     initial = functools.partial(conversion.load_initial, config.init_from)

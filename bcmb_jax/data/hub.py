@@ -44,3 +44,24 @@ def single_file(hub_id: str, name: str) -> Path:
             f"{name} of {hub_id} cannot be had here ({type(error).__name__}): fetch it where there "
             f"is a network (hf download {hub_id} {name}) and give the path of the file"
         ) from error
+
+
+def list_files(hub_id: str) -> list[str]:
+    """Return the paths of all files of a hub id, or of those in the local cache where it is alone.
+
+    Raises:
+      InputError: the hub cannot be asked, and nothing of it is in the cache.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        return list(HfApi().list_repo_files(hub_id))
+    except Exception as error:  # as above
+        try:
+            folder = Path(snapshot_download(hub_id, local_files_only=True))
+        except Exception:
+            raise InputError(
+                f"the files of {hub_id} cannot be listed here ({type(error).__name__}): fetch one "
+                f"where there is a network (hf download {hub_id} FILE) and give its path"
+            ) from error
+        return [x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file()]

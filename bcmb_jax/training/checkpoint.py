@@ -216,18 +216,23 @@ def _unreadable(directory: Path, error: Exception) -> DamagedCheckpoint:
 
 
 def latest(path: Path) -> Path:
-    """Find the checkpoint folder that `path` means: `path` itself, or the newest of a workdir.
+    """Return the newest checkpoint folder that `path` means, as the first of `newest_first`."""
+    return newest_first(path)[0]
+
+
+def newest_first(path: Path) -> list[Path]:
+    """Return the checkpoint folders that `path` means: `path` itself, or those of a workdir.
 
     Raises:
       InputError: there is none.
     """
     if (path / "meta").is_dir():
-        return path.resolve()
+        return [path.resolve()]
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = [p for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
     if not steps:
         raise InputError(f"{path} holds no checkpoint (looked for checkpoints/<step>/meta)")
-    return max(steps, key=lambda p: int(p.name)).resolve()
+    return [p.resolve() for p in sorted(steps, key=lambda p: -int(p.name))]
 
 
 def checksums(state: TrainState) -> dict[str, int]:

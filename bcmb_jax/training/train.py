@@ -19,7 +19,6 @@ from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
-from bcmb_jax.device import products_in
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.cost import forward_flops_per_token
@@ -40,7 +39,6 @@ from bcmb_jax.training.start import (
     place_initial,
     prepare,
     run_metadata,
-    with_precision,
     write_run_files,
 )
 from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows
@@ -71,7 +69,6 @@ def train(
       FloatingPointError: the loss is not finite.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
-    config = with_precision(config, workdir)
     mesh, corpus, microbatches, make_model, graph, shapes = prepare(config)
 
     # --- optimizer, step -----------------------------------------------------------------------
@@ -143,7 +140,6 @@ def train(
         reporter = stack.enter_context(make_reporter(config, corpus, progress, rows, workdir))
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.set_mesh(mesh))
-        stack.enter_context(products_in(config.precision))
 
         # --- loop -------------------------------------------------------------------------------
         done = progress.tokens_seen >= config.max_tokens

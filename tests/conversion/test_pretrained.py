@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -13,13 +14,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
-from bcmb_jax import device
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
-from bcmb_jax.ops import cpu
 from bcmb_jax.optimizer import stable_adamw
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
-from conversion import pretrained
 from conversion.export import write_huggingface
 from conversion.weights import read
 from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
@@ -113,6 +111,52 @@ def test_a_run_starts_from_its_own_checkpoints_with_moments(tmp_path, tiny_token
     assert same_bits(model.params, {n: x * np.float32(3) for n, x in weights.params.items()})
 
 
+def remove_metadata(newest: Path) -> None:
+    shutil.rmtree(newest / "meta")
+
+
+def remove_arrays(newest: Path) -> None:
+    shutil.rmtree(newest / "state")
+
+
+def truncate_arrays(newest: Path) -> None:
+    for file in (newest / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty_it(newest: Path) -> None:
+    shutil.rmtree(newest)
+    newest.mkdir()
+
+
+@pytest.mark.parametrize("damage", [remove_metadata, remove_arrays, truncate_arrays, empty_it])
+def test_reading_steps_back_over_an_incomplete_checkpoint(tmp_path, caplog, damage) -> None:
+    weights = random_weights()
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 3)
+    facts = {"config": {"model": TINY.as_dict()}, "tokenizer": {"special": IDS}}
+    for step in (3, 12, 100):
+        params = {name: jnp.asarray(x * step) for name, x in weights.params.items()}
+        state = TrainState(params, stable_adamw(max_lr=0.5).init(params))
+        checkpoints.save(state, RunProgress(step=step), facts)
+    checkpoints.close()
+    folder = tmp_path / "run" / "checkpoints"
+    damage(folder / "100")
+    for path in (tmp_path / "run", folder):
+        caplog.clear()
+        found = read(path)
+        assert Path(found.origin).name == "12"
+        assert same_bits(found.params, {n: x * np.float32(12) for n, x in weights.params.items()})
+        assert f"{folder.resolve() / '100'} cannot be read" in caplog.text
+        assert "reading the one before, of step 12" in caplog.text
+    assert (folder / "100").is_dir()  # reading moves nothing aside
+    with pytest.raises(InputError):  # asked for by name, nothing else will do
+        read(folder / "100")
+    for step in (3, 12):
+        damage(folder / str(step))
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path / "run")
+
+
 def make(directory: Path) -> Path:
     directory.mkdir()
     return directory
@@ -136,6 +180,13 @@ def test_calls_fill_in_segments_and_positions(folder) -> None:
     ("tokens", "segment_ids", "message"),
     [
         (np.array([[1, 300]]), None, "from 1 to 300"),
+        ([[1, 300]], None, "from 1 to 300"),
+        (((-1, 2),), None, "from -1 to 2"),
+        (jnp.array([[1, 300]]), None, "from 1 to 300"),
+        (np.array([[1, 2**40]]), None, f"from 1 to {2**40}"),
+        (np.array([[1.0, 2.0]]), None, "tokens are float64; they must be whole numbers"),
+        ([["1", "2"]], None, "whole numbers"),
+        ([[1, 2], [3]], None, "one length"),
         (np.array([[-1, 3]]), None, "from -1 to 3"),
         (np.array([1, 2]), None, "one shape"),
         (np.array([[1, 2]]), np.array([[1]]), "one shape"),
@@ -200,69 +251,3 @@ def test_heads_that_cannot_be_had(folder) -> None:
         conversion.from_pretrained(folder.parent / "ner", "token_classification", num_labels=5)
     with pytest.raises(InputError, match="no masked-LM head"):
         conversion.load_initial(folder.parent / "ner")
-
-
-@pytest.mark.parametrize(
-    ("head", "labels"), [("masked_lm", None), ("encoder", None), ("token_classification", 4)]
-)
-def test_outputs_do_not_depend_on_the_instructions_of_a_cpu(
-    folder, head, labels, monkeypatch
-) -> None:
-    tokens = np.random.default_rng(3).integers(0, 300, (3, 24))
-    outputs = []
-    for instructions in (True, False):
-        for module in (device, cpu):
-            monkeypatch.setattr(module, "cpu_multiplies_bf16", lambda found=instructions: found)
-        jax.clear_caches()  # the flag is not part of what a traced function is found by
-        model = conversion.from_pretrained(folder, head, num_labels=labels)
-        if labels:  # new, from random numbers
-            model.params["classifier.weight"] = jnp.full((4, 16), 0.1)
-        outputs.append(np.asarray(model(tokens)))
-    assert model.precision == "fp32"
-    np.testing.assert_allclose(outputs[0], outputs[1], rtol=0, atol=2e-5)
-
-
-def test_bf16_is_suggested_once_where_it_is_faster(folder, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(pretrained, "target", lambda: device.Target("gpu", "NVIDIA H200"))
-    pretrained._suggest_bf16.cache_clear()
-    for precision in ("", "fp32", "", "bf16"):
-        conversion.from_pretrained(folder, precision=precision)
-    said = [x.getMessage() for x in caplog.records if "bf16" in x.getMessage()]
-    assert said == ['models compute in fp32; precision="bf16" is faster on a NVIDIA H200']
-
-
-def as_torch(ids):
-    return pytest.importorskip("torch").tensor(ids)
-
-
-@pytest.mark.parametrize("hold", [list, np.array, jnp.array, as_torch, np.int64, np.uint16])
-@pytest.mark.parametrize(("ids", "reach"), [([0, 7, 300], "0 to 300"), ([299, 65535], "to 65535")])
-def test_ids_out_of_the_vocabulary_are_refused_whatever_holds_them(
-    folder, hold, ids, reach
-) -> None:
-    model = conversion.from_pretrained(folder)
-    with pytest.raises(InputError, match=f"{reach}; the model has 300"):
-        model(hold([ids]))
-    assert model(hold([[0, 299]])).shape == (1, 2, 300)
-
-
-@pytest.mark.parametrize("hold", [list, np.array, jnp.array, as_torch])
-def test_negative_and_fractional_ids_are_refused(folder, hold) -> None:
-    model = conversion.from_pretrained(folder)
-    with pytest.raises(InputError, match="tokens reach from -1 to 5; the model has 300"):
-        model(hold([[-1, 5]]))
-    with pytest.raises(InputError, match=r"tokens are float\d\d; they must be integers"):
-        model(hold([[1.5, 5.0]]))
-
-
-def test_ids_beyond_int32_do_not_wrap_into_the_vocabulary(folder) -> None:
-    model = conversion.from_pretrained(folder)
-    for hold in (list, np.array, as_torch):
-        with pytest.raises(InputError, match=f"to {2**32 + 5}; the model has 300"):
-            model(hold([[1, 2**32 + 5]]))
-
-
-def test_a_traced_call_computes_what_a_plain_one_does(folder) -> None:
-    model = conversion.from_pretrained(folder)
-    tokens = np.arange(20).reshape(2, 10)
-    np.testing.assert_allclose(jax.jit(model)(tokens), model(tokens), atol=1e-5)

@@ -2,6 +2,7 @@
 """Checkpoints of the original training code: nothing lost either way, and training goes on."""
 
 import copy
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,6 +18,7 @@ from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.batch import Batch
 from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskingRule, mask_tokens
+from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.train import train_step
@@ -24,6 +26,7 @@ from configs import tiny
 from conversion import torch_files
 from conversion.config_json import config_json
 from conversion.convert import convert
+from conversion.export import write_huggingface
 from conversion.flexbert import flexbert_name
 from conversion.weights import read
 from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
@@ -169,6 +172,52 @@ def test_other_layouts_are_read_alike(sample, tree, tmp_path) -> None:
     convert(str(tmp_path / "orbax"), "composer", tmp_path / "back")
     back = torch_files.load(tmp_path / "back" / "latest-rank0.pt")
     assert differences(adam, back["state"]["optimizers"]["StableAdamW"]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("model.", "model._orig_mod."),
+        ("model.", "_orig_mod.module.model."),
+        ("model.bert.encoder.layers.1.", "model.bert.encoder.layers.1._orig_mod."),
+        ("model.bert.", "model.bert._fsdp_wrapped_module."),
+        ("layers.2.", "layers.2._checkpoint_wrapped_module."),
+    ],
+)
+def test_what_wrapped_the_model_is_taken_off(sample, tree, tmp_path, old, new) -> None:
+    model = tree["state"]["model"]
+    tree["state"]["model"] = {name.replace(old, new, 1): x for name, x in model.items()}
+    again, before = read(save(tree, tmp_path / "wrapped")), read(sample)
+    assert again.config == before.config
+    assert same_bits(again.params, before.params)
+
+
+def test_a_tied_table_may_be_the_decoder_alone(sample, tree, tmp_path) -> None:
+    tree["state"]["model"].pop("model.bert.embeddings.tok_embeddings.weight")
+    assert same_bits(read(save(tree, tmp_path / "tied")).params, read(sample).params)
+
+
+def test_silu_goes_to_composer_and_back(tmp_path) -> None:
+    config = dataclasses.replace(TINY, hidden_activation="silu")
+    write_huggingface(random_weights(config), empty(tmp_path / "hf"))
+    convert(str(tmp_path / "hf"), "composer", tmp_path / "out")
+    tree = torch_files.load(tmp_path / "out" / "latest-rank0.pt")
+    parts = tree["state"]["integrations"]["huggingface"]["model"]["config"]["content"]
+    assert (parts["hidden_act"], parts["head_pred_act"]) == ("silu", "gelu")
+    assert read(tmp_path / "out").config.hidden_activation == "silu"
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_pooling_of_a_later_classifier_does_not_hinder_composer(pooling, tmp_path) -> None:
+    weights = random_weights(head=Head("masked_lm", pooling=pooling))
+    write_huggingface(weights, empty(tmp_path / "hf"))
+    convert(str(tmp_path / "hf"), "composer", tmp_path / "out")
+    assert same_bits(read(tmp_path / "out").params, weights.params)
+
+
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_where_sizes_come_from(sample, tree, tmp_path, caplog) -> None:

@@ -4,15 +4,18 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import conversion
 from bcmb_jax.commands.fill_mask import encode_clozes
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
+from conversion import huggingface
 from conversion.config_json import ARCHITECTURES, config_json
 from conversion.convert import convert, main
 from conversion.verify import compare_with_transformers
@@ -167,3 +170,104 @@ def test_clozes_are_tokenized_as_transformers_does(which, tmp_path, request) -> 
     assert peer.model_max_length == 8192
     config = json.loads((folder / "config.json").read_text())
     assert all(config[f"{role}_token_id"] == special[role] for role in ("cls", "sep", "pad"))
+
+
+def test_torch_tokens_are_checked_too(saved) -> None:
+    model = conversion.from_pretrained(saved[0], precision="fp32")
+    ids = torch.from_numpy(ROWS[0].astype(np.int64))
+    np.testing.assert_array_equal(model(ids), model(ROWS[0]))
+    ids[0, 3] = model.config.vocab_size
+    with pytest.raises(InputError, match=f"to {model.config.vocab_size}; the model has"):
+        model(ids)
+
+
+def in_layout(saved, folder: Path, layout: str) -> Path:
+    """Copy the saved model in another layout, and return the file that transformers reads."""
+    model = transformers.AutoModelForMaskedLM.from_pretrained(saved[0])
+    model.save_pretrained(folder, max_shard_size="20KB" if layout == "shards" else "1GB")
+    tensors = {name: x for name, x in model.state_dict().items() if name != "decoder.weight"}
+    old = {name: x + 1 for name, x in tensors.items()}
+    if layout == "shards":
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        torch.save(old, folder / "pytorch_model.bin")
+        return folder / index["weight_map"]["model.embeddings.tok_embeddings.weight"]
+    if layout == "bin":
+        (folder / "model.safetensors").unlink()
+        torch.save(tensors, folder / "pytorch_model.bin")
+        return folder / "pytorch_model.bin"
+    torch.save(old, folder / "model-00001-of-00001.bin")
+    index = {"weight_map": dict.fromkeys(old, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file(old, folder / "model-00001-of-00001.safetensors", {"format": "pt"})
+    return folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("to", ["huggingface", "orbax", "composer"])
+@pytest.mark.parametrize("layout", ["single", "shards", "bin"])
+def test_a_mutation_of_the_chosen_file_is_seen(saved, tmp_path, monkeypatch, layout, to) -> None:
+    """One number of the token table, of a token that no verification draws a logit of."""
+    file = in_layout(saved, tmp_path / "source", layout)
+    convert(str(tmp_path / "source"), to, tmp_path / "right")
+    read_file = huggingface._read_file
+
+    def misread(path: Path) -> dict[str, np.ndarray]:
+        tensors = read_file(path)
+        if path == file:
+            table = tensors["model.embeddings.tok_embeddings.weight"].copy()
+            table[-1, -1] = np.nextafter(table[-1, -1], np.float32(9))
+            tensors["model.embeddings.tok_embeddings.weight"] = table
+        return tensors
+
+    monkeypatch.setattr(huggingface, "_read_file", misread)
+    with pytest.raises(InputError, match=r"1 of \d+ tensors are not what transformers reads from"):
+        convert(str(tmp_path / "source"), to, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+    with pytest.raises(InputError, match=r"the worst model\.embeddings\.tok_embeddings\.weight"):
+        main(["--verify", str(tmp_path / "source")])
+
+
+def test_a_file_that_is_not_the_chosen_one_is_seen(saved, tmp_path, monkeypatch) -> None:
+    """The order of layouts that led to old weights, declared equal to the bit."""
+    in_layout(saved, tmp_path / "source", "single")
+    old = (huggingface.LAYOUTS[1], huggingface.LAYOUTS[0], *huggingface.LAYOUTS[2:])
+    monkeypatch.setattr(huggingface, "LAYOUTS", old)
+    for to in ("huggingface", "orbax"):
+        with pytest.raises(InputError, match="are not what transformers reads from"):
+            convert(str(tmp_path / "source"), to, tmp_path / "out")
+
+
+def test_rounded_exports_are_compared_with_their_input(saved, tmp_path) -> None:
+    for dtype in ("bfloat16", "float16"):
+        found = convert(str(saved[0]), "huggingface", tmp_path / dtype, dtype=dtype)
+        assert found.logits.error <= 1e-6
+
+
+def test_cases_that_were_found_convert_as_transformers_reads_them(shared, tmp_path) -> None:
+    folders = sorted((shared / "cases" / "24-stale-shards").glob("*/"))
+    folders.append(shared / "cases" / "16-safetensors" / "tied-decoder-only")
+    for folder in filter(Path.is_dir, folders):
+        convert(str(folder), "huggingface", tmp_path / folder.name)
+        theirs = transformers.AutoModelForMaskedLM.from_pretrained(folder).state_dict()
+        ours = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / folder.name)
+        for name, x in ours.state_dict().items():
+            assert torch.equal(x, theirs[name]), (folder.name, name)
+
+
+@pytest.mark.parametrize("kind", ["masked_lm", "encoder"])
+def test_silu_is_their_silu(kind, tmp_path) -> None:
+    config = dataclasses.replace(NARROW, hidden_activation="silu")
+    torch.manual_seed(3)
+    make = getattr(transformers, ARCHITECTURES[kind])
+    model = make(transformers.ModernBertConfig(**config_json(config, {}))).eval()
+    ids, mask = (torch.from_numpy(x.astype(np.int64)) for x in ROWS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        theirs = model(ids, mask)[0].numpy()[REAL]
+    model.save_pretrained(tmp_path / "theirs")
+    ours = conversion.from_pretrained(tmp_path / "theirs", kind, precision="fp32")
+    assert np.abs(np.asarray(ours(*ROWS))[REAL] - theirs).max() <= LOGIT_TOLERANCE
+    convert(str(tmp_path / "theirs"), "huggingface", tmp_path / "back")
+    edit_config(tmp_path / "theirs", hidden_activation="gelu")
+    wrong = conversion.from_pretrained(tmp_path / "theirs", kind, precision="fp32")
+    assert np.abs(np.asarray(wrong(*ROWS))[REAL] - theirs).max() > 100 * LOGIT_TOLERANCE

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports load in transformers 4.48 and 4.57 as in 5.x: same outputs, same tokens, every head."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from bcmb_jax.model.heads import MODELS, Head
 from conversion.convert import convert
 from conversion.export import write_huggingface
+from conversion.weights import read
 from tests.fixtures.tiny_weights import TINY, random_weights
 from tests.fixtures.torch_models import random_rows
 
@@ -60,3 +62,27 @@ def test_outputs_are_the_same(place, exports) -> None:
         per_token = x.shape[:2] == real.shape
         ours, theirs = (y[real] if per_token else y for y in (here[name], x))
         assert np.abs(ours - theirs).max() <= 2e-5, name
+
+
+LAYOUTS = """
+import json, sys
+from transformers import AutoModelForMaskedLM
+models = [AutoModelForMaskedLM.from_pretrained(path) for path in sys.argv[1:]]
+print(json.dumps([model.decoder.bias.tolist() for model in models]))
+"""
+
+
+@pytest.mark.parametrize("place", VERSIONS, ids=lambda place: place and place.name)
+def test_of_several_layouts_the_same_one_is_read(place, shared) -> None:
+    cases = shared / "cases" / "24-stale-shards"
+    folders = [str(folder) for folder in sorted(cases.iterdir()) if folder.is_dir()]
+    there = subprocess.run(
+        [sys.executable, "-c", LAYOUTS, *folders],
+        env=os.environ | {"PYTHONPATH": str(place)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    theirs = json.loads(there.stdout)
+    for folder, bias in zip(folders, theirs, strict=True):
+        assert read(folder).params["decoder.bias"].tolist() == bias, folder
