@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows with named columns, and the one place that chooses which of them are text and group."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from bcmb_jax.data.ingest.header import describe, is_unnamed, nearest
 from bcmb_jax.data.ingest.record import (
     BROKEN_TYPE,
     EMPTY,
+    MARKED,
     NO_TEXT_COLUMN,
     Record,
     Skipped,
@@ -25,6 +28,19 @@ USUAL_NAMES = (
 )
 """Names of a text column that need not be given, in any case."""
 
+MISSING = frozenset(
+    [
+        *("", "-", ".", "?", "n/a", "na", "nan", "nat", "nil", "none", "null", "<na>", "(null)"),
+        *("[null]", "\\n", "#n/a", "#na", "#null!", "#value!", "-nan", "1.#ind", "-1.#ind"),
+        *("1.#qnan", "-1.#qnan", "#n/a n/a", "missing"),
+    ]
+)
+"""Words that programs write where there is no value, in lower case."""
+
+_YES = frozenset(["1", "true", "t", "yes", "y"])
+_NO = frozenset(["0", "false", "f", "no", "n"]) | MISSING
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?")  # not "010"
+
 
 class Row(NamedTuple):
     """A record of a format with columns: where it stands, and its values by column."""
@@ -36,15 +52,20 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that make a document: texts, joined by blank lines, and perhaps a group."""
+    """Columns that make a document: texts, joined by blank lines, and perhaps a group.
+
+    Attributes:
+      skip: the column that marks records to be left out.
+    """
 
     text: tuple[str, ...]
     group: str | None
+    skip: str | None = None
 
     @property
     def names(self) -> list[str]:
         """All columns to be read."""
-        return [*self.text, *([self.group] if self.group else [])]
+        return [*self.text, *filter(None, (self.group, self.skip))]
 
     def record(self, row: Row | Skipped) -> Record:
         """Return the record of a row; empty and missing parts are left out.
@@ -54,6 +75,8 @@ class Columns:
         if isinstance(row, Skipped):
             return row
         file, line, values = row
+        if self.skip and _is_marked(row, self.skip):
+            return Skipped(file, line, MARKED)
         if not any(name in values for name in self.text):
             return Skipped(file, line, NO_TEXT_COLUMN)
         parts = [part for name in self.text if (part := values.get(name)) is not None]
@@ -87,7 +110,12 @@ class Table:
     below: Sequence[Sequence[str]] = ()
     written: str = ""
 
-    def records(self, text_column: str | None, group_column: str | None) -> Iterator[Record]:
+    def records(
+        self,
+        text_column: str | None = None,
+        group_column: str | None = None,
+        skip_column: str | None = None,
+    ) -> Iterator[Record]:
         """Choose the columns, and return the records of all rows.
 
         Raises:
@@ -95,9 +123,16 @@ class Table:
         """
         text_column = text_column or self.text
         if self.names is None:
-            columns = Columns(tuple((text_column or "").split(",")), group_column)
+            columns = Columns(tuple((text_column or "").split(",")), group_column, skip_column)
         else:
-            columns = choose_columns(self.names, text_column, group_column, self.file, self.below)
+            columns = choose_columns(
+                self.names,
+                text_column,
+                group_column,
+                self.file,
+                self.below,
+                skip_column=skip_column,
+            )
         return map(columns.record, self.rows(columns))
 
     def map(self, change: Callable[[Row], Row | Skipped]) -> "Table":
@@ -110,8 +145,34 @@ class Table:
 
 
 def group_value(value: object) -> str | None:
-    """Return a group's id as text; None for an empty value or NaN, as pandas writes it."""
-    return None if value is None or value == "" or value != value else str(value)
+    """Return a group's id as text, the same for every spelling of it; None where there is none.
+
+    Numbers that are equal are one id (10006, 10006.0 and " 10006 ", but not 010006, which is no
+    plain number), blanks around an id do not count, and a word for a missing value is no id.
+    """
+    text = "" if value is None else str(value).strip()
+    if text.lower() in MISSING:
+        return None
+    if text.isdecimal() or not _NUMBER.fullmatch(text):
+        return text
+    digits = format(Decimal(text), "f")
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def is_yes(value: object) -> bool | None:
+    """Return whether a cell says yes, however a database or a program writes it, or None."""
+    word = (group_value(value) or "").lower()
+    return True if word in _YES else False if word in _NO else None
+
+
+def _is_marked(row: Row, column: str) -> bool:
+    marked = is_yes(row.values.get(column))
+    if marked is None:
+        raise InputError(
+            f"{row.file} has in line {row.line:,} a value of {column!r} that is neither yes (1, "
+            "true, t) nor no (0, false, f or nothing): correct it, or --skip-column"
+        )
+    return marked
 
 
 def choose_columns(
@@ -120,16 +181,34 @@ def choose_columns(
     group_column: str | None,
     file: str,
     below: Sequence[Sequence[str]] = (),
+    *,
+    skip_column: str | None = None,
 ) -> Columns:
     """Return the columns to read: those named, else the only or the only usual one as text.
 
+    A name is found as it is written, or else without regard to case and to blanks around it.
+
     Args:
       text_column: a name, or several joined by commas.
+      skip_column: the column that marks records to be left out.
 
     Raises:
       InputError: a column is missing, is there twice, or has to be named; lists those of `file`.
     """
     listed = describe(names, below, file)
+
+    def find(option: str, column: str) -> str:
+        same = [name for name in names if name == column]
+        plain = column.strip().casefold()
+        found = same or [name for name in names if name.strip().casefold() == plain]
+        if not found:
+            meant = nearest(column, names, below)
+            none = " (none: no row is left out)" if option == "skip" else ""
+            raise InputError(f"{listed}, not {column!r}: correct --{option}-column{meant}{none}")
+        if len(found) > 1:
+            raise InputError(f"{listed}, {column!r} more than once: rename one in the header")
+        return found[0]
+
     if text_column is None:
         usual = [name for name in names if name.lower() in USUAL_NAMES]
         named = [name for name in names if not is_unnamed(name)]
@@ -139,11 +218,8 @@ def choose_columns(
     else:
         # The name itself may hold a comma.
         chosen = [text_column] if text_column in names else text_column.split(",")
-    asked = [("text", name) for name in chosen]
-    for option, column in [*asked, ("group", group_column)] if group_column else asked:
-        if column not in names:
-            meant = nearest(column, names, below)
-            raise InputError(f"{listed}, not {column!r}: correct --{option}-column{meant}")
-        if list(names).count(column) > 1:
-            raise InputError(f"{listed}, {column!r} more than once: rename one in the header")
-    return Columns(tuple(chosen), group_column)
+    return Columns(
+        tuple(find("text", column) for column in chosen),
+        find("group", group_column) if group_column else None,
+        find("skip", skip_column) if skip_column else None,
+    )

@@ -128,7 +128,8 @@ class Records:
     """The records of many files, in order.
 
     Args:
-      text_column: the column (or several, joined by commas) of readers that return tables.
+      text_column: the column (or several, joined by commas) of readers that return tables, as the
+        two that follow; `skip_column` marks records to be left out.
       regroup: changes the group of every document.
       unique: makes, for each reading, the function that tells repeated documents.
       encoding: of all files; None has it recognised.
@@ -140,13 +141,14 @@ class Records:
         reader: Reader,
         text_column: str | None = None,
         group_column: str | None = None,
+        skip_column: str | None = None,
         *,
         regroup: Regroup | None = None,
         unique: Callable[[], Repeats] | None = None,
         encoding: str | None = None,
     ):
         self._reader = reader
-        self._columns = (text_column, group_column)
+        self._columns = (text_column, group_column, skip_column)
         self._regroup = regroup
         self._unique = unique
         self._encoding = encoding

@@ -3,6 +3,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,52 @@ def test_groups_and_file_names(tmp_path: Path) -> None:
         Document("b", None, "south/notes.csv", 3),
         Document("a", "7", "north/notes.csv", 2),
         Document("b", None, "north/notes.csv", 3),
+    ]
+
+
+SAME = ["10006", "10006.0", " 10006", "10006 ", "10006.", "1.0006e4", "1.0006E+04"]
+OTHER = ["010006", "10006.5", "10007", "A10006", "10006a", "1e400x", "10,006"]
+NONE = ["NaN", "nan", "NULL", "NA", "N/A", "None", "<NA>", "\\\\N", " ", "-"]
+
+
+def test_ids_that_are_equal_are_one_group(tmp_path: Path) -> None:
+    ids = [*SAME, *OTHER, *NONE]
+    contents = {
+        "csv": "id,text\n" + "".join(f'"{x}",a\n' for x in ids).replace("\\\\", "\\"),
+        "jsonl": "".join(f'{{"id": "{x}", "text": "a"}}\n' for x in ids),
+        "tsv": "id\ttext\n" + "".join(f"{x}\ta\n" for x in ids).replace("\\\\", "\\"),
+    }
+    expected = ["10006"] * len(SAME) + OTHER + [None] * len(NONE)
+    for format, content in contents.items():
+        file = tmp_path / f"notes.{format}"
+        file.write_text(content)
+        groups = [getattr(r, "group", "") for r in read([file], format, "text", "id")]
+        assert groups == expected
+
+
+def test_numbers_of_any_type_are_one_group(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = [
+        pyarrow.array([10006], pyarrow.int64()),
+        pyarrow.array([10006.0], pyarrow.float64()),
+        pyarrow.array([10006.0], pyarrow.float32()),
+        pyarrow.array([Decimal("10006.00")], pyarrow.decimal128(10, 2)),
+        pyarrow.array(["10006 "]),
+        pyarrow.array(["10006"]).dictionary_encode(),
+    ]
+    for i, ids in enumerate(values):
+        parquet.write_table(pyarrow.table({"id": ids, "text": ["a"]}), tmp_path / f"{i}.parquet")
+    found = read([tmp_path], "parquet", "text", "id")
+    assert {getattr(record, "group", "") for record in found} == {"10006"}
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": 10006, "text": "a"}\n{"id": 10006.0, "text": "a"}\n{"id": NaN, "text": "a"}\n'
+        '{"id": 12345678901234567890, "text": "a"}\n{"id": 1e16, "text": "a"}\n'
+        '{"id": 0.50, "text": "a"}\n{"id": null, "text": "a"}\n'
+    )
+    found = read([tmp_path / "a.jsonl"], "jsonl", "text", "id")
+    assert [getattr(record, "group", "") for record in found] == [
+        *("10006", "10006", None, "12345678901234567890", "10000000000000000", "0.5", None)
     ]
 
 
