@@ -117,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
     parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
     parser.add_argument("--group-column", help="patient or article, never in both splits")
+    parser.add_argument("--skip-column", help="marks errors, which are left out; none: no column")
+    parser.add_argument("--licenses", help='keep articles under these, by their .json: "CC BY,CC0"')
     parser.add_argument("--delimiter", metavar="C", help="of csv and tsv, or tab (default: seen)")
     parser.add_argument("--encoding", help="of all files, as cp1252 (default: seen)")
     parser.add_argument(
@@ -178,8 +180,8 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
                 f"--source {ALL} takes NAME=PATH, not {pair!r}; names are {', '.join(SOURCES)}"
             )
         paths.setdefault(name, []).append(path)
-    if arguments.text_column or arguments.group_column:
-        raise InputError(f"--source {ALL}: each source has its own text and group column")
+    if arguments.text_column or arguments.group_column or arguments.skip_column:
+        raise InputError(f"--source {ALL}: each source has its own text, group and skip column")
     for name, inputs in paths.items():
         list_files(inputs, SOURCES[name].files)  # all are there before the first is begun
     tokenizer = load_tokenizer(arguments.tokenizer)
@@ -247,9 +249,18 @@ def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[
         "group_column": arguments.group_column,
         "delimiter": arguments.delimiter,
         "encoding": arguments.encoding,
+        "skip_column": arguments.skip_column,
+        "licenses": _licenses(arguments, name),
         "validation_fraction": arguments.validation_fraction,
         "seed": arguments.seed,
     }
+
+
+def _licenses(arguments: argparse.Namespace, name: str) -> list[str]:
+    """Return the licences of articles to keep; beside other sources they are only of PMC."""
+    if arguments.source == ALL and name != "pmc":
+        return []
+    return [part.strip() for part in (arguments.licenses or "").split(",") if part.strip()]
 
 
 def _read(
@@ -265,7 +276,9 @@ def _read(
         name,
         arguments.text_column,
         arguments.group_column,
-        progress,
+        arguments.skip_column,
+        licenses=_licenses(arguments, name),
+        progress=progress,
         delimiter=arguments.delimiter,
         encoding=arguments.encoding,
         all_parts=arguments.all_parts,
@@ -283,9 +296,10 @@ def _prepare(
 ) -> None:
     output = output.resolve()
     source = SOURCES.get(name)
-    license = arguments.license
-    if license is None:
-        license = source.licence if source else ""
+    licenses = _licenses(arguments, name)
+    own = source.licence if source else ""
+    own = f"each article's own, one of {', '.join(licenses)}" if licenses else own
+    license = own if arguments.license is None else arguments.license
     display = Display()
     line = StageProgress(lambda: records.fraction, display)
     records = _read(arguments, name, inputs, progress=line)

@@ -24,8 +24,10 @@ def read(
     format: str,
     text_column: str | None = None,
     group_column: str | None = None,
-    progress: Callable[..., None] | None = None,
+    skip_column: str | None = None,
     *,
+    licenses: Sequence[str] = (),
+    progress: Callable[..., None] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
     all_parts: bool = False,
@@ -38,6 +40,8 @@ def read(
       text_column: a column, or several to be joined ("title,abstract"). Without one, a source has
         its own; for a format the only column, or the only one with a usual name, is taken.
       group_column: the column of a patient's or article's id.
+      skip_column: the column that marks records to be left out; "none" overrides a source's own.
+      licenses: of PMC, those of the articles to be kept, as the .json beside each says it.
       progress: called as `progress(stage, documents, fraction=…)` while PubMed's files are read
         for the first time, before the first record.
       delimiter: of csv and tsv files, a character or "tab"; None has it recognised.
@@ -52,8 +56,13 @@ def read(
     if format not in known:
         raise InputError(f"there is no source {format!r}: choose from {', '.join(known)}")
     source = known[format]
-    if not source.has_columns and (text_column or group_column):
-        raise InputError(f"source {format} has no columns: leave out the text and group column")
+    if not source.has_columns and (text_column or group_column or skip_column):
+        raise InputError(
+            f"source {format} has no columns: leave out the text, group and skip column"
+        )
+    if licenses and format != "pmc":
+        raise InputError(f"--licenses chooses among PMC's articles: leave it out for {format}")
+    skip_column = skip_column or source.skip_column
     group = Group("group", column=group_column) if group_column else source.group
     files = source.find([path for path in paths if not group.is_table(Path(path))], source.files)
     if format in FORMATS and not all_parts:
@@ -66,13 +75,14 @@ def read(
         reader = partial(read_delimited, delimiter=letter, recognise=False)
     if source.make_reader:
         # Only once records are asked for: reading all files may take an hour.
-        make = cache(partial(source.make_reader, files, progress))
+        make = cache(partial(source.make_reader, files, progress, licenses))
         reader = lambda stream, file: make()(stream, file)  # noqa: E731
     records = Records(
         files,
         reader,
         text_column or source.text_column,
         group.column,
+        None if skip_column == "none" else skip_column,
         regroup=group.regroup(paths),
         unique=source.unique,
         encoding=encoding and check_encoding(encoding),

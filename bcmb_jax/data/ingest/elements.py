@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """XML in a stream: the elements that are documents, one at a time, each with its line."""
 
+import re
+from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator
 from html.entities import html5
 from typing import Protocol
@@ -22,61 +24,117 @@ class Readable(Protocol):
 
 
 class BrokenXml(Exception):
-    """The stream cannot be read beyond a line."""
+    """The stream cannot be read beyond a line.
 
-    def __init__(self, reason: str, line: int):
+    Attributes:
+      rest: what has been read of the stream from that line on.
+      begun: how many of the wanted elements have begun.
+      around: whether another element is around them.
+    """
+
+    def __init__(self, reason: str, line: int, rest: bytes = b""):
         super().__init__(f"{reason}, line {line}")
-        self.reason = reason
-        self.line = line
+        self.reason, self.line, self.rest = reason, line, rest
+        self.begun, self.around = 0, False
 
 
 def read_elements(stream: Readable, names: Collection[str]) -> Iterator[tuple[int, Element]]:
     """Yield (first line, element) for each outermost element of these names when it has ended.
 
-    At most the elements of one chunk are in memory. Prefixes of namespaces are taken off the names.
-    Nothing is fetched; a document type that declares entities is refused, as they may expand
-    without end.
+    Several whole documents may follow each other, as `efetch` writes them, and blank lines stand
+    before each. At most the elements of one chunk are in memory. Prefixes of namespaces are taken
+    off the names. Nothing is fetched; a document type that declares entities is refused, as they
+    may expand without end.
 
     Raises:
       BrokenXml: the rest cannot be read.
     """
-    parser = _ElementParser(names)
-    chunk = b"?"
-    while chunk:
-        chunk = stream.read(_CHUNK)
-        error = None
-        try:
-            parser.expat.Parse(chunk, not chunk)
-        except expat.ExpatError as cause:
-            error = BrokenXml(NOT_XML, cause.lineno)
-        except (LookupError, ValueError):  # pyexpat looks encodings up among Python's codecs
-            error = BrokenXml(NO_ENCODING, parser.expat.CurrentLineNumber)
+    parser, begun = _ElementParser(names), 0
+    data = stream.read(_CHUNK)
+    while True:
+        error = parser.feed(data)
         yield from parser.elements
         parser.elements.clear()
-        if error:
+        if error and parser.is_whole:
+            begun += parser.begun
+            parser, data = _ElementParser(names, error.line - 1), error.rest
+        elif error:
+            error.begun, error.around = begun + parser.begun, parser.around
             raise error
+        elif data:
+            data = stream.read(_CHUNK)
+        else:
+            return
 
 
 class _ElementParser:
     """Builds no tree outside the wanted elements, so that memory does not grow with the file.
 
     ElementTree's own parser keeps expat's line numbers to itself.
+
+    Attributes:
+      begun: how many of the wanted elements have begun.
+      around: whether the outermost element is none of them.
+      is_whole: whether the outermost element has ended.
     """
 
-    def __init__(self, names: Collection[str]):
+    def __init__(self, names: Collection[str], lines_before: int = 0):
         self.elements: list[tuple[int, Element]] = []
+        self.begun = 0
+        self.around = self.is_whole = False
         self._names = names
+        self._lines_before = lines_before
+        self._depth = self._fed = 0  # elements outside the wanted that are open; bytes
+        self._recent = b""
         self._builder: TreeBuilder | None = None
         self.expat = expat.ParserCreate()
         self.expat.buffer_text = True
         self.expat.EntityDeclHandler = self._refuse_entities
         self.expat.SkippedEntityHandler = self._replace_entity
+        self._leave()
+
+    def feed(self, data: bytes) -> BrokenXml | None:
+        """Parse some bytes, or (none) the end; return what is wrong with them."""
+        if not self._fed and data:  # a declaration may not have blanks before it
+            text = data.removeprefix(BOM_UTF8).lstrip()
+            self._lines_before += data.count(b"\n", 0, len(data) - len(text))
+            data = text
+            if not data:
+                return None
+        self._fed += len(data)
+        self._recent = (self._recent + data)[-2 * _CHUNK :]  # a token may have begun before
+        try:
+            self.expat.Parse(data, not data)
+        except expat.ExpatError as error:
+            return self._broken(NOT_XML, error.lineno)
+        except BrokenXml as error:
+            return self._broken(error.reason, error.line)
+        except (LookupError, ValueError):  # pyexpat looks encodings up among Python's codecs
+            return self._broken(NO_ENCODING, self.expat.CurrentLineNumber)
+        return None
+
+    def _broken(self, reason: str, line: int) -> BrokenXml:
+        start = max(0, self.expat.ErrorByteIndex - self._fed + len(self._recent))
+        return BrokenXml(reason, self._lines_before + line, self._recent[start:])
+
+    def _leave(self) -> None:
+        self._builder = None
+        self.is_whole = self._depth == 0 and self.begun > 0
         self.expat.StartElementHandler = self._start
+        self.expat.CharacterDataHandler = None
+        self.expat.EndElementHandler = self._end
+
+    def _end(self, _: str) -> None:
+        self._depth -= 1
+        self.is_whole = self._depth == 0
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if _without_prefix(tag) not in self._names:
+            self.around = True
+            self._depth += 1
             return
-        line = self.expat.CurrentLineNumber
+        self.begun += 1
+        line = self._lines_before + self.expat.CurrentLineNumber
         builder = self._builder = TreeBuilder()
         root = builder.start(tag, attributes)
 
@@ -85,9 +143,7 @@ class _ElementParser:
                 for element in root.iter():
                     element.tag = _without_prefix(element.tag)
                 self.elements.append((line, root))
-                self._builder = None
-                self.expat.StartElementHandler = self._start
-                self.expat.CharacterDataHandler = self.expat.EndElementHandler = None
+                self._leave()
 
         self.expat.StartElementHandler = builder.start
         self.expat.CharacterDataHandler = builder.data
@@ -108,3 +164,32 @@ class _ElementParser:
 
 def _without_prefix(tag: str) -> str:
     return tag.rpartition(":")[2]
+
+
+RAISED, LOWERED, LEVEL = "\2", "\3", "\4"
+"""Stand in a text before and after what is above or below the line: XML has no such characters."""
+
+SCRIPTS = {"sup": RAISED, "sub": LOWERED}
+
+# Two and a half, with the half raised and lowered.
+_FRACTION = re.compile(rf"(?<=[0-9]){RAISED}(?=[0-9]+{LEVEL}[/⁄]{LOWERED}[0-9])")
+_POWER = re.compile(rf"(?<=[0-9]){LEVEL}?{RAISED}\s*(?=[0-9]|[+−–-]\s?\w)")
+_INDEX = re.compile(rf"(?<=[0-9]){LEVEL}?{LOWERED}\s*(?=[0-9])")
+_AFTER = re.compile(rf"(?<=[0-9]){LEVEL}+(?=[0-9])")
+_SCRIPT = re.compile(f"[{RAISED}{LOWERED}{LEVEL}]")
+
+
+def mark_script(element: Element, mark: str) -> None:
+    """Put marks around the text of an element that stands above or below the line."""
+    element.text = f"{mark}{element.text or ''}"
+    element.tail = f"{LEVEL}{element.tail or ''}"
+
+
+def spell_scripts(text: str) -> str:
+    """Return a text without marks of raised and lowered text, in which numbers stay themselves.
+
+    A power of a number is written 10^9, and no digit joins one beside it; all else stands on the
+    line (CO2, m-2, 2nd).
+    """
+    text = _POWER.sub("^", _FRACTION.sub(" ", text))
+    return _SCRIPT.sub("", _AFTER.sub(" ", _INDEX.sub("_", text)))

@@ -16,7 +16,17 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from bcmb_jax.data.ingest.elements import BrokenXml, Readable, read_elements
+from bcmb_jax.data.ingest.elements import (
+    LEVEL,
+    LOWERED,
+    RAISED,
+    SCRIPTS,
+    BrokenXml,
+    Readable,
+    mark_script,
+    read_elements,
+    spell_scripts,
+)
 from bcmb_jax.data.ingest.files import Reader, Records, Stream, suffix_of
 from bcmb_jax.data.ingest.formats import read_jsonl
 from bcmb_jax.data.ingest.record import NOT_ENGLISH, SUPERSEDED, Record, Skipped, make_record
@@ -35,9 +45,12 @@ _REPORTED = 1000  # articles from one report of progress to the next
 
 # Markup is often escaped once too often, and is then part of the text.
 _ESCAPED = re.compile(r"&(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
-_MARKUP = re.compile(r"</?(?:b|i|u|em|strong|sub|sup)\s*/?>", re.IGNORECASE)
+_MARKUP = re.compile(r"<(/?)(b|i|u|em|strong|sub|sup)\s*/?>", re.IGNORECASE)
 _CUT = re.compile(r"\s*\(ABSTRACT TRUNCATED(?: AT \d+ WORDS)?\)$")  # NLM's note
 _ANNOTATIONS = ("annotation", "annotation-xml")
+# By element of MathML, which of its parts stand above or below the line.
+_FORMULAE = {"mfrac": {0: RAISED, 1: LOWERED}, "msup": {1: RAISED}, "msub": {1: LOWERED}}
+_FORMULAE["msubsup"] = {1: LOWERED, 2: RAISED}
 _NO_LABEL = ("", "UNLABELLED", "UNASSIGNED")
 _NO_TITLE = ("[not available].", "[in process citation]")
 
@@ -101,7 +114,11 @@ def make_article(element: Element, file: str, line: int) -> Record:
     languages = [(language.text or "").strip() for language in article.findall("Language")]
     if languages and "eng" not in languages:
         return Skipped(file, line, NOT_ENGLISH)
-    abstract = "\n".join(filter(None, map(_paragraph, article.findall("Abstract/AbstractText"))))
+    # Some abstracts, of the POPLINE database for one, stand only under OtherAbstract.
+    others = element.findall("MedlineCitation/OtherAbstract")
+    english = [other for other in others if other.get("Language", "eng").lower() in ("eng", "en")]
+    abstracts = map(_abstract, [*article.findall("Abstract"), *english])
+    abstract = next(filter(None, abstracts), None)
     if not abstract:
         return Skipped(file, line, NO_ABSTRACT)
     title = _title(article.find("ArticleTitle"))
@@ -125,6 +142,10 @@ def _title(element: Element | None) -> str:
     return title
 
 
+def _abstract(element: Element) -> str:
+    return "\n".join(filter(None, map(_paragraph, element.findall("AbstractText"))))
+
+
 def _paragraph(element: Element) -> str:
     """Return a section's text, after its label if the abstract is structured."""
     text = _CUT.sub("", _clean(_text(element)))
@@ -137,12 +158,25 @@ def _text(element: Element) -> str:
     for part in list(element.iter()):
         if part.tag in _ANNOTATIONS:
             part.clear()
+        if part.tag == "mfrac" and len(part):
+            part[0].tail = "/"
+        if part.tag in SCRIPTS:
+            mark_script(part, SCRIPTS[part.tag])
+        for number, mark in _FORMULAE.get(part.tag, {}).items():
+            if number < len(part):
+                mark_script(part[number], mark)
     return "".join(element.itertext())
 
 
 def _clean(text: str) -> str:
-    text = _MARKUP.sub("", _ESCAPED.sub(_unescape, text))
-    return " ".join(text.split())
+    text = _MARKUP.sub(_replace_markup, _ESCAPED.sub(_unescape, text))
+    return " ".join(spell_scripts(text).split())
+
+
+def _replace_markup(match: re.Match[str]) -> str:
+    slash, name = match.groups()
+    mark = SCRIPTS.get(name.lower(), "")
+    return LEVEL if mark and slash else mark
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -151,7 +185,9 @@ def _unescape(match: re.Match[str]) -> str:
     return html.unescape(f"&{name};") if name[0] == "#" else html5.get(f"{name};", match[0])
 
 
-def pubmed_reader(files: Sequence[Path], progress: Callable[..., None] | None = None) -> Reader:
+def pubmed_reader(
+    files: Sequence[Path], progress: Callable[..., None] | None = None, _: Sequence[str] = ()
+) -> Reader:
     """Return a reader of these files that skips versions replaced or deleted later."""
     versions = latest_versions(files, progress)
     return lambda stream, file: read_pubmed(stream, file, versions[file])

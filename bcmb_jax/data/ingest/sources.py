@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bcmb_jax.data.ingest.columns import Row, Table
+from bcmb_jax.data.ingest.columns import Row, Table, group_value
 from bcmb_jax.data.ingest.files import (
     Reader,
     Records,
@@ -31,8 +31,8 @@ from bcmb_jax.data.ingest.formats import (
     read_text,
     read_tsv,
 )
-from bcmb_jax.data.ingest.jats import by_article, newest_first, read_pmc
 from bcmb_jax.data.ingest.mds import list_indexes, read_mds
+from bcmb_jax.data.ingest.pmc import by_article, newest_first, pmc_reader, read_pmc
 from bcmb_jax.data.ingest.pubmed import pubmed_reader, read_pubmed
 from bcmb_jax.data.ingest.record import (
     BROKEN_COLUMNS,
@@ -92,8 +92,8 @@ class Group(NamedTuple):
         def regroup(file: Path, group: str | None) -> str | None:
             if self.path:
                 match = re.search(self.path, file.as_posix())
-                group = match[1] if match else None
-            return group if groups is None else groups.get(group)
+                group = group_value(match[1]) if match else None
+            return group if groups is None else groups.get(group or "")
 
         return regroup
 
@@ -101,17 +101,19 @@ class Group(NamedTuple):
         """Return whether a file is the table rather than one with texts."""
         return path.is_file() and matches(path, self.table)
 
-    def _read_table(self, paths: Sequence[str | Path]) -> dict[str | None, str | None]:
+    def _read_table(self, paths: Sequence[str | Path]) -> dict[str, str | None]:
         tables: list[Path] = []
         for path in map(Path, paths):
             tables += [path] if self.is_table(path) else find_files(path, self.table)
         if not tables:
+            without = f", or --group-column {self.column} to do without" if self.column else ""
             raise InputError(
                 f"the input holds no {' or '.join(self.table)}, which says the {self.what} of a "
-                "text: give the folder that holds both"
+                f"text: give the folder that holds both{without}"
             )
         rows = Records(tables, read_by_name, self.key, self.value)  # the key as text
-        return {row.text: row.group for row in rows if isinstance(row, Document)}
+        documents = [row for row in rows if isinstance(row, Document)]
+        return {key: row.group for row in documents if (key := group_value(row.text))}
 
 
 ALONE = Group()
@@ -127,9 +129,11 @@ class Source(NamedTuple):
       paper: its row in Table 1, if it has one.
       licence: the licence or the data use agreement.
       text_column: the default; None for layouts without columns, and for plain formats.
+      skip_column: the column that marks records to be left out.
       unique: makes the function that tells repeated documents, for each reading.
       find: lists the input's files.
-      make_reader: makes a reader that has to read all files before the first record.
+      make_reader: makes a reader that has to know all files before the first record; called as
+        `make_reader(files, progress, licenses)`.
     """
 
     files: Sequence[str]
@@ -142,10 +146,11 @@ class Source(NamedTuple):
     paper: Paper | None = None
     kind: str = "clinical"
     text_column: str | None = None
+    skip_column: str | None = None
     group: Group = ALONE
     unique: Callable[[], Repeats] | None = None
     find: Callable[[Sequence[str | Path], Sequence[str]], list[Path]] = list_files
-    make_reader: Callable[[Sequence[Path], Callable[..., None] | None], Reader] | None = None
+    make_reader: Callable[..., Reader] | None = None
 
 
 def by_text() -> Repeats:
@@ -183,7 +188,8 @@ def read_medqa(stream: Stream, file: str) -> Table | Iterator[Record]:
 
 
 def _spell_options(row: Row) -> Row:
-    options = row.values.get("options")
+    name = next((name for name in row.values if name.lower() == "options"), "options")
+    options = row.values.get(name)
     if options is None:
         return row
     try:
@@ -194,29 +200,16 @@ def _spell_options(row: Row) -> Row:
         lines = "\n".join(key + ". " + text for key, text in options.items())
     except (ValueError, SyntaxError, TypeError, LookupError, AttributeError, RecursionError):
         lines = None  # counted as a text that is not a string
-    return row._replace(values={**row.values, "options": lines if lines is not None else ()})
-
-
-def read_mimic_iii(stream: Stream, file: str) -> Table:
-    """Read MIMIC-III's notes, without those that MIMIC marks as errors."""
-    return read_csv(stream, file).map(_leave_out_errors)
-
-
-def _leave_out_errors(row: Row) -> Row | Skipped:
-    if "ISERROR" not in row.values:
-        raise InputError(f"{row.file} has no column 'ISERROR', by which rows are left out")
-    if row.values["ISERROR"] == "1":
-        return Skipped(row.file, row.line, "marked as an error")
-    return row
+    return row._replace(values={**row.values, name: lines if lines is not None else ()})
 
 
 _TEXTS: dict[str, Reader] = {"text": read_text, "ade": read_ade}
 _TEXTS |= {"pubmed": read_pubmed, "pmc": read_pmc}
 _TABLES: dict[str, Reader] = {"csv": read_csv, "tsv": read_tsv, "json": read_json}
 _TABLES |= {"jsonl": read_jsonl, "parquet": read_parquet, "mds": read_mds, "by name": read_by_name}
-_TABLES |= {"medqa": read_medqa, "mimic-iii": read_mimic_iii}
+_TABLES |= {"medqa": read_medqa}
 _FIND = {"mds": list_indexes, "pmc": newest_first}
-_MAKE_READER = {"pubmed": pubmed_reader}
+_MAKE_READER = {"pubmed": pubmed_reader, "pmc": pmc_reader}
 _COUNT_ONCE = {"text": by_text, "article": by_article}
 
 

@@ -57,6 +57,13 @@ def test_a_structured_abstract_keeps_its_labels() -> None:
     ("source", "text"),
     [
         ("CO<sub>2</sub>, <i>in <b>vivo</b></i>", "CO2, in vivo"),
+        ("10<sup>9</sup>/L, 10&lt;SUP&gt;-3&lt;/SUP&gt;, m<sup>-2</sup>", "10^9/L, 10^-3, m-2"),
+        ("2&amp;lt;sup&amp;gt;8&amp;lt;/sup&amp;gt;5, 10<sub>2</sub>", "2^8 5, 10_2"),
+        (
+            "<msup><mn>10</mn><mn>9</mn></msup>, <mfrac><mn>1</mn><mn>2</mn></mfrac>, "
+            "<msubsup><mi>x</mi><mn>1</mn><mn>2</mn></msubsup>",
+            "10^9, 1/2, x1^2",
+        ),
         ("p &amp;lt; 0.05 &lt; 1", "p < 0.05 < 1"),
         ("p &amp;amp;amp;lt; 0.05, R&amp;D", "p < 0.05, R&D"),
         ("&amp;#946; &amp;#x3B2; &#946;&amp;nbsp;&#160; c", "β β β c"),
@@ -101,7 +108,8 @@ def test_pubmed_counts_what_it_cannot_use() -> None:
             article(abstract=""),
             article(abstract="<AbstractText> </AbstractText>").replace(
                 "</Article>",
-                "</Article><OtherAbstract><AbstractText>b</AbstractText></OtherAbstract>",
+                '</Article><OtherAbstract Language="fre"><AbstractText>b</AbstractText>'
+                "</OtherAbstract>",
             ),
             article(pmid="12a"),
             article(pmid=""),
@@ -119,6 +127,57 @@ def test_pubmed_counts_what_it_cannot_use() -> None:
         ("broken: no PMID", 18),
         ("not a journal article", 22),
     ]
+
+
+def test_an_abstract_may_stand_only_under_other_abstracts() -> None:
+    def other(pmid: int, *abstracts: tuple[str, str], **more: str) -> str:
+        parts = (
+            f"<OtherAbstract {kind}><AbstractText>{text}</AbstractText></OtherAbstract>"
+            for kind, text in abstracts
+        )
+        whole = article(pmid, **more).replace("</Article>", f"</Article>{''.join(parts)}")
+        return whole
+
+    english = ('Type="PIP" Language="eng"', "Other.")
+    found = of(
+        article_set(
+            other(1, english, abstract=""),
+            other(2, ('Type="Publisher" Language="fre"', "Autre."), abstract=""),
+            other(3, english),
+            other(4, english, abstract="", language="fre"),
+            other(5, ('Language="spa"', "Otro."), ('Type="KIE"', "Second."), abstract=""),
+            other(6, ('Language="ENG"', " "), english, ("", "Third."), abstract=""),
+        ),
+        read_pubmed,
+    )
+    texts = ["Other.", "no abstract", "Text.", "not English", "Second.", "Other."]
+    assert [text.removeprefix("Title.\n\n") for text, _ in found] == texts
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("\n{a}", [4]),
+        ("\ufeff \n\r\n{a}", [5]),
+        ("{a}{b}", [3, 9]),
+        ("{a}\n\n{b}<!-- end -->\n{a}", [3, 11, 18]),
+        ("{a}\ufeff{b}", [3, 9]),
+        ("{b}" + " " * 65_500 + "{a}" + "<!-- -->" * 10_000 + "{a}", [3, 9, 15]),
+    ],
+)
+def test_files_joined_or_begun_by_blank_lines_are_read(content: str, lines: list[int]) -> None:
+    declared = f'<?xml version="1.0" encoding="utf-8"?>\n{article_set(article(1))}'
+    declared = declared.replace("<PubmedArticleSet>\n", "<PubmedArticleSet>")
+    plain = f"\n{article_set(article(2))}".replace("<PubmedArticleSet>\n", "<PubmedArticleSet>")
+    found = of(content.format(a=declared, b=plain), read_pubmed)
+    assert [line for _, line in found] == lines
+
+
+def test_what_follows_a_whole_file_has_to_be_another() -> None:
+    whole = article_set(article(1))
+    for rest in ("</PubmedArticleSet>", "an error page", "<PubmedArticleSet>", "&amp;", "<"):
+        with pytest.raises(InputError, match=r"a.xml is broken: not well-formed XML at line [67]:"):
+            of(whole + rest, read_pubmed)
 
 
 def test_a_pubmed_file_that_is_not_whole_or_none_is_an_error() -> None:

@@ -7,6 +7,7 @@ import gzip
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
 from tests.fixtures.layouts import LAYOUTS, QUOTES, REPEATED, Row
+from tests.fixtures.xml_files import FRONT, jats
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,6 +96,9 @@ def test_a_patients_table_may_be_given_beside_the_texts(tmp_path: Path) -> None:
     assert [row[3] for row in rows(read([text, table], "inspect")) if row[3:]] == ["77", "78"]
     with pytest.raises(InputError, match=r"no study_mapping_\*\.tsv, which says the patient"):
         read([text], "inspect")
+    with pytest.raises(InputError, match=r"or --group-column impression_id to do without"):
+        read([text], "inspect")
+    assert [row[3] for row in rows(read([text], "inspect", None, "impression_id")) if row[3:]]
     with pytest.raises(InputError, match="the input holds no impressions_"):
         read([table], "inspect")
 
@@ -101,13 +106,82 @@ def test_a_patients_table_may_be_given_beside_the_texts(tmp_path: Path) -> None:
 def test_what_is_not_the_distribution_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"NOTEEVENTS.csv": "SUBJECT_ID,TEXT\n1,a\n", "notes.csv": "id,body\n1,a\n"})
     for arguments, message in [
-        (([tmp_path], "mimic-iii"), "no column 'ISERROR'"),
+        (([tmp_path], "mimic-iii"), "not 'ISERROR': correct --skip-column"),
         (([tmp_path / "notes.csv"], "mimic-iii"), "columns id, body, not 'TEXT': correct --text"),
         (([tmp_path], "chexpert-plus"), r"holds no df_chexpert_plus_\*\.csv file"),
         (([tmp_path], "mimic-4"), "choose from csv, .*, aci-bench, .*, pubmed, pmc$"),
     ]:
         with pytest.raises(InputError, match=message):
             read(*arguments)
+
+
+def notes(folder: Path, *flags: str, header: str = "SUBJECT_ID,ISERROR,TEXT") -> Path:
+    lines = "".join(f"{i},{flag},note {i}\n" for i, flag in enumerate(flags))
+    return write(folder, {"NOTEEVENTS.csv": f"{header}\n{lines}"})
+
+
+@pytest.mark.parametrize("flag", ["1", "1.0", "true", "True", "t", " 1", "1.00 ", "Y", "yes"])
+def test_a_note_marked_as_an_error_is_left_out_however_the_mark_is_written(
+    tmp_path: Path, flag: str
+) -> None:
+    found = rows(read([notes(tmp_path, "", flag, "0.0")], "mimic-iii"))
+    assert [row[2] for row in found] == ["note 0", "marked as an error", "note 2"]
+
+
+@pytest.mark.parametrize("flag", ["", "0", "0.0", "false", "F", "no", "NaN", "null", "NA", "\\N"])
+def test_a_note_not_marked_as_an_error_is_kept(tmp_path: Path, flag: str) -> None:
+    assert [row[2] for row in rows(read([notes(tmp_path, flag)], "mimic-iii"))] == ["note 0"]
+
+
+@pytest.mark.parametrize("flag", ["2", "error", "maybe", "-1", "10"])
+def test_another_mark_is_an_error_that_does_not_show_it(tmp_path: Path, flag: str) -> None:
+    records = read([notes(tmp_path, "", flag)], "mimic-iii")
+    with pytest.raises(InputError, match="in line 3 a value of 'ISERROR' that is neither") as error:
+        list(records)
+    assert flag not in str(error.value).replace("yes (1,", "")
+
+
+def test_the_column_of_marks_may_be_another_or_none(tmp_path: Path) -> None:
+    folder = notes(tmp_path, "1", "t", "", header="SUBJECT_ID,wrong,TEXT")
+    with pytest.raises(InputError, match=r"not 'ISERROR': correct --skip-column \(none: no row"):
+        read([folder], "mimic-iii")
+    for skip, kept in [("none", [0, 1, 2]), ("WRONG", [2])]:
+        found = rows(read([folder], "mimic-iii", skip_column=skip))
+        assert [row[1] - 2 for row in found if row[3:]] == kept
+    (table,) = folder.iterdir()
+    texts = [row[2] for row in rows(read([table], "csv", "TEXT", skip_column="wrong"))]
+    assert texts == ["marked as an error"] * 2 + ["note 2"]
+
+
+@pytest.mark.parametrize("change", [str.lower, str.title, lambda name: f" {name} "])
+def test_columns_of_known_sources_match_without_regard_to_case(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    header = ",".join(map(change, ("SUBJECT_ID", "ISERROR", "TEXT")))
+    found = rows(read([notes(tmp_path, "", "1", header=header)], "mimic-iii"))
+    assert found == [
+        ("NOTEEVENTS.csv", 2, "note 0", "0"),
+        ("NOTEEVENTS.csv", 3, "marked as an error"),
+    ]
+
+
+def test_columns_of_questions_and_mapping_tables_match_so_too(tmp_path: Path) -> None:
+    questions = "QUESTION\tOPTIONS\nWhy?\t[{'key': 'A', 'value': 'x'}]\n"
+    file = write(tmp_path, {"q.tsv": questions}) / "q.tsv"
+    assert [row[2] for row in rows(read([file], "medqa"))] == ["Why?\n\nA. x"]
+    contents = {
+        "inspect/impressions_1.tsv": "IMPRESSION_ID\tIMPRESSIONS\n1000.0\ta\n 1001\tb\nNaN\tc\n",
+        "inspect/study_mapping_1.tsv": "Impression_Id\tPerson_Id\n1000\t7.0\n1001.0\t7 \nNaN\t8\n",
+    }
+    folder = write(tmp_path, contents) / "inspect"
+    groups = [row[3] for row in rows(read([folder], "inspect"))]
+    assert groups == ["7", "7", None]
+
+
+def test_two_columns_that_differ_by_case_are_not_guessed_between(tmp_path: Path) -> None:
+    folder = notes(tmp_path, header="Text,ISERROR,text")
+    with pytest.raises(InputError, match="'TEXT' more than once"):
+        read([folder], "mimic-iii")
 
 
 def test_reading_again_gives_the_same_records(tmp_path: Path) -> None:
@@ -135,6 +209,29 @@ def test_the_licence_travels_with_the_tokens(tmp_path: Path, tiny_tokenizer: Pat
     done = script(*arguments, "--validation-fraction", "0", "--license", "DUA 12", "--overwrite")
     assert done.returncode == 0, done.stderr
     assert open_shards(tmp_path / "shards/train").index["license"] == "DUA 12"
+
+
+def test_licences_and_marks_are_options_of_the_script(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    for i, license in enumerate(["CC BY", "CC0", "CC BY-NC"]):
+        name = f"in/PMC{i}.1/PMC{i}.1"
+        content = jats(f"<p>text {i}</p>", FRONT.replace(">34<", f">{i}<"))
+        write(
+            tmp_path, {f"{name}.xml": content, f"{name}.json": f'{{"license_code": "{license}"}}'}
+        )
+    arguments = ["--source", "pmc", "--input", tmp_path / "in", "--tokenizer", tiny_tokenizer]
+    arguments += ["--output", tmp_path / "shards", "--validation-fraction", "0"]
+    done = script(*arguments, "--licenses", "CC BY, CC0")
+    assert done.returncode == 0, done.stderr
+    assert "train: 2 documents" in done.stdout
+    assert "left out, under another licence: 1" in done.stdout
+    index = open_shards(tmp_path / "shards/train").index
+    assert index["license"] == "each article's own, one of CC BY, CC0"
+    assert index["options"]["licenses"] == ["CC BY", "CC0"]
+    table = notes(tmp_path / "table", "1", "", header="SUBJECT_ID,WRONG,TEXT")
+    arguments = ["--source", "mimic-iii", "--input", table, *arguments[4:], "--overwrite"]
+    assert script(*arguments).returncode != 0
+    done = script(*arguments, "--skip-column", "wrong")
+    assert "left out, marked as an error: 1" in done.stdout, done.stderr
 
 
 def test_the_script_lists_every_source() -> None:
