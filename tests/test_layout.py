@@ -21,14 +21,15 @@ MAX_LINES = 350
 BUDGETS = {
     # Aim 1,500: MosaicML's shards (270) and csv's misplaced quotes have no library to be left to.
     # Tables as hospitals have them came later (480): encodings, delimiters, headers, a first look.
-    "bcmb_jax/data/ingest": 2_230,
+    # And 330: PMC by version and licence, joined and damaged XML, spellings of ids and flags.
+    "bcmb_jax/data/ingest": 2_580,
     # Aim 650: the index of near-duplicates (90) takes a tenth of the memory of datasketch's.
     "bcmb_jax/data/clean": 720,
     # Aim 450: the grammar of phrases, the draws and the tokenizer trainer are code.
     "bcmb_jax/data/synthetic": 780,
     # Aim 4,000 with the three above: packing, shards and the ledger's plot are whole as they are.
     # With those tables, one place for tokenizers, and counts of what is kept (280).
-    "bcmb_jax/data": 5_620,
+    "bcmb_jax/data": 5_950,
     # Aim 700: three GPU gradients (280) and XLA's CPU habits (150) each earn their place in a step.
     "bcmb_jax/ops": 940,
     # Aim 950: two pairs of XLA passes and one of Pallas, and libraries (120) no GPU has timed yet.
@@ -40,13 +41,13 @@ BUDGETS = {
     # by other counts, groups of tables and unknown kinds of entity came later (230).
     "bcmb_jax/evaluation": 3_990,
     "bcmb_jax/benchmark": 1_200,  # (850)
-    "bcmb_jax/commands": 1_120,  # 20 for the options of tables as hospitals have them
-    "bcmb_jax": 17_400,
+    "bcmb_jax/commands": 1_140,  # 40 for the options of tables and articles as they come
+    "bcmb_jax": 17_600,  # raised by what real input needs
     "conversion": 2_710,  # (2,000) two dialects of config, moments both ways, pickles nobody trusts
     "configs": 250,
     "scripts": 70,
 }
-MAX_MODULES = 150  # (135) and five for tables as hospitals have them
+MAX_MODULES = 151  # (135), five for tables as hospitals have them, one for PMC's files
 MAX_ANY = 16  # annotations that are `Any` and nothing else
 
 # Each line may import the lines below it and what stands beside it, never a line above.

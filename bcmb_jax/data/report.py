@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bcmb_jax.data.ingest.columns import MISSING
 from bcmb_jax.data.ingest.record import (
     BROKEN_UNICODE,
     Document,
@@ -16,9 +17,6 @@ from bcmb_jax.data.ingest.record import (
     TokenDocument,
     digest,
 )
-
-MISSING = frozenset(("", "-", "n/a", "na", "nan", "nil", "none", "null", "<na>", "missing"))
-"""Words that programs write where there is no value, in lower case."""
 
 REPEATS = "repeats of an earlier text"
 MISSING_VALUES = "words for a missing value"

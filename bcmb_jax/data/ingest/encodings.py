@@ -84,6 +84,7 @@ class _Recoded(RawIOBase):
     """The bytes of a stream as UTF-8; it can be read again from its beginning."""
 
     def __init__(self, stream: BufferedIOBase, encoding: str):
+        self.name = getattr(stream, "name", "")  # what lies beside a file is found by it
         self._stream, self._rest = stream, b""
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
 

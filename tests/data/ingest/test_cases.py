@@ -103,7 +103,7 @@ def test_one_patient_in_two_spellings(cases: Path) -> None:
     assert set(february) <= {*january, None}
     assert groups("a.csv", "b.csv") == ["10006", "10007", "10006", None, "10007"]
     assert groups("k.csv") == [*["10006"] * 3, "010006", None, None, None, "10006"]
-    assert groups("j.jsonl") == ["10006", "10006", "10006", None, None, "10006"]
+    assert groups("j.jsonl")[:8] == [*["10006"] * 3, None, None, "10006", None, None]
     assert groups("p1.parquet", "p2.parquet") == ["10006", "10007", "10006", None, "10007"]
     for name, expected in {"p3": ["1", "2"], "p4": ["10006", "10007"]}.items():
         more = {"text_column": "text", "group_column": "g"}
