@@ -100,7 +100,8 @@ class RunConfig:
     schedule: ScheduleConfig
     data: DataConfig
     max_tokens: int
-    # These do not.
+    # These do not, or are there to be changed when a run is in trouble.
+    spike_deviations: float = field(metadata=FREE)
     tokenizer: str = field(metadata=FREE)
     init_from: str = field(metadata=FREE)
     rows_per_microbatch: int = field(metadata=FREE)
@@ -116,6 +117,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mask_rate < 1:
             raise InputError(f"mask_rate {self.mask_rate} is not between 0 and 1")
+        if self.spike_deviations < 0:
+            raise InputError(f"spike_deviations {self.spike_deviations} is negative; 0 is off")
         for key in ("max_tokens", "log_every", "keep_checkpoints", "eval_tokens"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} is {getattr(self, key)}; it must be at least 1")

@@ -1,20 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exception that a user is meant to read, and how a command ends with it."""
+"""The exceptions that a user is meant to read, and the exit status that each ends a command with.
+
+The statuses are told apart by whatever started the command: 75 and 69 mean "run the same command
+again", all others that somebody has to look.
+"""
 
 import sys
 from collections.abc import Callable
+
+DONE, PREEMPTED = 0, 75
+"""The command is complete; it was told to stop, has saved, and wants to be started again."""
 
 
 class InputError(ValueError):
     """An error in something that the user gave.
 
-    The message is a single line that names the thing, the numbers and the fix; scripts print it
-    without a traceback and exit with status 2. Names that come out of files are shown with their
-    control characters escaped.
+    The message is a single line that names the thing, the numbers and the fix; commands print it
+    without a traceback. Names that come out of files are shown with their control characters
+    escaped.
     """
+
+    exit_status = 2
 
     def __init__(self, message: str):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+class NumericsError(FloatingPointError):
+    """A computation that cannot go on because its numbers are not finite, or do not come down."""
+
+    exit_status = 65
+
+
+class PeerLostError(RuntimeError):
+    """Another process of this run, or their coordinator, does not answer any more."""
+
+    exit_status = 69
+
+
+class StorageError(OSError):
+    """A disk that is full, read-only or gone, or that fails to read or write."""
+
+    exit_status = 74
 
 
 def reason(error: BaseException) -> str:
@@ -22,14 +49,13 @@ def reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def run(main: Callable[[], int | None], *also: type[BaseException]) -> int:
-    """Run a command and return its exit status.
+def run(main: Callable[[], int | None]) -> int:
+    """Run a command and return its exit status; an error of the kinds above is one line on stderr.
 
-    An `InputError`, or an error of `also`, is printed in one line on stderr and gives 2.
+    Any other `OSError` is a storage error too, told with the path that it carries.
     """
-    expected: tuple[type[BaseException], ...] = (InputError, *also)
     try:
-        return main() or 0
-    except expected as error:
+        return main() or DONE
+    except (InputError, NumericsError, PeerLostError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status

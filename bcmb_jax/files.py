@@ -5,15 +5,22 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from bcmb_jax.errors import StorageError, reason
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 REPORTED_PACKAGES = (
     "jax",
@@ -27,6 +34,11 @@ REPORTED_PACKAGES = (
     "packed-encoders",
 )
 """Distributions whose versions stand in results and benchmark reports."""
+
+WAITS = (1.0, 5.0, 20.0)
+"""Seconds between tries to read from storage that fails."""
+
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ut of memory", "Cannot allocate memory")
 
 STALE_SECONDS = 3600
 """Age after which a half-written folder of another machine is taken for abandoned."""
@@ -149,3 +161,44 @@ def versions(*packages: str) -> dict[str, str]:
     found = {name: package_version(name) for name in packages}
     python = {"python": platform.python_version()}
     return python | {name: version for name, version in found.items() if version is not None}
+
+
+def read_patiently(directory: Path, read: Callable[[], Result]) -> Result:
+    """Read from a folder, with patience for storage that fails now and then.
+
+    Raises:
+      StorageError: a file cannot be read after several tries, or there is too little memory.
+      Exception: whatever `read` raised, where every file of the folder can be read whole. Then the
+        content is to blame.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return read()
+        except Exception as error:
+            fault = _fault_of_storage(directory, error)
+            if fault is None:
+                raise
+            if wait is None:
+                raise StorageError(
+                    f"{directory} could not be read in {len(WAITS) + 1} tries: {fault}; nothing "
+                    "was changed, start again when that is mended"
+                ) from error
+            log.warning("%s: %s; trying again in %g s", directory, fault, wait)
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _fault_of_storage(directory: Path, error: Exception) -> str | None:
+    """Return why an error says nothing about the content of `directory`; None if it does."""
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        return f"out of memory ({reason(error)})"
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return reason(error)
+    try:
+        directory.stat()
+        for file in directory.rglob("*"):
+            if file.is_file():
+                sha256(file)
+    except OSError as unreadable:
+        return reason(unreadable)
+    return None

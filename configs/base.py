@@ -46,6 +46,11 @@ def get_config(size: str = "base") -> ConfigDict:
     config.weight_decay = 1e-5  # relative to the run's highest learning rate; matrices only
     config.mask_rate = 0.30  # of the tokens, predicted in training (evaluation: always 0.15)
 
+    # An update with a number that is not finite is never made. This refuses spikes too: updates
+    # whose gradient norm lies so many standard deviations above its running mean (both of the
+    # logarithm); 0: none.
+    config.spike_deviations = 0.0
+
     config.schedule = ConfigDict()
     config.schedule.name = "constant_with_warmup"  # or "one_minus_sqrt", "warmup_stable_decay"
     config.schedule.warmup_tokens = 0  # of constant_with_warmup and warmup_stable_decay

@@ -7,4 +7,4 @@ from bcmb_jax.commands.train import main
 from bcmb_jax.errors import run
 
 if __name__ == "__main__":
-    sys.exit(run(main, FloatingPointError))
+    sys.exit(run(main))

@@ -2,27 +2,34 @@
 """Orbax checkpoints: asynchronous, atomic, with checksums of our own.
 
 `<workdir>/checkpoints/<step>/` holds `state` (parameters and optimizer state as arrays) and `meta`
-(JSON: counters, position in the data, config, fingerprints, checksums). A checkpoint restores onto
-any mesh and any number of processes.
+(JSON: counters, position in the data, config, fingerprints, checksums of the arrays and of itself).
+A checkpoint restores onto any mesh and any number of processes.
 """
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax import lax
 
-from bcmb_jax.errors import InputError, reason
+from bcmb_jax.errors import InputError, NumericsError, StorageError, reason
+from bcmb_jax.files import read_patiently
 from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.optimizer import StableAdamWState
+from bcmb_jax.training.faults import Health, good_health, inspect
 
 log = logging.getLogger(__name__)
+
+VERSION = 2
+"""Version of the layout: 1 had no checksum of `meta` and no `health`."""
+
+Result = TypeVar("Result")
 
 
 class DamagedCheckpoint(InputError):
@@ -35,6 +42,8 @@ class TrainState(NamedTuple):
     params: Parameters
     opt_state: StableAdamWState | None
     """None only in checkpoints of weights alone (`save_state`)."""
+    health: Health | None = None
+    """None only outside training, and in checkpoints of version 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +85,12 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, progress: RunProgress, metadata: Mapping[str, Any]) -> None:
-        """Write a checkpoint in the background; `metadata` holds JSON values."""
-        meta = dict(metadata, progress=dataclasses.asdict(progress), checksums=checksums(state))
+        """Write a checkpoint in the background; `metadata` holds JSON values.
+
+        Raises:
+          NumericsError: a number of the state is not finite; nothing is written.
+        """
+        meta = sealed_meta(state, metadata, progress)
         self._manager.save(
             progress.step,
             args=ocp.args.Composite(
@@ -86,33 +99,41 @@ class Checkpoints:
         )
 
     def restore(
-        self, like: TrainState, check: Callable[[Mapping[str, Any]], None]
+        self,
+        like: TrainState,
+        check: Callable[[Mapping[str, Any]], None],
+        before: int | None = None,
     ) -> tuple[TrainState, RunProgress] | None:
         """Load the newest checkpoint that is whole; None where there is none at all.
 
-        Damaged checkpoints are moved aside, and the one before is tried.
+        A checkpoint that was read and proved wrong is moved aside, and the one before is tried. One
+        that could not be read is left where it is, and ends the start.
 
         Args:
           like: the state as `jax.ShapeDtypeStruct`s with shardings.
           check: takes a checkpoint's metadata and raises if it is of another run.
+          before: take a checkpoint of an earlier step than this.
 
         Raises:
           InputError: there are checkpoints, and not one is whole.
+          StorageError: a checkpoint cannot be read.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
+            if before is not None and step >= before:
+                continue
             folder = self.directory / str(step)
             try:
                 check(read_meta(folder))
                 state, meta = load(folder, like)
-                return state, RunProgress(**meta["progress"])
+                return state, _progress(folder, meta)
             except DamagedCheckpoint as error:
-                log.error("%s; trying the one before", str(error))
-                self._set_aside(step)
+                self._set_aside(step, str(error))
         damaged = len(list(self._aside.iterdir())) if self._aside.is_dir() else 0
         if damaged:
             raise InputError(
-                f"none of the {damaged} checkpoints of this run is whole; they were moved to "
-                f"{self._aside}; start again with a new --workdir"
+                f"none of the {damaged} checkpoints of this run is whole; they are in "
+                f"{self._aside}. Start again with a new --workdir, or move one that you trust back "
+                f"to {self.directory}/<step>"
             )
         return None
 
@@ -120,11 +141,15 @@ class Checkpoints:
         """Wait until the last checkpoint is written."""
         self._manager.close()
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, step: int, what: str) -> None:
+        source = self.directory / str(step)
+        target = self._aside / str(step)
         if jax.process_index() == 0:
             self._aside.mkdir(exist_ok=True)
-            target = self._aside / f"{step}-{len(list(self._aside.iterdir()))}"
-            (self.directory / str(step)).rename(target)
+            while target.exists():
+                target = target.with_name(f"{target.name}-again")
+            source.rename(target)
+        log.error("%s; trying the one before (to undo: mv %s %s)", what, target, source)
         self._manager.reload()
 
 
@@ -134,8 +159,12 @@ def save_state(
     metadata: Mapping[str, Any],
     progress: RunProgress = RunProgress(),
 ) -> None:
-    """Write one checkpoint outside a run, for `load` and a config's `init_from`."""
-    meta = dict(metadata, progress=dataclasses.asdict(progress), checksums=checksums(state))
+    """Write one checkpoint outside a run, for `load` and a config's `init_from`.
+
+    Raises:
+      NumericsError: a number of the state is not finite; nothing is written.
+    """
+    meta = sealed_meta(state, metadata, progress)
     arrays = {name: tree for name, tree in state._asdict().items() if tree is not None}
     # Orbax copies host arrays, so that training may go on while it writes; here nothing goes on.
     in_place = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
@@ -164,55 +193,121 @@ def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, d
 
     Raises:
       DamagedCheckpoint: the message names the file or the tensor.
+      StorageError: the folder cannot be read.
     """
     meta = read_meta(directory)
-    try:
-        state = _restore(directory / "state", like)
-    except Exception as error:  # as in `read_meta`
-        raise _unreadable(directory, error) from error
-    read, saved = checksums(state), meta["checksums"]
-    wrong = sorted(name for name, value in saved.items() if read.get(name) != value)
-    if wrong or len(read) != len(saved):
+    state = _read(directory, lambda: _restore(directory / "state", like))
+    found = inspect(state._asdict())
+    saved = meta["checksums"]
+    wrong = [name for name, value in saved.items() if found.get(name, (None,))[0] != value]
+    if wrong or len(found) != len(saved):
         raise DamagedCheckpoint(
-            f"checkpoint {directory} is damaged: {len(wrong)} of {len(read)} tensors do not have "
-            f"their checksum, first {wrong[:1]}"
+            f"checkpoint {directory} is damaged: {len(wrong)} of {len(found)} tensors do not have "
+            f"their checksum, first {sorted(wrong)[:1]}"
         )
+    not_finite = sorted(name for name, (_, finite) in found.items() if not finite)
+    if not_finite:
+        raise DamagedCheckpoint(
+            f"checkpoint {directory} holds numbers that are not finite in {len(not_finite)} of "
+            f"{len(found)} tensors, first {not_finite[0]}"
+        )
+    if like is not None and state.health is None:  # version 1 did not keep it
+        fresh = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), good_health(), like.health)
+        state = state._replace(health=fresh)
     return state, meta
 
 
 def _restore(folder: Path, like: TrainState | None) -> TrainState:
     handler = ocp.PyTreeCheckpointHandler()
-    target: Any = dict(handler.metadata(folder).tree) if like is None else like._asdict()
+    stored = dict(handler.metadata(folder).tree)
     if like is None:
+        target: Any = stored
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     else:
+        target = {name: tree for name, tree in like._asdict().items() if name in stored}
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
     with ocp.Checkpointer(handler) as checkpointer:
         restored = checkpointer.restore(
             folder, args=ocp.args.PyTreeRestore(target, restore_args=restore_args)
         )
-    moments = restored.get("opt_state")
+    moments, health = restored.get("opt_state"), restored.get("health")
     if isinstance(moments, dict):
         moments = StableAdamWState(**moments)
-    return TrainState(restored["params"], moments)
+    if isinstance(health, dict):
+        health = Health(**health)
+    return TrainState(restored["params"], moments, health)
+
+
+def _read(directory: Path, read: Callable[[], Result]) -> Result:
+    try:
+        return read_patiently(directory, read)
+    except StorageError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise many types for a damaged folder
+        raise DamagedCheckpoint(
+            f"checkpoint {directory} cannot be read: {reason(error)}"
+        ) from error
+
+
+def _progress(directory: Path, meta: Mapping[str, Any]) -> RunProgress:
+    try:
+        return RunProgress(**meta["progress"])
+    except TypeError as error:  # only version 1 gets so far
+        raise DamagedCheckpoint(f"checkpoint {directory} is damaged: {reason(error)}") from error
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
     """Read a checkpoint's metadata and counters.
 
     Raises:
-      DamagedCheckpoint: it cannot be read.
+      DamagedCheckpoint: it is not what was written.
+      StorageError: it cannot be read.
     """
-    try:
+
+    def read() -> Any:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            meta: dict[str, Any] = reader.restore(directory / "meta")
-    except Exception as error:  # Orbax raises many types for a damaged folder
-        raise _unreadable(directory, error) from error
-    return meta
+            return reader.restore(directory / "meta")
+
+    stored = _read(directory, read)
+    if isinstance(stored, dict) and stored.keys() == {"version", "content", "sha256"}:
+        version, content = stored["version"], stored["content"]
+        if stored["sha256"] == _digest(version, content):
+            if version != VERSION:
+                raise InputError(
+                    f"{directory} is of version {version}, this program reads {VERSION}: update it"
+                )
+            return dict(content)
+    elif isinstance(stored, dict) and {"config", "progress", "checksums"} <= stored.keys():
+        log.info("%s is of an early version, whose metadata have no checksum", directory)
+        return stored
+    raise DamagedCheckpoint(f"checkpoint {directory} is damaged: meta is not what was written")
 
 
-def _unreadable(directory: Path, error: Exception) -> DamagedCheckpoint:
-    return DamagedCheckpoint(f"checkpoint {directory} cannot be read: {reason(error)}")
+def sealed_meta(
+    state: TrainState, metadata: Mapping[str, Any], progress: RunProgress
+) -> dict[str, Any]:
+    """Return what stands in `meta`: version, content, and the content's checksum.
+
+    Raises:
+      NumericsError: a number of the state is not finite.
+    """
+    found = inspect(state._asdict())
+    not_finite = sorted(name for name, (_, finite) in found.items() if not finite)
+    if not_finite:
+        raise NumericsError(
+            f"{len(not_finite)} of {len(found)} tensors after step {progress.step} hold numbers "
+            f"that are not finite, first {not_finite[0]}; nothing is saved"
+        )
+    content = dict(
+        metadata,
+        progress=dataclasses.asdict(progress),
+        checksums={name: checksum for name, (checksum, _) in found.items()},
+    )
+    return {"version": VERSION, "content": content, "sha256": _digest(VERSION, content)}
+
+
+def _digest(version: object, content: object) -> str:
+    return hashlib.sha256(json.dumps([version, content]).encode()).hexdigest()
 
 
 def latest(path: Path) -> Path:
@@ -233,22 +328,3 @@ def newest_first(path: Path) -> list[Path]:
     if not steps:
         raise InputError(f"{path} holds no checkpoint (looked for checkpoints/<step>/meta)")
     return [p.resolve() for p in sorted(steps, key=lambda p: -int(p.name))]
-
-
-def checksums(state: TrainState) -> dict[str, int]:
-    """Return a number for each tensor that any single flipped bit changes, alike on every mesh."""
-    # One tensor at a time: those on the host need not all lie on the device at once.
-    return {name: int(_checksum(leaf)) for name, leaf in _named_leaves(state._asdict())}
-
-
-@jax.jit
-def _checksum(x: jax.Array) -> jax.Array:
-    bits = lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
-    return jnp.sum(bits * (2 * lax.iota(jnp.uint32, bits.size) + 1), dtype=jnp.uint32)
-
-
-def _named_leaves(tree: Mapping[str, Any]) -> list[tuple[str, jax.Array]]:
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]

@@ -12,9 +12,11 @@ import jax
 from tensorboardX import SummaryWriter
 
 from bcmb_jax.data.loader import StepBatch
+from bcmb_jax.errors import NumericsError
 from bcmb_jax.files import write_text
 from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import RunProgress
+from bcmb_jax.training.faults import REFUSED_IN_A_ROW
 from bcmb_jax.training.validation import Scores
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -28,6 +30,10 @@ class StepMetrics(NamedTuple):
     masked_accuracy: jax.Array
     grad_norm: jax.Array
     clipped_fraction: jax.Array
+    skipped_updates: jax.Array
+    """Updates refused since the start of training (see `bcmb_jax.training.faults`)."""
+    skipped_in_a_row: jax.Array
+    """Updates refused since the last one that was made."""
 
 
 class Reporter:
@@ -37,6 +43,8 @@ class Reporter:
       workdir: the run's folder.
       progress: where this process starts.
       max_tokens: the length of the run.
+      rows_per_step: rows of a step over all processes.
+      skipped_updates: updates refused before this start.
       log_every: steps between two logged ones; the first is always logged.
       unigram: validation loss of the unigram baseline by source, shown beside the model's.
       flops_per_token: model FLOPs of forward and backward pass, for MFU.
@@ -48,6 +56,8 @@ class Reporter:
         progress: RunProgress,
         *,
         max_tokens: int,
+        rows_per_step: int,
+        skipped_updates: int,
         log_every: int,
         unigram: Mapping[str, float],
         flops_per_token: float,
@@ -56,6 +66,7 @@ class Reporter:
         self._display = Display(silent=not is_first)
         self._writer = MetricsWriter(workdir, progress.step) if is_first else None
         self._max_tokens, self._log_every = max_tokens, log_every
+        self._rows_per_step, self._skipped = rows_per_step, skipped_updates
         self._unigram, self._flops_per_token = unigram, flops_per_token
         # The step whose metrics are still being computed: its progress, metrics, rate, efficiency.
         self._dispatched: tuple[RunProgress, StepMetrics, float, float] | None = None
@@ -89,24 +100,22 @@ class Reporter:
         self._dispatched = progress, metrics, learning_rate, item.packing_efficiency
 
     def flush(self) -> None:
-        """Wait for the noted step's metrics, check them, and write them if the step is logged.
+        """Wait for the noted step's metrics, and write them if the step is logged or was refused.
 
         Raises:
-          FloatingPointError: the loss is not finite, in a logged step or any other.
+          NumericsError: too many updates in a row were refused.
         """
         if self._dispatched is None:
             return
         progress, metrics, learning_rate, efficiency = self._dispatched
         self._dispatched = None
-        values = {name: float(x) for name, x in metrics._asdict().items()}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"the loss of step {progress.step} is {values['loss']} (gradient norm "
-                f"{values['grad_norm']}); the last checkpoint is from before it: lower "
-                "learning_rate, or look at that step's rows, from row_id "
-                f"{progress.row_id} backwards"
-            )
-        if progress.step % self._log_every and progress.step != 1:
+        values: dict[str, float] = {name: x.item() for name, x in metrics._asdict().items()}
+        in_a_row = values.pop("skipped_in_a_row")
+        refused = values["skipped_updates"] > self._skipped
+        self._skipped = int(values["skipped_updates"])
+        if refused:
+            self._tell_refused(progress, values, int(in_a_row))
+        elif progress.step % self._log_every and progress.step != 1:
             return
         seconds = time.perf_counter() - self._since
         speed = (progress.tokens_seen - self._tokens_before) / seconds
@@ -124,6 +133,23 @@ class Reporter:
             progress.tokens_seen / self._max_tokens,
             f"step {progress.step}  loss {values['loss']:.3f}  accuracy "
             f"{values['masked_accuracy']:.3f}  {speed:,.0f} tokens/s",
+        )
+
+    def _tell_refused(
+        self, progress: RunProgress, values: Mapping[str, float], in_a_row: int
+    ) -> None:
+        rows = f"{progress.row_id - self._rows_per_step}-{progress.row_id - 1}"
+        what = (
+            f"step {progress.step}: update refused (loss {values['loss']:.4g}, gradient norm "
+            f"{values['grad_norm']:.4g}, rows {rows}); {self._skipped} refused in all"
+        )
+        if in_a_row < REFUSED_IN_A_ROW:
+            self._display.say(what)
+            return
+        raise NumericsError(
+            f"{what}, {in_a_row} in a row: training stops. Parameters and checkpoints are finite. "
+            f"See where it begins with --replay {progress.step}; then lower learning_rate, or leave"
+            f" the rows out with --config.data.skip_rows={rows}"
         )
 
     def evaluation(self, progress: RunProgress, scores: Mapping[str, Scores]) -> None:
@@ -167,7 +193,11 @@ class MetricsWriter:
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Write the metrics of a step, by name; None is left out of TensorBoard."""
+        """Write the metrics of a step by name; TensorBoard has no place for None.
+
+        A number that is not finite becomes None too: it is no JSON.
+        """
+        values = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():

@@ -29,8 +29,10 @@ from bcmb_jax.sharding import (
     make_mesh,
     optimizer_shardings,
     parameter_shardings,
+    replicated,
 )
 from bcmb_jax.training.checkpoint import TrainState
+from bcmb_jax.training.faults import good_health
 
 
 class Initial(NamedTuple):
@@ -116,8 +118,9 @@ def abstract_state(
 ) -> TrainState:
     """Return the training state as `jax.ShapeDtypeStruct`s with their shardings on the mesh."""
     placed = parameter_shardings(mesh, shapes)
-    shardings = TrainState(placed, optimizer_shardings(mesh, placed))
-    state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), shapes)
+    everywhere = jax.tree.map(lambda _: replicated(mesh), good_health())
+    shardings = TrainState(placed, optimizer_shardings(mesh, placed), everywhere)
+    state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p), good_health()), shapes)
     described: TrainState = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
     )
@@ -134,7 +137,7 @@ def init_state(
 
     def make() -> TrainState:
         params = init_parameters(functools.partial(make_model, rngs=nnx.Rngs(seed)))
-        return TrainState(params, optimizer.init(params))
+        return TrainState(params, optimizer.init(params), good_health())
 
     shardings = jax.tree.map(lambda x: x.sharding, like)
     state: TrainState = jax.jit(make, out_shardings=shardings)()
@@ -165,10 +168,10 @@ def place_initial(
     shardings = jax.tree.map(lambda x: x.sharding, like)
     params = jax.device_put(initial.params, shardings.params)
     if initial.opt_state is None:
-        return TrainState(
-            params, jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
-        )
-    return TrainState(params, jax.device_put(initial.opt_state, shardings.opt_state))
+        moments = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    else:
+        moments = jax.device_put(initial.opt_state, shardings.opt_state)
+    return TrainState(params, moments, jax.device_put(good_health(), shardings.health))
 
 
 def check_tokenizer(initial: Initial, corpus: Corpus, origin: str) -> None:

@@ -19,6 +19,7 @@ from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
+from bcmb_jax.errors import DONE, PREEMPTED
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.cost import forward_flops_per_token
@@ -27,6 +28,7 @@ from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import batch_sharding, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from bcmb_jax.training.faults import choose, good_health, judge
 from bcmb_jax.training.metrics import Reporter, StepMetrics
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
@@ -42,9 +44,6 @@ from bcmb_jax.training.start import (
     write_run_files,
 )
 from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows
-
-DONE, PREEMPTED = 0, 75
-"""Exit codes: the run is complete; it was told to stop, has saved, and wants to be requeued."""
 
 
 def train(
@@ -66,7 +65,7 @@ def train(
 
     Raises:
       InputError: something in the configuration or the data is wrong.
-      FloatingPointError: the loss is not finite.
+      NumericsError: several updates in a row were refused.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
     mesh, corpus, microbatches, make_model, graph, shapes = prepare(config)
@@ -86,7 +85,12 @@ def train(
     )
     step_fn: Callable[..., tuple[TrainState, StepMetrics]] = jax.jit(
         functools.partial(
-            train_step, graph=graph, optimizer=optimizer, rule=rule, seed=config.seed
+            train_step,
+            graph=graph,
+            optimizer=optimizer,
+            rule=rule,
+            seed=config.seed,
+            spike_deviations=config.spike_deviations,
         ),
         donate_argnums=0,  # the new state takes the memory of the old one
     )
@@ -137,7 +141,10 @@ def train(
             process_count=jax.process_count(),
         )
         batches = stack.enter_context(contextlib.closing(steps.read_ahead()))
-        reporter = stack.enter_context(make_reporter(config, corpus, progress, rows, workdir))
+        skipped = int(state.health.skipped) if state.health else 0
+        reporter = stack.enter_context(
+            make_reporter(config, corpus, progress, skipped, rows, workdir)
+        )
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.set_mesh(mesh))
 
@@ -159,7 +166,7 @@ def train(
                 reporter.evaluation(progress, evaluate(state.params))
             stopping = stop.requested
             if done or stopping or (config.save_every and progress.step % config.save_every == 0):
-                # First the metrics: a checkpoint never lacks a line, nor holds a loss of NaN.
+                # First the metrics: a checkpoint never lacks a line.
                 reporter.flush()
                 checkpoints.save(state, progress, metadata)
     return DONE if done else PREEMPTED
@@ -174,11 +181,13 @@ def train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     rule: MaskingRule,
     seed: int,
+    spike_deviations: float,
 ) -> tuple[TrainState, StepMetrics]:
-    """Make one optimizer step on the loss of the whole global batch.
+    """Make one optimizer step on the loss of the whole global batch, or refuse its update.
 
     Args:
       batch: arrays of `[microbatches, rows, …]`; each microbatch is one forward and backward pass.
+      spike_deviations: see `bcmb_jax.training.faults.judge`.
 
     The loss is the sum of the cross-entropies over all masked tokens, divided by their number.
     Only sums are added up over microbatches and devices, so that the result is independent of both.
@@ -220,18 +229,34 @@ def train_step(
             batch,
         )
     with jax.named_scope("optimizer"):
-        grads = jax.tree.map(lambda g: g / sums.weight, grads)
+        predicted = jnp.maximum(sums.weight, 1.0)  # a step may hold nothing that can be masked
+        grads = jax.tree.map(lambda g: g / predicted, grads)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, learning_rate=learning_rate
         )
-        params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(
-            loss=sums.loss / sums.weight,
-            masked_accuracy=sums.correct / sums.weight,
-            grad_norm=optax.tree.norm(grads),
-            clipped_fraction=opt_state.clipped_fraction,
+        loss, grad_norm = sums.loss / predicted, optax.tree.norm(grads)
+        accepted, health = judge(
+            state.health or good_health(),
+            loss,
+            grad_norm,
+            optax.tree.norm(updates),
+            sums.weight,
+            spike_deviations,
         )
-    return TrainState(params, opt_state), metrics
+        params, opt_state = choose(
+            accepted,
+            (optax.apply_updates(state.params, updates), opt_state),
+            (state.params, state.opt_state),
+        )
+        metrics = StepMetrics(
+            loss=loss,
+            masked_accuracy=sums.correct / predicted,
+            grad_norm=grad_norm,
+            clipped_fraction=opt_state.clipped_fraction,
+            skipped_updates=health.skipped,
+            skipped_in_a_row=health.in_a_row,
+        )
+    return TrainState(params, opt_state, health), metrics
 
 
 def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
@@ -262,6 +287,7 @@ def make_reporter(
     config: RunConfig,
     corpus: Corpus,
     progress: RunProgress,
+    skipped_updates: int,
     rows: dict[str, MaskedBatch],
     workdir: Path,
 ) -> Reporter:
@@ -273,6 +299,8 @@ def make_reporter(
         workdir,
         progress,
         max_tokens=config.max_tokens,
+        rows_per_step=config.train_rows_per_step,
+        skipped_updates=skipped_updates,
         log_every=config.log_every,
         unigram={name: unigram.score(batch).loss for name, batch in rows.items()},
         # The backward pass costs twice the forward pass.
