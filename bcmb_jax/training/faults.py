@@ -44,9 +44,18 @@ class Health(NamedTuple):
 
 def good_health() -> Health:
     """Return the health of a run that begins."""
+
     # An array for each: a step is given them all to reuse, and one of them only once.
-    counts = (jnp.zeros((), jnp.int32) for _ in range(3))
-    return Health(*counts, jnp.zeros(()), jnp.zeros(()))
+    def zero(dtype: type) -> jax.Array:
+        return jnp.zeros((), dtype)
+
+    return Health(
+        skipped=zero(jnp.int32),
+        in_a_row=zero(jnp.int32),
+        made=zero(jnp.int32),
+        mean=zero(jnp.float32),
+        variance=zero(jnp.float32),
+    )
 
 
 def judge(
