@@ -68,8 +68,22 @@ class DataConfig:
     train: tuple[str, ...] = field(metadata=FREE)
     validation: tuple[str, ...] = field(metadata=FREE)
     weights: tuple[float, ...]
+    skip_rows: str = field(metadata=FREE)
     row_length: int
     max_document_length: int
+
+    def __post_init__(self) -> None:
+        self.skipped_rows()
+
+    def skipped_rows(self) -> list[range]:
+        """Return the ranges of row numbers that `skip_rows` leaves out of training."""
+        ranges = []
+        for part in filter(None, self.skip_rows.replace(" ", "").split(",")):
+            first, _, last = part.partition("-")
+            if not (first.isdecimal() and (last or first).isdecimal()):
+                raise InputError(f"data.skip_rows has {part!r}; write ranges such as 40-47,96-103")
+            ranges.append(range(int(first), int(last or first) + 1))
+        return ranges
 
 
 @dataclass(frozen=True)

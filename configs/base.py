@@ -61,6 +61,8 @@ def get_config(size: str = "base") -> ConfigDict:
     #                         synthetic notes, made on first use
     config.data.validation = ()  # likewise D/validation; empty: those of data.train that have one
     config.data.weights = ()  # times an epoch goes through each source; empty: once
+    config.data.skip_rows = ""  # rows to leave out, by the numbers that a refused update is told
+    #                             with, such as "40-47,96-103"
     config.data.row_length = 8192  # tokens in a packed row; longer rows pack long documents better
     config.data.max_document_length = 8192  # longer documents are cut, [CLS] and [SEP] included
 

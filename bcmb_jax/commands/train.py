@@ -24,6 +24,7 @@ from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
 from bcmb_jax.training.forecast import forecast
+from bcmb_jax.training.replay import replay
 from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import e
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
+REPLAY = flags.DEFINE_integer("replay", 0, "Make this step again, and tell what is not finite.")
 PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
 
 
@@ -55,8 +57,12 @@ def main() -> int:
         print(forecast(config))
         return 0
     keep_compiled(workdir / "compiled")
-    initial = functools.partial(conversion.load_initial, config.init_from)
-    return train(config, workdir, initial if config.init_from else None, profile=PROFILE.value)
+    load = functools.partial(conversion.load_initial, config.init_from)
+    initial = load if config.init_from else None
+    if REPLAY.value:
+        print(replay(config, workdir, REPLAY.value, initial))
+        return 0
+    return train(config, workdir, initial, profile=PROFILE.value)
 
 
 def keep_compiled(directory: Path) -> None:

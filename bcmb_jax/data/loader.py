@@ -73,6 +73,7 @@ class Steps:
       start: first row of step 0.
       special: ids of `[CLS]`, `[SEP]` and padding.
       rows_per_step: over all processes; each takes a contiguous share.
+      skip_rows: ranges of row numbers that stay empty.
 
     Raises:
       InputError: `rows_per_step` is not a positive multiple of the number of processes, or two
@@ -87,6 +88,7 @@ class Steps:
         *,
         special: SpecialTokens,
         rows_per_step: int,
+        skip_rows: Sequence[range] = (),
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -108,6 +110,7 @@ class Steps:
         self.start = start
         self.special = special
         self.rows_per_step = rows_per_step
+        self.skip_rows = skip_rows
         share = rows_per_step // process_count
         self._share = slice(process_index * share, (process_index + 1) * share)
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -156,9 +159,16 @@ class Steps:
                 if number == len(self._epoch_starts):
                     self._epoch_starts.append(self._epoch_starts[-1] + plan.rows)
         row_ids = self.start.row_id + np.arange(begin, begin + self.rows_per_step, dtype=np.int32)
+        empty = {i for r in self.skip_rows for i, number in enumerate(row_ids) if int(number) in r}
+        for i in empty:
+            plan, row = rows[i]
+            tokens -= plan.count_tokens(row, row + 1)
         pieces = [
             [self.sources[s].read(document, a, a + length) for s, document, a, length in row]
-            for row in (plan.pieces(row) for plan, row in rows[self._share])
+            for row in (
+                () if i in empty else rows[i][0].pieces(rows[i][1])
+                for i in range(self.rows_per_step)[self._share]
+            )
         ]
         batch = fill_rows(pieces, self.plan.row_length, self.special)
         total = int(tokens.sum())

@@ -7,6 +7,7 @@ sharding split heads or the MLP without collectives (`Wqkv`, `Wo`, `Wi`).
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import jax
@@ -245,10 +246,26 @@ class ModernBert(nnx.Module):
 
         `dropout_keys`, one key a row, turn training dropout on.
         """
+        for _, x in self.stages(tokens, segment_ids, positions, dropout_keys):
+            last = x
+        return last
+
+    def stages(
+        self,
+        tokens: Ids,
+        segment_ids: Ids,
+        positions: Ids,
+        dropout_keys: Key[Array, " B"] | None = None,
+    ) -> Iterator[tuple[str, Stream]]:
+        """Yield the residual stream after each module, with the module's name, as it is computed.
+
+        The last one is what calling the model returns.
+        """
         config = self.config
         thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
         ropes = {kind: rope_table(positions, t, config.head_size) for kind, t in thetas.items()}
         x = self.embeddings(tokens)
+        yield "embeddings", x
         saved = saved_activations(self.remat)
         for index, (kind, layer) in enumerate(zip(config.layer_types, self.layers, strict=True)):
             keys = None
@@ -256,4 +273,5 @@ class ModernBert(nnx.Module):
                 keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(dropout_keys, index)
             with cpu.calls(inlined=False):
                 x = _run_layer(*nnx.split(layer), saved, x, segment_ids, ropes[kind], keys)
-        return self.final_norm(x)
+            yield f"layers.{index}", x
+        yield "final_norm", self.final_norm(x)

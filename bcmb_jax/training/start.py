@@ -31,7 +31,7 @@ from bcmb_jax.sharding import (
     parameter_shardings,
     replicated,
 )
-from bcmb_jax.training.checkpoint import TrainState
+from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import good_health
 
 
@@ -111,6 +111,40 @@ def prepare(config: RunConfig) -> Prepared:
     )
     graph, shapes = split(lambda: make_model(rngs=nnx.Rngs(0)))
     return Prepared(mesh, corpus, microbatches, make_model, graph, shapes)
+
+
+def begin(
+    config: RunConfig,
+    prepared: Prepared,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    metadata: Mapping[str, Any],
+    load_initial: Callable[[], Initial] | None,
+    before: int | None = None,
+) -> tuple[TrainState, RunProgress]:
+    """Return the state to go on from: the newest checkpoint, else given weights, else random ones.
+
+    Args:
+      metadata: of this start, which a checkpoint's are compared with.
+      load_initial: loads the weights that `config.init_from` names.
+      before: take a checkpoint of an earlier step than this.
+
+    Raises:
+      InputError: the checkpoints or the weights do not belong to this run.
+    """
+    like = abstract_state(prepared.shapes, optimizer, prepared.mesh)
+    workdir = checkpoints.directory.parent
+    restored = checkpoints.restore(
+        like, lambda meta: check_same_run(meta, metadata, workdir), before
+    )
+    if restored is not None:
+        return restored
+    progress = RunProgress(tokens_by_source={x.name: 0 for x in prepared.corpus.train})
+    if load_initial is None:
+        return init_state(prepared.make_model, optimizer, config.seed, like), progress
+    initial = load_initial()
+    check_tokenizer(initial, prepared.corpus, config.init_from)
+    return place_initial(initial, optimizer, like, config.init_from), progress
 
 
 def abstract_state(

@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +35,7 @@ from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
     Initial,
     StopSignal,
-    abstract_state,
-    check_same_run,
-    check_tokenizer,
-    init_state,
-    place_initial,
+    begin,
     prepare,
     run_metadata,
     write_run_files,
@@ -68,55 +65,20 @@ def train(
       NumericsError: several updates in a row were refused.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
-    mesh, corpus, microbatches, make_model, graph, shapes = prepare(config)
-
-    # --- optimizer, step -----------------------------------------------------------------------
-    optimizer = stable_adamw(
-        weight_decay=config.weight_decay,
-        max_lr=config.learning_rate,
-        decay_mask=weight_decay_mask,
-    )
-    special = corpus.tokenizer.special
-    rule = MaskingRule(
-        rate=config.mask_rate,
-        mask_token=special.mask,
-        special_tokens=dataclasses.astuple(special),
-        random_tokens=corpus.tokenizer.ordinary_ids,
-    )
-    step_fn: Callable[..., tuple[TrainState, StepMetrics]] = jax.jit(
-        functools.partial(
-            train_step,
-            graph=graph,
-            optimizer=optimizer,
-            rule=rule,
-            seed=config.seed,
-            spike_deviations=config.spike_deviations,
-        ),
-        donate_argnums=0,  # the new state takes the memory of the old one
-    )
+    prepared = prepare(config)
+    mesh, corpus, graph = prepared.mesh, prepared.corpus, prepared.graph
+    step_fn = make_step(config, corpus, graph)
     if profile:
         step_fn = Profiled(step_fn, workdir / "profile")
 
     with contextlib.ExitStack() as stack:
         # --- start: resume this workdir, else the given weights, else from scratch --------------
-        like = abstract_state(shapes, optimizer, mesh)
         metadata = run_metadata(config, corpus)
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
         )
-        restored = checkpoints.restore(like, lambda meta: check_same_run(meta, metadata, workdir))
-        if restored is not None:
-            state, progress = restored
-        else:
-            progress = RunProgress(tokens_by_source={shards.name: 0 for shards in corpus.train})
-            if load_initial is not None:
-                initial = load_initial()
-                check_tokenizer(initial, corpus, config.init_from)
-                state = place_initial(initial, optimizer, like, config.init_from)
-                del initial  # large arrays
-            else:
-                state = init_state(make_model, optimizer, config.seed, like)
-        del restored  # its arrays would outlive the first step, which is given them to reuse
+        optimizer = make_optimizer(config)
+        state, progress = begin(config, prepared, optimizer, checkpoints, metadata, load_initial)
         write_run_files(config, corpus, workdir)
 
         # --- validation, metrics, data from where the run stands --------------------------------
@@ -131,15 +93,7 @@ def train(
             for shards in corpus.validation
         }
         evaluate = Evaluator(graph, rows, mesh)
-        steps = Steps(
-            corpus.train,
-            corpus.plan,
-            Position(*progress.position),
-            special=special,
-            rows_per_step=config.train_rows_per_step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        steps = steps_from(config, corpus, progress)
         batches = stack.enter_context(contextlib.closing(steps.read_ahead()))
         skipped = int(state.health.skipped) if state.health else 0
         reporter = stack.enter_context(
@@ -157,7 +111,7 @@ def train(
             seconds_waiting = time.perf_counter() - started
             # The rate comes from the tokens before this step, on the host: 160e9 is no int32.
             rate = config.learning_rate_after(progress.tokens_seen)
-            state, metrics = step_fn(state, to_mesh(item.batch, mesh, microbatches), rate)
+            state, metrics = step_fn(state, to_mesh(item.batch, mesh, prepared.microbatches), rate)
             progress = next_progress(progress, item)
             done = progress.tokens_seen >= config.max_tokens
             # While the device is busy with this step, the one before it is written.
@@ -172,6 +126,41 @@ def train(
     return DONE if done else PREEMPTED
 
 
+def make_optimizer(config: RunConfig) -> optax.GradientTransformationExtraArgs:
+    """Return the run's optimizer."""
+    return stable_adamw(
+        weight_decay=config.weight_decay,
+        max_lr=config.learning_rate,
+        decay_mask=weight_decay_mask,
+    )
+
+
+def make_rule(config: RunConfig, corpus: Corpus) -> MaskingRule:
+    """Return the run's way to mask tokens."""
+    special = corpus.tokenizer.special
+    return MaskingRule(
+        rate=config.mask_rate,
+        mask_token=special.mask,
+        special_tokens=dataclasses.astuple(special),
+        random_tokens=corpus.tokenizer.ordinary_ids,
+    )
+
+
+def make_step(
+    config: RunConfig, corpus: Corpus, graph: nnx.GraphDef[ModernBertForMaskedLM]
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """Return `train_step` compiled for the run; it takes state, batch and learning rate."""
+    step = functools.partial(
+        train_step,
+        graph=graph,
+        optimizer=make_optimizer(config),
+        rule=make_rule(config, corpus),
+        seed=config.seed,
+        spike_deviations=config.spike_deviations,
+    )
+    return jax.jit(step, donate_argnums=0)  # the new state takes the memory of the old one
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -181,7 +170,7 @@ def train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     rule: MaskingRule,
     seed: int,
-    spike_deviations: float,
+    spike_deviations: float = 0.0,
 ) -> tuple[TrainState, StepMetrics]:
     """Make one optimizer step on the loss of the whole global batch, or refuse its update.
 
@@ -192,33 +181,7 @@ def train_step(
     The loss is the sum of the cross-entropies over all masked tokens, divided by their number.
     Only sums are added up over microbatches and devices, so that the result is independent of both.
     """
-    # Masks and dropout depend on the seed and the global number of a row alone.
-    mask_key, dropout_key = jax.random.split(jax.random.key(seed))
-
-    def summed_loss(params: Parameters, batch: Batch) -> tuple[jax.Array, LossSums]:
-        model = merge(graph, whole_over_fsdp(params))
-        masked = mask_tokens(batch, rule, mask_key)
-        hidden = model.hidden_at_positions(
-            masked.inputs,
-            masked.segment_ids,
-            masked.positions,
-            masked.masked_positions,
-            jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, batch.row_ids),
-        )
-        sums = masked_lm_sums(
-            hidden,
-            model.decoder_weight,
-            model.decoder.bias[...],
-            masked.targets,
-            masked.loss_weights,
-            model.dtype,
-        )
-        return sums.loss, sums
-
-    def microbatch(batch: Batch) -> tuple[Parameters, LossSums]:
-        (_, sums), grads = jax.value_and_grad(summed_loss, has_aux=True)(state.params, batch)
-        return grads, sums
-
+    microbatch = functools.partial(gradients, state.params, graph=graph, rule=rule, seed=seed)
     if len(batch.tokens) == 1:
         grads, sums = microbatch(jax.tree.map(lambda x: x[0], batch))
     else:
@@ -259,6 +222,56 @@ def train_step(
     return TrainState(params, opt_state, health), metrics
 
 
+def gradients(
+    params: Parameters,
+    batch: Batch,
+    *,
+    graph: nnx.GraphDef[ModernBertForMaskedLM],
+    rule: MaskingRule,
+    seed: int,
+) -> tuple[Parameters, LossSums]:
+    """Return the gradients of the loss summed over one microbatch's rows, and the sums."""
+    keys = row_keys(seed, batch)
+
+    def summed_loss(params: Parameters) -> tuple[jax.Array, LossSums]:
+        model = merge(graph, whole_over_fsdp(params))
+        masked = mask_tokens(batch, rule, keys.mask)
+        hidden = model.hidden_at_positions(
+            masked.inputs,
+            masked.segment_ids,
+            masked.positions,
+            masked.masked_positions,
+            keys.dropout,
+        )
+        sums = masked_lm_sums(
+            hidden,
+            model.decoder_weight,
+            model.decoder.bias[...],
+            masked.targets,
+            masked.loss_weights,
+            model.dtype,
+        )
+        return sums.loss, sums
+
+    (_, sums), grads = jax.value_and_grad(summed_loss, has_aux=True)(params)
+    return grads, sums
+
+
+class RowKeys(NamedTuple):
+    """Keys of a batch's random numbers, which depend on the seed and the rows' numbers alone."""
+
+    mask: jax.Array
+    """One key, to which `mask_tokens` adds each row's number."""
+    dropout: jax.Array
+    """`[rows]` keys."""
+
+
+def row_keys(seed: int, batch: Batch) -> RowKeys:
+    """Return the keys of masks and of dropout for the rows of one microbatch."""
+    mask, dropout = jax.random.split(jax.random.key(seed))
+    return RowKeys(mask, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout, batch.row_ids))
+
+
 def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
     """Put this process's rows on the mesh, as its part of `[microbatches, rows, …]`."""
     sharding = batch_sharding(mesh, row_axis=1)
@@ -269,6 +282,20 @@ def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
             )
             for x in batch
         )
+    )
+
+
+def steps_from(config: RunConfig, corpus: Corpus, progress: RunProgress) -> Steps:
+    """Return the run's steps from where it stands: this process's rows of each."""
+    return Steps(
+        corpus.train,
+        corpus.plan,
+        Position(*progress.position),
+        special=corpus.tokenizer.special,
+        rows_per_step=config.train_rows_per_step,
+        skip_rows=config.data.skipped_rows(),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
 
 

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bcmb_jax.config import RunConfig
 from bcmb_jax.data.synthetic import prepare_synthetic
-from bcmb_jax.errors import DONE, NumericsError
+from bcmb_jax.errors import DONE, InputError, NumericsError
+from bcmb_jax.model import modernbert
 from bcmb_jax.training import checkpoint, faults
 from bcmb_jax.training import train as training
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress
+from bcmb_jax.training.replay import replay
 from tests.fixtures.runs import final_state, lines, tiny_run, train
 
 ROWS = 8  # of a step
@@ -159,6 +162,49 @@ def test_no_state_that_is_not_finite_is_saved_or_started_from(
     assert [x.name for x in (tmp_path / "run" / "checkpoints-damaged").iterdir()] == ["8"]
     found, right = final_state(tmp_path / "run")[0], final_state(undisturbed)[0]
     jax.tree.map(np.testing.assert_array_equal, found, right)
+
+
+def test_replay_names_the_first_number_that_is_not_finite(config, tmp_path, monkeypatch):
+    run = RunConfig.from_dict(config.to_dict())
+    spoil(monkeypatch, [6, 7, 8], np.nan)
+    with pytest.raises(NumericsError):
+        train(config, tmp_path)
+    before = sorted(x.name for x in tmp_path.rglob("*"))
+    told = replay(run, tmp_path, 6)
+    assert told.startswith("step 6, microbatch 1 of 1: the loss is the first number")
+    assert "finite (loss" in replay(run, tmp_path, 5)
+    with pytest.raises(InputError, match="the run ends with step 8: there is no step 9"):
+        replay(run, tmp_path, 9)
+    assert sorted(x.name for x in tmp_path.rglob("*")) == before
+
+
+def test_replay_names_layer_and_row(config, tmp_path, monkeypatch):
+    train(config, tmp_path)
+    rope_table = modernbert.rope_table
+
+    def break_fourth_row(positions, *arguments):
+        table = rope_table(positions, *arguments)
+        factor = jnp.where(jnp.arange(len(positions)) == 3, jnp.nan, 1.0)
+        return jax.tree.map(lambda x: x * factor.reshape(-1, *(1,) * (x.ndim - 1)), table)
+
+    monkeypatch.setattr(modernbert, "rope_table", break_fourth_row)
+    told = replay(RunConfig.from_dict(config.to_dict()), tmp_path, 8)
+    assert told == (
+        "step 8, microbatch 1 of 1: layers.0 is the first tensor that is not finite, in rows 59"
+    )
+
+
+def test_rows_that_are_skipped_are_not_trained_on(config, tmp_path, monkeypatch):
+    spoil(monkeypatch, [2, 3, 4], np.nan)
+    with pytest.raises(NumericsError, match=r"skip_rows=24-31"):
+        train(config, tmp_path)
+    config.data.skip_rows = "8-31"
+    assert train(config, tmp_path) == DONE
+    steps = [x for x in lines(tmp_path) if "loss" in x]
+    assert [x["tokens_seen"] for x in steps[:4]] == [steps[0]["tokens_seen"]] * 4
+    state, meta = final_state(tmp_path)
+    assert meta["config"]["data"]["skip_rows"] == "8-31"
+    assert (state.health.skipped, state.opt_state.step) == (0, len(steps) - 3)
 
 
 def judged(norms, deviations=0.0, loss=1.0, predicted=1.0):
