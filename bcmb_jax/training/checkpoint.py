@@ -264,7 +264,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
       StorageError: it cannot be read.
     """
 
-    def read() -> Any:
+    def read() -> object:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             return reader.restore(directory / "meta")
 

@@ -124,7 +124,7 @@ def test_another_run_in_the_same_workdir_is_refused(config, tmp_path):
 
 
 def test_a_rate_that_gives_no_finite_update_stops_the_run(config, tmp_path):
-    config.learning_rate, config.log_every, config.save_every = float("inf"), 7, 2
+    config.learning_rate, config.log_every, config.save_every = 1e38, 7, 2
     with pytest.raises(NumericsError, match=r"step 3: update refused .* 3 in a row"):
         train(config, tmp_path)
     assert [x["skipped_updates"] for x in lines(tmp_path)] == [1, 2]
