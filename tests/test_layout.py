@@ -35,19 +35,20 @@ BUDGETS = {
     # Aim 950: two pairs of XLA passes and one of Pallas, and libraries (120) no GPU has timed yet.
     "bcmb_jax/attention": 1_130,
     # Aim 550: signatures carry shapes, and constructors say what each module is made of.
-    "bcmb_jax/model": 640,
-    "bcmb_jax/training": 1_540,
+    "bcmb_jax/model": 660,
+    # 390 for refused updates, replay, sealed checkpoints and storage that fails.
+    "bcmb_jax/training": 1_940,
     # Goal 2,600: each layout of a task, of a table and of a plot is code of its own; brat's offsets
     # by other counts, groups of tables and unknown kinds of entity came later (230).
     "bcmb_jax/evaluation": 3_990,
     "bcmb_jax/benchmark": 1_200,  # (850)
     "bcmb_jax/commands": 1_140,  # 40 for the options of tables and articles as they come
-    "bcmb_jax": 17_600,  # raised by what real input needs
+    "bcmb_jax": 18_500,  # raised by what real input needs
     "conversion": 2_710,  # (2,000) two dialects of config, moments both ways, pickles nobody trusts
-    "configs": 250,
+    "configs": 260,
     "scripts": 70,
 }
-MAX_MODULES = 151  # (135), five for tables as hospitals have them, one for PMC's files
+MAX_MODULES = 153  # (135), five for tables as hospitals have them, one for PMC's files
 MAX_ANY = 16  # annotations that are `Any` and nothing else
 
 # Each line may import the lines below it and what stands beside it, never a line above.
