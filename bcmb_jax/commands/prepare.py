@@ -250,7 +250,7 @@ def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[
         "delimiter": arguments.delimiter,
         "encoding": arguments.encoding,
         "skip_column": arguments.skip_column,
-        "licenses": _licenses(arguments, name),
+        "licenses": _licenses(arguments, name) or None,
         "validation_fraction": arguments.validation_fraction,
         "seed": arguments.seed,
     }

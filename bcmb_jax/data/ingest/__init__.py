@@ -75,7 +75,8 @@ def read(
         reader = partial(read_delimited, delimiter=letter, recognise=False)
     if source.make_reader:
         # Only once records are asked for: reading all files may take an hour.
-        make = cache(partial(source.make_reader, files, progress, licenses))
+        chosen = {"licenses": licenses} if licenses else {}
+        make = cache(partial(source.make_reader, files, progress, **chosen))
         reader = lambda stream, file: make()(stream, file)  # noqa: E731
     records = Records(
         files,

@@ -39,7 +39,7 @@ MISSING = frozenset(
 
 _YES = frozenset(["1", "true", "t", "yes", "y"])
 _NO = frozenset(["0", "false", "f", "no", "n"]) | MISSING
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?")  # not "010"
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-][0-9]{1,3})?")  # not "010", "1E2"
 
 
 class Row(NamedTuple):
@@ -147,7 +147,7 @@ class Table:
 def group_value(value: object) -> str | None:
     """Return a group's id as text, the same for every spelling of it; None where there is none.
 
-    Numbers that are equal are one id (10006, 10006.0 and " 10006 ", but not 010006, which is no
+    Numbers that are equal are one id (10006, 10006.0 and 1.0006E+04, but not 010006, which is no
     plain number), blanks around an id do not count, and a word for a missing value is no id.
     """
     text = "" if value is None else str(value).strip()

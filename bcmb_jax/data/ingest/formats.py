@@ -59,10 +59,15 @@ def read_json(stream: Stream, file: str) -> Table:
     The columns are not checked: a file without the text is one document less, not a wrong name.
     """
 
-    def read_rows(_: Columns) -> Iterator[Row | Skipped]:
+    def read_rows(columns: Columns) -> Iterator[Row | Skipped]:
+        wanted = {name.casefold(): name for name in columns.names}
         try:
             with open_text(stream, newline="\n") as lines:
-                yield _parse_object(lines.read(), file, 1)
+                row = _parse_object(lines.read(), file, 1)
+            if isinstance(row, Row):
+                values = {wanted.get(name.casefold(), name): x for name, x in row.values.items()}
+                row = row._replace(values=values)
+            yield row
         except UnicodeError:  # begins like UTF-16 and is not
             yield Skipped(file, 1, BROKEN_JSON)
 

@@ -185,9 +185,7 @@ def _unescape(match: re.Match[str]) -> str:
     return html.unescape(f"&{name};") if name[0] == "#" else html5.get(f"{name};", match[0])
 
 
-def pubmed_reader(
-    files: Sequence[Path], progress: Callable[..., None] | None = None, _: Sequence[str] = ()
-) -> Reader:
+def pubmed_reader(files: Sequence[Path], progress: Callable[..., None] | None = None) -> Reader:
     """Return a reader of these files that skips versions replaced or deleted later."""
     versions = latest_versions(files, progress)
     return lambda stream, file: read_pubmed(stream, file, versions[file])

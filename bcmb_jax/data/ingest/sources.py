@@ -133,7 +133,7 @@ class Source(NamedTuple):
       unique: makes the function that tells repeated documents, for each reading.
       find: lists the input's files.
       make_reader: makes a reader that has to know all files before the first record; called as
-        `make_reader(files, progress, licenses)`.
+        `make_reader(files, progress)`, for PMC perhaps with `licenses`.
     """
 
     files: Sequence[str]
@@ -209,7 +209,7 @@ _TABLES: dict[str, Reader] = {"csv": read_csv, "tsv": read_tsv, "json": read_jso
 _TABLES |= {"jsonl": read_jsonl, "parquet": read_parquet, "mds": read_mds, "by name": read_by_name}
 _TABLES |= {"medqa": read_medqa}
 _FIND = {"mds": list_indexes, "pmc": newest_first}
-_MAKE_READER = {"pubmed": pubmed_reader, "pmc": pmc_reader}
+_MAKE_READER: dict[str, Callable[..., Reader]] = {"pubmed": pubmed_reader, "pmc": pmc_reader}
 _COUNT_ONCE = {"text": by_text, "article": by_article}
 
 

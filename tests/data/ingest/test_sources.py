@@ -165,7 +165,9 @@ def test_columns_of_known_sources_match_without_regard_to_case(
     ]
 
 
-def test_columns_of_questions_and_mapping_tables_match_so_too(tmp_path: Path) -> None:
+def test_columns_of_other_formats_and_mapping_tables_match_so_too(tmp_path: Path) -> None:
+    file = write(tmp_path, {"notes/day1_consultation01.json": '{"Note": "a"}'})
+    assert [row[2] for row in rows(read([file], "primock57"))] == ["a"]
     questions = "QUESTION\tOPTIONS\nWhy?\t[{'key': 'A', 'value': 'x'}]\n"
     file = write(tmp_path, {"q.tsv": questions}) / "q.tsv"
     assert [row[2] for row in rows(read([file], "medqa"))] == ["Why?\n\nA. x"]
