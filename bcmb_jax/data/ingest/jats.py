@@ -110,7 +110,8 @@ def _record(article: Element, file: str, line: int) -> Record:
 
 
 def _language(element: Element, default: str = "en") -> str:
-    return next((v for k, v in element.attrib.items() if k.endswith("lang")), default).lower()
+    said = next((v for k, v in element.attrib.items() if k.endswith("lang")), "")
+    return (said or default).lower()  # said to be of no language: as if nothing were said
 
 
 def _is_english(element: Element | None) -> bool:

@@ -31,7 +31,7 @@ _PACKAGES = (".tar", ".tgz")
 _ARTICLES = (".nxml", ".xml")
 _LONGEST_NAME = 200
 _DATED = re.compile(r"\.(baseline|incr)\.([0-9]{4}-[0-9]{2}-[0-9]{2})\.")
-_VERSION = re.compile(r"PMC([0-9]{1,12})\.([0-9]{1,9})\.n?xml(\.gz)?$", re.IGNORECASE)
+_VERSION = re.compile(r"PMC([0-9]{1,12})\.([1-9][0-9]{0,8})\.n?xml(\.gz)?$", re.IGNORECASE)
 _PMCID = re.compile(r"PMC([0-9]{1,12})")
 _BLOCK = 1024  # PMCIDs that share an integer of bits
 
@@ -55,7 +55,7 @@ def newest_first(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[P
     def date(file: Path) -> tuple[bool, str, str]:
         found = _DATED.search(file.name)
         kind, day = found.groups() if found else ("", "")
-        return _VERSION.search(file.name) is not None, day, kind
+        return _version(file.name) is not None, day, kind
 
     return sorted(list_files(paths, patterns), key=date, reverse=True)
 
@@ -70,15 +70,15 @@ def pmc_reader(
     Args:
       licenses: those of the articles to be kept, all if there is none.
     """
-    newest: dict[str, int] = {}
-    for file in files:
-        if found := _VERSION.search(file.name):
-            newest[found[1]] = max(int(found[2]), newest.get(found[1], 0))
+    newest: dict[int, int] = {}  # of the few articles with more versions than the first
+    for article, version in filter(None, (_version(file.name) for file in files)):
+        if version > 1:
+            newest[article] = max(version, newest.get(article, 1))
     wanted = {_plain(license) for license in licenses}
 
     def read(stream: Stream, file: str) -> Iterator[Record]:
-        version = _VERSION.search(file)
-        if version and int(version[2]) < newest[version[1]]:
+        article, version = _version(file) or (0, 1)
+        if version < newest.get(article, 1):
             yield Skipped(file, 1, SUPERSEDED)
             return
         reason = _reason_against(_read_details(Path(stream.name)), wanted)
@@ -87,6 +87,12 @@ def pmc_reader(
             yield Skipped(file, record.line, reason) if unwanted else record
 
     return read
+
+
+def _version(name: str) -> tuple[int, int] | None:
+    """Return the numbers of the article and of its version that a file's name gives."""
+    found = _VERSION.search(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _plain(license: object) -> str:
@@ -164,7 +170,7 @@ def read_package(stream: Stream, file: str) -> Iterator[Record]:
                 hidden = any(part[0] == "." and part != ".." for part in path.parts)
                 if hidden or path.suffix.lower() not in _ARTICLES:
                     continue
-                if _VERSION.search(path.name):
+                if _version(path.name):
                     raise InputError(
                         f"input {file} packs versions of articles ({path.name[-40:]}): unpack it, "
                         "as the newest and the .json beside each have to be found"

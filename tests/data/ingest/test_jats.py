@@ -153,6 +153,7 @@ ABSTRACTS = """<abstract xml:lang="EN-us"><p>English.</p></abstract>
 
 def test_only_the_english_of_an_english_article_is_read() -> None:
     assert body(SECTIONS) == "English.\nThe E. coli.\none"
+    assert body('<p xml:lang="">a</p><p lang="EN-GB">b</p><p lang="deu">c</p>') == "a\nb"
 
     def text(abstracts: str, title: str = "<article-title>T</article-title>") -> str:
         front = f"<title-group>{title}</title-group>{abstracts}"

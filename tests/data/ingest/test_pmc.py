@@ -136,7 +136,7 @@ def outcomes(folder: Path, *licenses: str) -> dict[str, str]:
 
 
 def test_the_highest_version_counts_by_number(tmp_path: Path) -> None:
-    versions = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 9), (3, 10), (4, 2)]
+    versions = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 9), (3, 10), (4, 2), (5, 0), (5, 1)]
     write_versions(tmp_path, *((number, version, None) for number, version in versions))
     write(tmp_path, {"PMC4.xml": jats("<p>undated</p>", FRONT.replace(">34<", ">4<"))})
     assert outcomes(tmp_path) == {
@@ -147,6 +147,8 @@ def test_the_highest_version_counts_by_number(tmp_path: Path) -> None:
         "PMC3.9": SUPERSEDED,
         "PMC3.10": "version 10",
         "PMC4.2": "version 2",
+        "PMC5.0": SUPERSEDED,
+        "PMC5.1": "version 1",
         "PMC4": SUPERSEDED,
     }
 
