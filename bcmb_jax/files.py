@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bcmb_jax.errors import StorageError, reason
+from bcmb_jax.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +71,34 @@ def read_json(file: Path) -> Any:
 
 
 @contextlib.contextmanager
-def new_directory(directory: Path) -> Iterator[Path]:
+def new_directory(directory: Path, *, wait: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `directory` when the block ends.
 
     After an exception `directory` is as it was. A block that removes the folder gives up: nothing
     is replaced. Folders that a killed process left half-written are cleared first, and what such a
     process had already set aside comes back.
+
+    Args:
+      wait: until another process that writes `directory` has ended, instead of raising.
+
+    Raises:
+      HeldError: another process is writing `directory`.
     """
     directory = directory.expanduser().absolute()
     missing = [parent for parent in directory.parents if not parent.exists()]
     directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = directory.with_name(f".{directory.name}.lock")
+    try:
+        with locked(lock, directory, wait=wait):
+            yield from _replace_directory(directory)
+    except BaseException:
+        for parent in missing:
+            with contextlib.suppress(OSError):  # somebody else uses it by now
+                parent.rmdir()
+        raise
+
+
+def _replace_directory(directory: Path) -> Iterator[Path]:
     clear_leftovers(directory)
     building = Path(
         tempfile.mkdtemp(
@@ -100,9 +119,6 @@ def new_directory(directory: Path) -> Iterator[Path]:
         if old.exists() and not directory.exists():
             old.rename(directory)
         shutil.rmtree(building, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):  # somebody else uses it by now
-                parent.rmdir()
         raise
     shutil.rmtree(building, ignore_errors=True)
 

@@ -77,6 +77,7 @@ LAYERS = (
         "bcmb_jax/device.py",
         "bcmb_jax/errors.py",
         "bcmb_jax/files.py",
+        "bcmb_jax/locks.py",
         "bcmb_jax/terminal.py",
         "bcmb_jax/__init__.py",
     ),
@@ -97,6 +98,7 @@ DATA_MAY_IMPORT = (
     "bcmb_jax.config",
     "bcmb_jax.errors",
     "bcmb_jax.files",
+    "bcmb_jax.locks",
     "bcmb_jax.terminal",
 )
 TORCH_ROOMS = (

@@ -90,6 +90,7 @@ def prepare(
     writers: dict[str, ShardWriter] = {}
     try:
         with new_directory(output) as building:
+            _check_replaceable(output, overwrite)  # again: now nobody else can write it
             tokenizer.save(building / "tokenizer")
             with ExitStack() as stack:
                 splits = ["train", "validation"] if validation_fraction else ["train"]

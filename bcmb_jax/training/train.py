@@ -21,6 +21,7 @@ from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
 from bcmb_jax.errors import DONE, PREEMPTED
+from bcmb_jax.locks import locked
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
 from bcmb_jax.model.cost import forward_flops_per_token
@@ -72,6 +73,9 @@ def train(
         step_fn = Profiled(step_fn, workdir / "profile")
 
     with contextlib.ExitStack() as stack:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            stack.enter_context(locked(workdir / ".lock", workdir))
         # --- start: resume this workdir, else the given weights, else from scratch --------------
         metadata = run_metadata(config, corpus)
         checkpoints = stack.enter_context(

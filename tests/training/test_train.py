@@ -13,6 +13,7 @@ from bcmb_jax.config import RunConfig
 from bcmb_jax.data.loader import Steps
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, PREEMPTED, InputError, NumericsError
+from bcmb_jax.locks import locked
 from bcmb_jax.training import checkpoint
 from bcmb_jax.training import forecast as forecasting
 from bcmb_jax.training.start import Initial
@@ -91,6 +92,14 @@ def test_metrics_checkpoint_and_files(config, tmp_path):
     assert state.opt_state.step == 8
     names = {"checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"}
     assert names <= {x.name for x in (tmp_path / "run").iterdir()}
+
+
+def test_a_workdir_in_use_is_refused(config, tmp_path):
+    with locked(tmp_path / ".lock", tmp_path), pytest.raises(InputError, match="is being written"):
+        train(config, tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert train(config, tmp_path) == DONE
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_training_learns(config, tmp_path):

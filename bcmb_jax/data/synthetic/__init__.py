@@ -127,7 +127,10 @@ def prepare_synthetic(
         raise InputError(
             f"{directory} holds something other than synthetic notes: choose another folder"
         )
-    with new_directory(directory) as new:
+    with new_directory(directory, wait=True) as new:
+        if _is_ready(directory, made_with):  # another process made it meanwhile
+            shutil.rmtree(new)
+            return shards
         documents = [
             Document(note.text, note.patient, note.kind, i)
             for i, note in enumerate(synthetic_notes(notes, seed))
@@ -143,8 +146,6 @@ def prepare_synthetic(
             license="Apache-2.0, invented text",
         )
         write_json(new / _MARKER, made_with, indent=1)
-        if _is_ready(directory, made_with):
-            shutil.rmtree(new)  # another process was faster
     return shards
 
 
