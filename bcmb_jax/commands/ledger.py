@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from bcmb_jax.data.ledger import card, make_figure, read_ledger, table
+from bcmb_jax.errors import InputError
 
 
 def main() -> None:
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="DIR")
     parser.add_argument("--title", default="Biomedical and clinical text", help="of the card")
     options = parser.parse_args()
+    if options.output and options.output.is_file():
+        raise InputError(f"--output {options.output} is a file: name a folder")
     entries = read_ledger(options.folders)
     text = table(entries)
     print(text)
