@@ -173,7 +173,7 @@ def load_initial(path_or_id: str | Path) -> Initial:
     weights = with_head(read(path_or_id), "masked_lm")
     before = weights.meta.get("composer", {}).get("state", {})
     check_resumable(before.get("optimizers", {}), weights.origin)
-    return Initial(weights.params, weights.opt_state, weights.tokenizer)
+    return Initial(weights.params, weights.opt_state, weights.tokenizer, weights.config)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

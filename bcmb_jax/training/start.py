@@ -2,6 +2,7 @@
 """The start of a run: fresh, given or resumed state, its metadata, and the signal to stop."""
 
 import functools
+import logging
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import compute_dtype
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import new_directory, write_json
+from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, init_parameters, split
 from bcmb_jax.optimizer import StableAdamWState
@@ -34,6 +36,8 @@ from bcmb_jax.sharding import (
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import good_health
 
+log = logging.getLogger(__name__)
+
 
 class Initial(NamedTuple):
     """Weights to start from in place of fresh ones: host arrays by checkpoint name."""
@@ -42,6 +46,8 @@ class Initial(NamedTuple):
     opt_state: StableAdamWState | None
     tokenizer: Path | None = None
     """The folder of the tokenizer that the weights were trained with, if that is known."""
+    model: ModelConfig | None = None
+    """The configuration of the model they are from, if that is known."""
 
 
 class StopSignal:
@@ -144,6 +150,8 @@ def begin(
         return init_state(prepared.make_model, optimizer, config.seed, like), progress
     initial = load_initial()
     check_tokenizer(initial, prepared.corpus, config.init_from)
+    if initial.model is not None:
+        check_constants(initial.model, config.model, config.init_from)
     return place_initial(initial, optimizer, like, config.init_from), progress
 
 
@@ -206,6 +214,34 @@ def place_initial(
     else:
         moments = jax.device_put(initial.opt_state, shardings.opt_state)
     return TrainState(params, moments, jax.device_put(good_health(), shardings.health))
+
+
+def check_constants(theirs: ModelConfig, ours: ModelConfig, origin: str) -> None:
+    """Look at what makes another model of the same tensors: thetas, window, activation.
+
+    Another activation is refused; the rest is warned of, since training may go on with a longer
+    context on purpose.
+
+    Raises:
+      InputError: the weights are of a model with another activation.
+    """
+    names = (
+        "hidden_activation",
+        "global_rope_theta",
+        "local_rope_theta",
+        "local_attention",
+        "global_attn_every_n_layers",
+        "norm_eps",
+    )
+    other = {name: getattr(theirs, name) for name in names}
+    other = {name: value for name, value in other.items() if value != getattr(ours, name)}
+    here = ", ".join(f"model.{name} {getattr(ours, name)}" for name in other)
+    there = ", ".join(map(str, other.values()))
+    message = f"init_from {origin} was trained with {there} where this run has {here}"
+    if "hidden_activation" in other:
+        raise InputError(f"{message}; set model.* to its values")
+    if other:
+        log.warning("%s; unless that is meant, set model.* to its values", message)
 
 
 def check_tokenizer(initial: Initial, corpus: Corpus, origin: str) -> None:

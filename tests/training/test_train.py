@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs on synthetic notes: they learn, resume to the bit, and refuse bad input in a line."""
 
+import dataclasses
 import logging
 import shutil
 import signal
@@ -14,9 +15,10 @@ from bcmb_jax.data.loader import Steps
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, PREEMPTED, InputError, NumericsError
 from bcmb_jax.locks import locked
+from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training import checkpoint
 from bcmb_jax.training import forecast as forecasting
-from bcmb_jax.training.start import Initial
+from bcmb_jax.training.start import Initial, check_constants
 from configs import base, phase1, phase2
 from tests.fixtures.runs import final_state, lines, tiny_run, train
 
@@ -226,6 +228,34 @@ def test_weights_of_another_shape_or_tokenizer_are_refused(config, tmp_path):
     config.model.hidden_size = 64
     with pytest.raises(InputError, match="tensors differ, first"):
         train(config, tmp_path / "run", lambda: Initial(host.params, None))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"local_rope_theta": 160_000.0},
+        {"global_rope_theta": 5000.0, "local_attention": 64},
+        {"norm_eps": 1e-6},
+        {"global_attn_every_n_layers": 2},
+    ],
+)
+def test_weights_of_another_model_in_equal_tensors_are_warned_of(other, caplog):
+    ours = ModelConfig()
+    check_constants(ours, dataclasses.replace(ours, attention_output_dropout=0.0), "x")
+    assert not caplog.text
+    check_constants(dataclasses.replace(ours, **other), ours, "x")
+    for name, value in other.items():
+        assert f"{value}" in caplog.text
+        assert f"model.{name} {getattr(ours, name)}" in caplog.text
+
+
+def test_weights_with_another_activation_are_refused(config, tmp_path):
+    train(config, tmp_path / "first")
+    host = jax.device_get(final_state(tmp_path / "first")[0].params)
+    model = RunConfig.from_dict(config.to_dict()).model
+    theirs = dataclasses.replace(model, hidden_activation="silu")
+    with pytest.raises(InputError, match=r"trained with silu where this run has model.hidden_act"):
+        train(config, tmp_path / "run", lambda: Initial(host, None, None, theirs))
 
 
 def test_forecast_tells_what_training_does(config, tmp_path):
