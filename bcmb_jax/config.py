@@ -131,6 +131,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mask_rate < 1:
             raise InputError(f"mask_rate {self.mask_rate} is not between 0 and 1")
+        if not 0 < self.learning_rate <= 1:
+            raise InputError(f"learning_rate {self.learning_rate} is not between 0 and 1")
         if self.spike_deviations < 0:
             raise InputError(f"spike_deviations {self.spike_deviations} is negative; 0 is off")
         for key in ("max_tokens", "log_every", "keep_checkpoints", "eval_tokens"):

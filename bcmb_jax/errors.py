@@ -5,8 +5,21 @@ The statuses are told apart by whatever started the command: 75 and 69 mean "run
 again", all others that somebody has to look.
 """
 
+import errno
 import sys
 from collections.abc import Callable
+
+STORAGE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
+"""Numbers of system errors for which a disk is to blame."""
 
 DONE, PREEMPTED = 0, 75
 """The command is complete; it was told to stop, has saved, and wants to be started again."""
@@ -52,10 +65,14 @@ def reason(error: BaseException) -> str:
 def run(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status; an error of the kinds above is one line on stderr.
 
-    Any other `OSError` is a storage error too, told with the path that it carries.
+    So is any other `OSError`: of storage if the disk is to blame, else of what the user gave.
     """
     try:
         return main() or DONE
     except (InputError, NumericsError, PeerLostError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        failed = error.errno in STORAGE_ERRORS
+        return StorageError.exit_status if failed else InputError.exit_status

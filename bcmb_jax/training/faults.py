@@ -62,11 +62,13 @@ def judge(
     health: Health,
     loss: Float[Array, ""],
     grad_norm: Float[Array, ""],
-    update_norm: Float[Array, ""],
     predicted: Float[Array, ""],
     spike_deviations: float,
 ) -> tuple[Bool[Array, ""], Health]:
     """Decide about an update, and return the decision with the health after it.
+
+    An update of StableAdamW is finite where the gradient's norm and the rate are: the norm is a sum
+    of squares, so that no second moment overflows either, and a quotient is at most `|m| / ε`.
 
     Args:
       loss: of the whole global batch.
@@ -75,7 +77,7 @@ def judge(
       spike_deviations: refuse an update whose gradient norm lies this many standard deviations
         above its running mean (both of the logarithm); 0 refuses no finite update.
     """
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     log_norm = jnp.log(jnp.where(finite, jnp.maximum(grad_norm, 1e-30), 1.0))
     sound = finite
     if spike_deviations:

@@ -198,17 +198,17 @@ def train_step(
     with jax.named_scope("optimizer"):
         predicted = jnp.maximum(sums.weight, 1.0)  # a step may hold nothing that can be masked
         grads = jax.tree.map(lambda g: g / predicted, grads)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, learning_rate=learning_rate
-        )
         loss, grad_norm = sums.loss / predicted, optax.tree.norm(grads)
+        # Before the update, which can then still be made in the memory of the old state.
         accepted, health = judge(
             state.health or good_health(),
             loss,
             grad_norm,
-            optax.tree.norm(updates),
             sums.weight,
             spike_deviations,
+        )
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=learning_rate
         )
         params, opt_state = choose(
             accepted,

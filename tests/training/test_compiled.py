@@ -35,7 +35,9 @@ def test_a_base_step_of_4_rows_of_512_stays_small():
         return memory.alias_size_in_bytes + memory.temp_size_in_bytes
 
     assert bytes_of(remat=False) <= 3.7e9
-    assert bytes_of(remat=True) <= 2.9e9
+    # All gradients (0.6 GB) are there before the first parameter changes: whether to make the
+    # update is decided on all of them.
+    assert bytes_of(remat=True) <= 3.65e9
 
 
 def test_encoding_8192_tokens_needs_less_than_1_gb():
