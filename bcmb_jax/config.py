@@ -8,6 +8,7 @@ in `configs/base.py`, which says what each of them means.
 
 import difflib
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -79,10 +80,11 @@ class DataConfig:
         """Return the ranges of row numbers that `skip_rows` leaves out of training."""
         ranges = []
         for part in filter(None, self.skip_rows.replace(" ", "").split(",")):
-            first, _, last = part.partition("-")
-            if not (first.isdecimal() and (last or first).isdecimal()):
+            numbers = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+            if numbers is None:
                 raise InputError(f"data.skip_rows has {part!r}; write ranges such as 40-47,96-103")
-            ranges.append(range(int(first), int(last or first) + 1))
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+            ranges.append(range(first, last + 1))
         return ranges
 
 
