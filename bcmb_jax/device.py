@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from bcmb_jax.errors import InputError
 
-DTYPES: dict[str, jnp.dtype] = {"bf16": jnp.dtype(jnp.bfloat16), "fp32": jnp.dtype(jnp.float32)}
-"""Dtypes of matrix products by the names of `config.precision`."""
+PRECISIONS = {"bf16": "bfloat16", "tf32": "tensorfloat32", "fp32": "float32"}
+"""JAX's names of matrix products by the values of `config.precision`. In "tf32" a GPU rounds the
+fp32 operands to 10 bits of mantissa; "fp32" is full precision on every device."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's <malloc.h>
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -57,20 +58,57 @@ def cpu_multiplies_bf16() -> bool:
     return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
 
 
-def compute_dtype(precision: str) -> jnp.dtype:
-    """Return the dtype of `"bf16"` or `"fp32"`; empty takes bf16 where the hardware multiplies it.
+def resolve_precision(precision: str = "") -> str:
+    """Return the precision itself, or for an empty one the default for training on this device.
 
-    Parameters, moments, residual stream, norms, softmax and loss are fp32 either way.
+    That is "fp32" on every CPU, whatever instructions it has, so that a run does not depend on the
+    machine that it was begun on; elsewhere "bf16".
 
     Raises:
-      InputError: another name.
+      InputError: another name, or "tf32" where there is no GPU.
     """
+    platform = target().platform
     if not precision:
-        slow = on_cpu() and not cpu_multiplies_bf16()
-        precision = "fp32" if slow else "bf16"
-    if precision not in DTYPES:
-        raise InputError(f"precision {precision!r} is not 'bf16' or 'fp32' (or empty to choose)")
-    return DTYPES[precision]
+        return "fp32" if platform == "cpu" else "bf16"
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"precision {precision!r} is not 'bf16', 'tf32' or 'fp32' (or empty to choose)"
+        )
+    if precision == "tf32" and platform != "gpu":
+        raise InputError(f"precision 'tf32' is for GPUs; on a {platform} give 'fp32' or 'bf16'")
+    return precision
+
+
+def compute_dtype(precision: str) -> jnp.dtype:
+    """Return the dtype of the operands of matrix products in a precision.
+
+    Parameters, moments, residual stream, norms, softmax and loss are fp32 in every precision.
+
+    Raises:
+      InputError: as `resolve_precision`.
+    """
+    dtype: jnp.dtype = jnp.dtype(
+        jnp.bfloat16 if resolve_precision(precision) == "bf16" else jnp.float32
+    )
+    return dtype
+
+
+def products_in(precision: str) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which functions are called that multiply in a resolved precision."""
+    context: contextlib.AbstractContextManager[object] = jax.default_matmul_precision(
+        PRECISIONS[precision]
+    )
+    return context
+
+
+def operand_precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
+    """Return how exactly operands of a dtype are multiplied, for the function being traced.
+
+    float32 in full, unless it is called in `products_in("tf32")`: without a word from us a GPU
+    would round to TF32. bfloat16 needs none.
+    """
+    full = jax.default_matmul_precision.value != PRECISIONS["tf32"]
+    return jax.lax.Precision.HIGHEST if full and dtype != jnp.bfloat16 else None
 
 
 def describe_device() -> dict[str, Any]:

@@ -25,7 +25,9 @@ def get_config(size: str = "base") -> ConfigDict:
 
     config.seed = 17  # of the data order, masking, dropout and initialisation
     config.tokenizer = ""  # folder or hub id; empty: the one kept beside the shards
-    config.precision = ""  # "bf16" or "fp32"; empty: bf16 where the device multiplies it fast
+    # Matrix products: "bf16", "tf32" (GPUs) or "fp32" (full precision); empty: what the run was
+    # begun in, else fp32 on a CPU and bf16 elsewhere.
+    config.precision = ""
     # A run or checkpoint of ours, a Hugging Face folder or id, a Composer .pt, or a name such as
     # modernbert-base:stable; empty: from scratch.
     config.init_from = ""

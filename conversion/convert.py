@@ -190,6 +190,10 @@ def report(logits: LogitDifference | None) -> None:
         f"input); in float64 {logits.error:.2e}, where transformers' own rounding is "
         f"{logits.their_error:.2e}"
     )
+    print(
+        "both with our rotary frequencies; transformers' own, rounded otherwise, change its logits "
+        f"by {logits.frequencies:.2e}"
+    )
 
 
 if __name__ == "__main__":

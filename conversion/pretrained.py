@@ -2,6 +2,7 @@
 """Models to call: weights from anywhere, tokens in, logits out."""
 
 import functools
+import logging
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from bcmb_jax.attention.mask import segment_positions
-from bcmb_jax.device import compute_dtype
+from bcmb_jax.device import compute_dtype, products_in, resolve_precision, target
 from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
@@ -22,6 +23,8 @@ from conversion.export import new_model_folder, write_huggingface
 from conversion.flexbert import check_resumable
 from conversion.mapping import Weights
 from conversion.weights import read, with_head
+
+log = logging.getLogger(__name__)
 
 HISTORY = ("progress", "data")  # of a checkpoint's meta: what stays true of its parameters
 
@@ -35,17 +38,18 @@ class PretrainedModel:
       token_ids: of special tokens by role, as far as they are known.
       tokenizer_directory: the folder of its tokenizer, or None.
       head: what sits on the encoder.
-      dtype: of the matrix products; parameters are float32 (float64 for products in float64).
+      dtype: of the operands of matrix products; parameters are float32 (float64 for float64).
+      precision: "tf32" if a GPU may round float32 operands, "bf16" for that dtype, else "fp32".
     """
 
-    def __init__(self, weights: Weights, dtype: jnp.dtype):
+    def __init__(self, weights: Weights, dtype: jnp.dtype, precision: str = "fp32"):
         self.config, self.token_ids = weights.config, weights.token_ids
         self.tokenizer_directory = weights.tokenizer
         self.head, self.origin = weights.head, weights.origin
         self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
         kept = accumulation_dtype(dtype)
         self.params = {name: jnp.asarray(x, kept) for name, x in weights.params.items()}
-        self.dtype = dtype
+        self.dtype, self.precision = dtype, precision
 
     def __call__(
         self,
@@ -83,9 +87,10 @@ class PretrainedModel:
         segments = jnp.broadcast_to(segments, ids.shape)
         places = segment_positions(segments) if positions is None else positions
         batch = (ids, segments, jnp.asarray(places, jnp.int32))
-        outputs: jax.Array = _apply(
-            self.config, self.head, self.dtype, num_segments, self.params, *batch
-        )
+        with products_in(self.precision):
+            outputs: jax.Array = _apply(
+                self.config, self.head, self.dtype, num_segments, self.params, *batch
+            )
         return outputs
 
     def _check_tokens(self, tokens: ArrayLike) -> None:
@@ -130,15 +135,26 @@ def from_pretrained(
     Args:
       head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; a
         classifier that the source does not have is new, with `num_labels` outputs.
-      precision: "bf16", "fp32", or empty to let the device choose.
+      precision: of the matrix products: "fp32" (also if empty), as in transformers and on every
+        device; "bf16", faster on a GPU; or "tf32", for GPUs.
 
     Raises:
-      InputError: there is no such model, or the head cannot be had from it.
+      InputError: there is no such model, or the head cannot be had from it; or an unknown
+        precision.
     """
     if head not in MODELS:
         raise InputError(f"head {head!r} is not one of {', '.join(MODELS)}")
+    if not precision and target().platform != "cpu":
+        _suggest_bf16()
+    precision = resolve_precision(precision or "fp32")
     weights = with_head(read(path_or_id), head, num_labels)
-    return PretrainedModel(weights, compute_dtype(precision))
+    return PretrainedModel(weights, compute_dtype(precision), precision)
+
+
+@functools.cache
+def _suggest_bf16() -> None:
+    """Say once in a process that a faster precision is there to be asked for."""
+    log.warning('models compute in fp32; precision="bf16" is faster on a %s', target().kind)
 
 
 def save_pretrained(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proof that a written model is the one that was read: every bit, and transformers' logits."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.ops.rope import rope_frequencies
 from bcmb_jax.optimizer import StableAdamWState
 from conversion import torch_models
 from conversion.huggingface import name_tensors
@@ -29,9 +32,12 @@ log = logging.getLogger(__name__)
 # rounding, on trained weights too, whose activations have outliers. Ours computes in float64 for
 # the verdict, since XLA's fp32 products on a CPU are rounded two to three times as coarsely as
 # PyTorch's, whatever was converted. The smallest mistake we know of, a window off by one, is 1e-3
-# of the largest logit and more. The floor, of that logit, is what the fp32 RoPE tables leave.
+# of the largest logit and more. The floor, of that logit, is what cosines and sines in fp32 leave.
 ERROR_RATIO = 2.0
 ERROR_FLOOR = 1e-6
+# RoPE frequencies that differ by less are the same ones, computed otherwise: four units in the last
+# place. A trained model feels them at long distances, so both sides are compared with ours.
+ROUNDED_FREQUENCY = 4 * 2.0**-23
 LONG = 640  # tokens: beyond a window, and beyond a tile of every attention kernel
 SAMPLE = 64  # positions compared of each kind of input: a vocabulary's logits at all would be GBs
 
@@ -56,12 +62,15 @@ class LogitDifference(NamedTuple):
       difference: between ours and transformers', both in fp32.
       error: of ours in float64 against transformers' in float64.
       their_error: of theirs in fp32 against the same.
+      frequencies: what transformers' own RoPE frequencies change in its float64 logits on any
+        input; everything else is compared with ours on both sides.
     """
 
     kind: str
     difference: float
     error: float
     their_error: float
+    frequencies: float = 0.0
 
 
 def compare(source: Weights, written: Weights) -> TensorDifference:
@@ -181,6 +190,9 @@ def compare_with_transformers(
 ) -> LogitDifference:
     """Compare outputs of our and transformers' model with those of transformers in float64.
 
+    Both take RoPE frequencies from the same table; what transformers' own table changes is measured
+    beside the verdict.
+
     Args:
       folder: the Hugging Face folder that transformers loads; None gives it the tensors.
       say: called with a line for each stage.
@@ -196,9 +208,32 @@ def compare_with_transformers(
     model = _torch_model(weights, folder)
     if folder is not None:
         _compare_loaded(model, weights, folder)
-    theirs = torch_outputs(model, inputs)
-    reference = torch_outputs(model.double(), inputs)
-    return judge(ours, exact, theirs, reference)
+    with our_frequencies(model, weights.config):
+        theirs = torch_outputs(model, inputs)
+        reference = torch_outputs(model.double(), inputs)
+    own = torch_outputs(model, inputs)
+    changes = [float(np.abs(own[kind] - reference[kind]).max()) for kind in inputs]
+    return judge(ours, exact, theirs, reference)._replace(frequencies=max(changes))
+
+
+@contextlib.contextmanager
+def our_frequencies(model: "transformers.PreTrainedModel", config: ModelConfig) -> Iterator[None]:
+    """Give transformers' model our RoPE frequencies where its own are the same but for rounding.
+
+    Others it keeps: they are of another theta or head size, which must be noticed.
+    """
+    import torch
+
+    thetas = config.global_rope_theta, config.local_rope_theta
+    tables = [torch.from_numpy(rope_frequencies(theta, config.head_size)) for theta in thetas]
+    own = {name: x.clone() for name, x in model.named_buffers() if name.endswith("inv_freq")}
+    for name, x in own.items():
+        for table in tables:
+            if x.shape == table.shape and torch.allclose(x, table, ROUNDED_FREQUENCY, 0.0):
+                model.get_buffer(name).copy_(table)
+    yield
+    for name, x in own.items():
+        model.get_buffer(name).copy_(x)
 
 
 def judge(ours: Outputs, exact: Outputs, theirs: Outputs, reference: Outputs) -> LogitDifference:

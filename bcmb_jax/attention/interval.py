@@ -33,7 +33,7 @@ from bcmb_jax.attention.mask import (
     visited_keys,
     visited_queries,
 )
-from bcmb_jax.device import on_cpu
+from bcmb_jax.device import on_cpu, operand_precision
 from bcmb_jax.errors import InputError
 from bcmb_jax.ops.triton import pad_to_multiple
 
@@ -266,6 +266,6 @@ def _numbers(i: Array, block: int, axis: int) -> Array:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    """Return the product in fp32; fp32 operands are not rounded to TF32."""
-    precision = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    """Return the product in fp32; fp32 operands are rounded only in `products_in("tf32")`."""
+    precision = operand_precision(a.dtype)
     return jnp.dot(a, b, preferred_element_type=jnp.float32, precision=precision)

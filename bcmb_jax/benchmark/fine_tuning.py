@@ -42,7 +42,7 @@ def cases(
         head,
         {},
         kind=kind,
-        dtype=setting.dtype,
+        precision=setting.precision,
         settings=Settings(batch_size=per_step),
     )
     classifier.reset(0)

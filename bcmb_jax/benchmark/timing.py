@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.device import DTYPES
+from bcmb_jax.device import compute_dtype
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.ops.linear import linear
 from bcmb_jax.terminal import Display
@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
     Attributes:
       size: the name of `config`.
-      precision: a key of `DTYPES`, for JAX and PyTorch.
+      precision: "bf16" or "fp32", for JAX and PyTorch.
       implementation: the implementation of our attention.
       candidates: PyTorch's candidates for the baseline; none: no comparison.
       rounds, repeats: as in `time_interleaved`.
@@ -48,7 +48,7 @@ class Setting(NamedTuple):
     @property
     def dtype(self) -> jnp.dtype:
         """The dtype of matrix products."""
-        return DTYPES[self.precision]
+        return compute_dtype(self.precision)
 
     def metadata(self) -> dict[str, str]:
         """Return what the report records of these options."""

@@ -27,7 +27,7 @@ from bcmb_jax.benchmark.report import Result, markdown, report, write
 from bcmb_jax.benchmark.timing import Setting
 from bcmb_jax.benchmark.torch_baselines import candidates_here, choose_candidates
 from bcmb_jax.benchmark.training import first_documents
-from bcmb_jax.device import DTYPES, compute_dtype, keep_freed_memory, on_cpu, target
+from bcmb_jax.device import compute_dtype, keep_freed_memory, on_cpu, resolve_precision, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.speed import KINDS
@@ -137,7 +137,7 @@ def _refuse_unequal(options: argparse.Namespace) -> None:
 
 
 def _setting(options: argparse.Namespace, case: str) -> Setting:
-    precision = options.precision or {v: k for k, v in DTYPES.items()}[compute_dtype("")]
+    precision = resolve_precision(options.precision)
     config = dataclasses.replace(SIZES[options.size], attention_output_dropout=0.0)
     candidates = []
     if options.compare:
@@ -151,7 +151,7 @@ def _setting(options: argparse.Namespace, case: str) -> Setting:
         config=config,
         precision=precision,
         implementation=getattr(options, "attention", None)
-        or choose(target(), DTYPES[precision], config.head_size),
+        or choose(target(), compute_dtype(precision), config.head_size),
         candidates=candidates,
         rounds=options.rounds,
         repeats=options.burst,
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FILE.json")
     model, add = _group()
     add("--size", choices=SIZES, default="base")
-    add("--precision", choices=DTYPES, help="default: what the device multiplies fast")
+    add("--precision", choices=("bf16", "fp32"), help="default: fp32 on a CPU, else bf16")
     add("--peers", default="", help="only these ways, e.g. sdpa,compile (default: all)")
     add(
         "--burst",

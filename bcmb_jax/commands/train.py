@@ -25,6 +25,7 @@ from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
 from bcmb_jax.training.forecast import forecast
 from bcmb_jax.training.replay import replay
+from bcmb_jax.training.start import with_precision
 from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
@@ -54,7 +55,7 @@ def main() -> int:
         data = dataclasses.replace(config.data, train=(str(notes),))
         config = dataclasses.replace(config, data=data)
     if PLAN.value:
-        print(forecast(config))
+        print(forecast(with_precision(config, workdir)))
         return 0
     keep_compiled(workdir / "compiled")
     load = functools.partial(conversion.load_initial, config.init_from)

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 
 from bcmb_jax.data.rows import assign, fill_rows
-from bcmb_jax.device import target
+from bcmb_jax.device import compute_dtype, products_in, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import IGNORED, Encoded, as_labels
 from bcmb_jax.evaluation.examples import Kind
@@ -66,7 +66,7 @@ class JaxClassifier:
     Args:
       params: parameters by checkpoint name; if empty, `reset` draws all. A classifier among them is
         kept if it has as many labels as `head`; otherwise `reset` draws one.
-      dtype: type of the matrix products.
+      precision: of the matrix products, a key of `device.PRECISIONS`.
 
     Raises:
       InputError: the encoder's parameters are missing, or have other sizes.
@@ -79,11 +79,12 @@ class JaxClassifier:
         params: Mapping[str, np.ndarray],
         *,
         kind: Kind,
-        dtype: jnp.dtype,
+        precision: str,
         settings: Settings,
     ):
         self._kind, self._labels = kind, head.labels
-        self._batch_size = settings.batch_size
+        self._batch_size, self._precision = settings.batch_size, precision
+        dtype = compute_dtype(precision)
         self._make = functools.partial(MODELS[head.kind], config, head, dtype=dtype)
         self._graph, self._shapes = split(lambda: self._make(rngs=nnx.Rngs(0)))
         self._given = _fitting(params, self._shapes)
@@ -114,13 +115,15 @@ class JaxClassifier:
         passes, _ = pack(examples, self._kind, segments=self._batch_size)
         rows = jax.tree.map(lambda *x: np.stack(x), *passes)
         count = max(1, sum(int((e.targets != IGNORED).sum()) for e in examples))
-        self._state, loss = self._step(self._state, rows, float(count), learning_rate)
+        with products_in(self._precision):
+            self._state, loss = self._step(self._state, rows, float(count), learning_rate)
         return loss
 
     def predict(self, examples: Sequence[Encoded]) -> Predicted:
         """Predict the labels of examples."""
         passes, places = pack(examples, self._kind)
-        rows = np.concatenate([self._predict(self._state[0], x) for x in passes])
+        with products_in(self._precision):
+            rows = np.concatenate([self._predict(self._state[0], x) for x in passes])
         predicted = []
         for (row, segment, start), example in zip(places, examples, strict=True):
             choice = rows[row, start:] if self._kind == "tagging" else rows[row, segment]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import torch
     import transformers
 
+PRECISION = {"cuda": "tf32", "cpu": "fp32"}
+"""The precision of fine-tuning by device, upstream's."""
+
 
 class TorchClassifier:
     """A model of transformers; a `protocol.Classifier`.
@@ -42,6 +45,8 @@ class TorchClassifier:
         """Load the weights, draw a new classifier by `seed`, and start a fresh optimizer."""
         torch = import_torch("--backend torch")
         torch.manual_seed(seed)
+        if precision() == "tf32":
+            torch.set_float32_matmul_precision("high")
         self._model = load_model(
             self._source,
             HEADS[self._kind],
@@ -106,6 +111,11 @@ class TorchClassifier:
             return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
         flat = logits.flatten(0, -2), targets.long().flatten()
         return torch.nn.functional.cross_entropy(*flat, ignore_index=IGNORED)
+
+
+def precision() -> str:
+    """Return the precision of fine-tuning: "tf32" on a GPU, as upstream's, else "fp32"."""
+    return PRECISION[device()]
 
 
 def read_encoder(

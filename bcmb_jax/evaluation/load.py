@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from bcmb_jax.device import compute_dtype
+from bcmb_jax.device import PRECISIONS, resolve_precision, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
@@ -37,7 +37,7 @@ def load_jax_classifier(
     Args:
       tokenizer: folder or hub id; None for the model's own.
       max_length: tokens of a text, longer ones are cut; None for all that the model reads.
-      precision: "bf16", "fp32", or empty to let the device choose.
+      precision: a key of `device.PRECISIONS`; empty for that of the paper's protocol.
       random_weights: take only the sizes of the model.
 
     Raises:
@@ -49,9 +49,13 @@ def load_jax_classifier(
     if folder is None:
         raise InputError(f"{path_or_id} has no tokenizer; give its folder as --tokenizer")
     head = Head(HEADS[kind], dataset.labels, weights.head.pooling, PROBLEM_TYPES[kind])
-    dtype = compute_dtype(precision)
+    # Fidelity: upstream multiplies in TF32, and attention alone in bf16 where flash attention is
+    # installed; here attention is in TF32 too. A CPU has no TF32, there as here.
+    precision = resolve_precision(precision or ("tf32" if target().platform == "gpu" else "fp32"))
     params = {} if random_weights else weights.params
-    classifier = JaxClassifier(config, head, params, kind=kind, dtype=dtype, settings=settings)
+    classifier = JaxClassifier(
+        config, head, params, kind=kind, precision=precision, settings=settings
+    )
     encoder = TaskTokenizer(
         str(folder), _length(path_or_id, max_length, config.max_position_embeddings)
     )
@@ -71,7 +75,7 @@ def load_jax_classifier(
 
     metadata = {
         "model": weights_fingerprint(dict(sorted(params.items()))),
-        "precision": dtype.name,
+        "precision": PRECISIONS[precision],
         "config": config.as_dict(),
         "pooling": weights.head.pooling,
     }
@@ -99,7 +103,7 @@ def load_torch_classifier(
     _check_vocabulary(encoder, config.vocab_size)
     metadata = {
         "model": weights_fingerprint(dict(sorted(weights.items()))),
-        "precision": "float32",
+        "precision": PRECISIONS[finetune_torch.precision()],
     }
     return FineTuningModel(classifier, encoder, metadata, config.hidden_size)
 

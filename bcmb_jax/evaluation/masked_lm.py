@@ -16,6 +16,7 @@ from bcmb_jax.data.plan import SPECIAL_TOKENS
 from bcmb_jax.data.rows import padded
 from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.data.tokenize import Tokenizer
+from bcmb_jax.device import products_in
 from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskedBatch
 from bcmb_jax.model.config import ModelConfig
@@ -78,7 +79,7 @@ def score_by_source(
     graph, _ = split(
         lambda: ModernBertForMaskedLM(model.config, dtype=model.dtype, rngs=nnx.Rngs(0))
     )
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), products_in(model.precision):
         scores, single_scores = (Evaluator(graph, x, mesh)(model.params) for x in (rows, singly))
     unigram = Unigram(train, model.config.vocab_size)
     bigram = Bigram(train, unigram)

@@ -24,6 +24,8 @@ from conversion.pretrained import PretrainedModel
 
 PROTOCOLS = ("published", "honest")
 KINDS = ("fixed", "variable")
+# Fidelity: the published protocol is fp32 here in all products; upstream's attention alone runs in
+# bf16 where flash attention is installed.
 # Fidelity: 4,096 documents are upstream's code; its paper says 8,192.
 DOCUMENTS = 4096
 # Fidelity: upstream searches the largest batch that fits, and does not wait for the GPU before it

@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float, Num, Shaped
 
-from bcmb_jax.device import cpu_multiplies_bf16, on_cpu
+from bcmb_jax.device import cpu_multiplies_bf16, on_cpu, operand_precision
 
 LOGITS_AT_ONCE = 2**26
 """fp32 logits that exist at a time: 268 MB. With half of it the gradient of base at 4x512 took 6 %
@@ -94,7 +94,7 @@ def einsum(
 
 
 def _einsum(equation: str, a: Array, b: Array, dtype: jnp.dtype) -> Array:
-    precision = None if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+    precision = operand_precision(a.dtype)
     return jnp.einsum(equation, a, b, precision=precision, preferred_element_type=dtype)
 
 

@@ -55,7 +55,7 @@ def linear(
       equation: an einsum such as `"bld,fd->blf"`.
       x: any float dtype; rounded to `dtype`.
       weight: fp32 master weight; rounded to `dtype` here, on every use.
-      dtype: bfloat16, or float32 for full fp32 products (TF32 is not used).
+      dtype: bfloat16, or float32 (full fp32 products, unless `device.products_in("tf32")`).
       out_dtype: of the result; None for `accumulation_dtype(dtype)`, float32. bfloat16 halves the
         bytes where a GPU waits for its memory.
     """

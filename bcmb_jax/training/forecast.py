@@ -8,7 +8,7 @@ import jax
 from jax.sharding import NamedSharding
 
 from bcmb_jax.config import RunConfig
-from bcmb_jax.device import compute_dtype
+from bcmb_jax.device import compute_dtype, resolve_precision
 from bcmb_jax.model.cost import activation_bytes
 from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.ops.cross_entropy import LOGITS_ON_ACCELERATORS
@@ -29,14 +29,15 @@ def forecast(config: RunConfig) -> str:
     """
     mesh, corpus, microbatches, _, _, shapes = prepare(config)
     parameters = sum(x.size for x in shapes.values())
-    dtype = compute_dtype(config.precision)
+    precision = resolve_precision(config.precision)
+    dtype = compute_dtype(precision)
     epoch = corpus.plan.epoch(0)
     per_step = config.train_rows_per_step * epoch.tokens / epoch.rows
     epochs = config.max_tokens / epoch.tokens
     steps = math.ceil(config.max_tokens / per_step)
 
     def lines() -> Iterator[str]:
-        yield f"model        {parameters:,} parameters, products in {dtype}"
+        yield f"model        {parameters:,} parameters, products in {precision}"
         yield (
             f"length       {config.max_tokens:,} tokens, about {steps:,} steps of "
             f"{config.train_rows_per_step:,} rows of {config.data.row_length:,} "

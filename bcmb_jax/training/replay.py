@@ -19,13 +19,14 @@ from flax import nnx
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
+from bcmb_jax.device import products_in
 from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge
 from bcmb_jax.sharding import whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints
-from bcmb_jax.training.start import Initial, begin, prepare, run_metadata
+from bcmb_jax.training.start import Initial, begin, prepare, run_metadata, with_precision
 from bcmb_jax.training.train import (
     gradients,
     make_optimizer,
@@ -56,6 +57,7 @@ def replay(
     Raises:
       InputError: the run has no such step.
     """
+    config = with_precision(config, workdir)
     prepared = prepare(config)
     mesh, corpus, graph = prepared.mesh, prepared.corpus, prepared.graph
     with contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints)) as saved:
@@ -71,7 +73,11 @@ def replay(
     step_fn, rule = make_step(config, corpus, graph), make_rule(config, corpus)
     steps = steps_from(config, corpus, progress)
     look = jax.jit(functools.partial(_look, graph=graph, rule=rule, seed=config.seed))
-    with contextlib.closing(steps.read_ahead()) as batches, jax.set_mesh(mesh):
+    with (
+        contextlib.closing(steps.read_ahead()) as batches,
+        jax.set_mesh(mesh),
+        products_in(config.precision),
+    ):
         for item in batches:
             if progress.tokens_seen >= config.max_tokens:
                 raise InputError(f"the run ends with step {progress.step}: there is no step {step}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start of a run: fresh, given or resumed state, its metadata, and the signal to stop."""
 
+import dataclasses
 import functools
 import logging
 import signal
@@ -19,9 +20,9 @@ from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.config import RunConfig, decisive_values
 from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.tokenize import load_tokenizer
-from bcmb_jax.device import compute_dtype
-from bcmb_jax.errors import InputError
-from bcmb_jax.files import new_directory, write_json
+from bcmb_jax.device import compute_dtype, resolve_precision, target
+from bcmb_jax.errors import InputError, reason
+from bcmb_jax.files import new_directory, read_json, write_json
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, init_parameters, split
@@ -73,6 +74,30 @@ class StopSignal:
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def with_precision(config: RunConfig, workdir: Path) -> RunConfig:
+    """Return the configuration with a precision: the given, the recorded or the default one.
+
+    A run that was begun in one precision goes on in it on whatever machine, unless another one is
+    asked for, which `check_same_run` refuses.
+
+    Raises:
+      InputError: the precision is unknown or not for this device, or the record is damaged.
+    """
+    record, recorded = workdir / "config.json", ""
+    if not config.precision and record.is_file():
+        try:
+            recorded = read_json(record).get("precision", "")
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{record} cannot be read ({reason(error)}); give --config.precision as the run "
+                "was begun with"
+            ) from error
+    precision = resolve_precision(config.precision or recorded)
+    why = "given" if config.precision else "as this run was begun" if recorded else "the default"
+    log.info("precision %s (%s, on %s)", precision, why, target().kind)
+    return dataclasses.replace(config, precision=precision)
 
 
 class Prepared(NamedTuple):
@@ -296,6 +321,8 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], workdir: P
             f"order than {list(now['data'])} now; use another --workdir"
         )
     kept = decisive_values(before["config"])
+    # Older checkpoints hold an empty precision: each start resolved it by the machine it was on.
+    kept["precision"] = kept.get("precision") or now["config"]["precision"]
     for key, value in decisive_values(now["config"]).items():
         if kept.get(key) != value:
             raise InputError(

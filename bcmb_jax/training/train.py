@@ -20,6 +20,7 @@ from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
+from bcmb_jax.device import products_in
 from bcmb_jax.errors import DONE, PREEMPTED
 from bcmb_jax.locks import locked
 from bcmb_jax.losses import LossSums, masked_lm_sums
@@ -39,6 +40,7 @@ from bcmb_jax.training.start import (
     begin,
     prepare,
     run_metadata,
+    with_precision,
     write_run_files,
 )
 from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows
@@ -66,6 +68,7 @@ def train(
       NumericsError: several updates in a row were refused.
     """
     # --- mesh, data, model ---------------------------------------------------------------------
+    config = with_precision(config, workdir)
     prepared = prepare(config)
     mesh, corpus, graph = prepared.mesh, prepared.corpus, prepared.graph
     step_fn = make_step(config, corpus, graph)
@@ -105,6 +108,7 @@ def train(
         )
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.set_mesh(mesh))
+        stack.enter_context(products_in(config.precision))
 
         # --- loop -------------------------------------------------------------------------------
         done = progress.tokens_seen >= config.max_tokens

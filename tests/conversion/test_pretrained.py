@@ -14,10 +14,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
+from bcmb_jax import device
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
+from bcmb_jax.ops import cpu
 from bcmb_jax.optimizer import stable_adamw
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from conversion import pretrained
 from conversion.export import write_huggingface
 from conversion.weights import read
 from tests.fixtures.tiny_weights import IDS, TINY, random_weights, same_bits
@@ -251,3 +254,69 @@ def test_heads_that_cannot_be_had(folder) -> None:
         conversion.from_pretrained(folder.parent / "ner", "token_classification", num_labels=5)
     with pytest.raises(InputError, match="no masked-LM head"):
         conversion.load_initial(folder.parent / "ner")
+
+
+@pytest.mark.parametrize(
+    ("head", "labels"), [("masked_lm", None), ("encoder", None), ("token_classification", 4)]
+)
+def test_outputs_do_not_depend_on_the_instructions_of_a_cpu(
+    folder, head, labels, monkeypatch
+) -> None:
+    tokens = np.random.default_rng(3).integers(0, 300, (3, 24))
+    outputs = []
+    for instructions in (True, False):
+        for module in (device, cpu):
+            monkeypatch.setattr(module, "cpu_multiplies_bf16", lambda found=instructions: found)
+        jax.clear_caches()  # the flag is not part of what a traced function is found by
+        model = conversion.from_pretrained(folder, head, num_labels=labels)
+        if labels:  # new, from random numbers
+            model.params["classifier.weight"] = jnp.full((4, 16), 0.1)
+        outputs.append(np.asarray(model(tokens)))
+    assert model.precision == "fp32"
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=0, atol=2e-5)
+
+
+def test_bf16_is_suggested_once_where_it_is_faster(folder, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(pretrained, "target", lambda: device.Target("gpu", "NVIDIA H200"))
+    pretrained._suggest_bf16.cache_clear()
+    for precision in ("", "fp32", "", "bf16"):
+        conversion.from_pretrained(folder, precision=precision)
+    said = [x.getMessage() for x in caplog.records if "bf16" in x.getMessage()]
+    assert said == ['models compute in fp32; precision="bf16" is faster on a NVIDIA H200']
+
+
+def as_torch(ids):
+    return pytest.importorskip("torch").tensor(ids)
+
+
+@pytest.mark.parametrize("hold", [list, np.array, jnp.array, as_torch, np.int64, np.uint16])
+@pytest.mark.parametrize(("ids", "reach"), [([0, 7, 300], "0 to 300"), ([299, 65535], "to 65535")])
+def test_ids_out_of_the_vocabulary_are_refused_whatever_holds_them(
+    folder, hold, ids, reach
+) -> None:
+    model = conversion.from_pretrained(folder)
+    with pytest.raises(InputError, match=f"{reach}; the model has 300"):
+        model(hold([ids]))
+    assert model(hold([[0, 299]])).shape == (1, 2, 300)
+
+
+@pytest.mark.parametrize("hold", [list, np.array, jnp.array, as_torch])
+def test_negative_and_fractional_ids_are_refused(folder, hold) -> None:
+    model = conversion.from_pretrained(folder)
+    with pytest.raises(InputError, match="tokens reach from -1 to 5; the model has 300"):
+        model(hold([[-1, 5]]))
+    with pytest.raises(InputError, match=r"tokens are float\d\d; they must be integers"):
+        model(hold([[1.5, 5.0]]))
+
+
+def test_ids_beyond_int32_do_not_wrap_into_the_vocabulary(folder) -> None:
+    model = conversion.from_pretrained(folder)
+    for hold in (list, np.array, as_torch):
+        with pytest.raises(InputError, match=f"to {2**32 + 5}; the model has 300"):
+            model(hold([[1, 2**32 + 5]]))
+
+
+def test_a_traced_call_computes_what_a_plain_one_does(folder) -> None:
+    model = conversion.from_pretrained(folder)
+    tokens = np.arange(20).reshape(2, 10)
+    np.testing.assert_allclose(jax.jit(model)(tokens), model(tokens), atol=1e-5)

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bcmb_jax import device
 from bcmb_jax.commands import evaluate
 from bcmb_jax.data.synthetic import train_tokenizer
-from bcmb_jax.device import compute_dtype
+from bcmb_jax.device import products_in
 from bcmb_jax.errors import InputError
+from bcmb_jax.evaluation import finetune_jax, load
 from bcmb_jax.evaluation.encode import IGNORED, TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.protocol import Settings
@@ -159,7 +161,7 @@ def test_speed_of_our_encoder(reads_512, tmp_path, protocol, capsys):
     speed = ["--task", "speed", "--model", str(reads_512), "--documents", "6", "--iterations", "2"]
     evaluate.main([*speed, "--protocol", protocol, "--output", str(tmp_path / "out")])
     found = results_of(tmp_path / "out")
-    assert (found["protocol"], found["precision"]) == (protocol, compute_dtype("").name)
+    assert (found["protocol"], found["precision"]) == (protocol, "float32")
     layouts = [(line["set"], line["padded"]) for line in found["results"]]
     packed = [("short variable", False)] if protocol == "honest" else []
     assert layouts == [("short fixed", True), ("short variable", True), *packed]
@@ -182,12 +184,49 @@ def test_what_is_missing_is_asked_for(capsys):
         (["--task", "csv", "--backend", "torch", "--precision", "bf16", *GIVEN], "fp32"),
         (["--task", "mlm", "--random-weights", *GIVEN], "for fine-tuning"),
         (["--task", "csv", "--epochs", "0", *GIVEN], "begin at 1"),
+        (["--task", "speed", *GIVEN, "--protocol", "published", "--precision", "bf16"], "in fp32"),
+        (["--task", "speed", *GIVEN, "--protocol", "published", "--precision", "tf32"], "in fp32"),
         (["--task", "mlm", "--backend", "torch", *GIVEN], "our"),
         (["--task", "conll", "--group-column", "p", *GIVEN], "--group-column is not for --task co"),
     ):
         with pytest.raises(SystemExit):
             evaluate.parse(arguments)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "expected"),
+    [
+        ("gpu", [], "tensorfloat32"),
+        ("gpu", ["--precision", "fp32"], "float32"),
+        ("gpu", ["--precision", "bf16"], "bfloat16"),
+        ("cpu", [], "float32"),
+        ("tpu", [], "float32"),
+    ],
+)
+def test_fine_tuning_is_in_tf32_where_upstreams_is(
+    arguments, monkeypatch, platform, given, expected
+):
+    for module in (device, load):
+        monkeypatch.setattr(module, "target", lambda: device.Target(platform, platform))
+    options = evaluate.parse([*arguments, *given, "--output", "o"])
+    dataset = evaluate.read_task(TASKS[options.task], options)
+    assert evaluate.load(options, dataset, Settings()).metadata["precision"] == expected
+
+
+def test_a_step_of_fine_tuning_multiplies_in_the_precision_of_its_model(arguments, monkeypatch):
+    monkeypatch.setattr(load, "resolve_precision", lambda precision: "tf32")
+    monkeypatch.setattr(finetune_jax, "compute_dtype", lambda precision: np.dtype("float32"))
+    options = evaluate.parse([*arguments, "--output", "o"])
+    dataset = evaluate.read_task(TASKS[options.task], options)
+    model = evaluate.load(options, dataset, Settings())
+    asked = []
+    monkeypatch.setattr(finetune_jax, "products_in", lambda x: asked.append(x) or products_in(x))
+    examples = model.tokenizer.encode(dataset, dataset.splits["test"])
+    model.classifier.reset(0)
+    model.classifier.step(examples, 1e-4)
+    model.classifier.predict(examples)
+    assert asked == ["tf32", "tf32"]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -37,8 +36,7 @@ def params():
 def classifier(params, kind, batch_size=4, config=CONFIG):
     head = Head("token_classification" if kind == "tagging" else "sequence_classification", LABELS)
     settings = Settings(batch_size=batch_size, weight_decay=0.1)
-    dtype = jnp.dtype("float32")
-    return JaxClassifier(config, head, params, kind=kind, dtype=dtype, settings=settings)
+    return JaxClassifier(config, head, params, kind=kind, precision="fp32", settings=settings)
 
 
 def example(kind, length, rng):

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries, keys and values from a layer's product, and their gradient as a kernel."""
 
+import decimal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.ops.rope import attention_operands, rope_table, rotate, with_kernel
+from bcmb_jax.ops.rope import (
+    attention_operands,
+    rope_frequencies,
+    rope_table,
+    rotate,
+    with_kernel,
+)
 from tests.fixtures.tiny_batches import assert_within
 
 # Of the largest element: fp32; one rounding to bf16.
@@ -31,6 +39,21 @@ def test_scores_depend_on_the_distance_alone_and_values_stay():
     for distance in (1, 9):
         along = jnp.diagonal(scores, offset=distance, axis1=2, axis2=3)
         np.testing.assert_allclose(along, jnp.broadcast_to(along[..., :1], along.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("theta", [160_000.0, 10_000.0, 5000.0, 700.0, 3.5])
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+def test_frequencies_are_the_exact_ones_rounded_once(theta, size):
+    """The same bits on every machine: powers in fp32 are not."""
+    with decimal.localcontext(prec=60):
+        exponents = [-decimal.Decimal(2 * i) / size for i in range(size // 2)]
+        exact = [decimal.Decimal(theta) ** x for x in exponents]
+    found = rope_frequencies(theta, size)
+    assert found.dtype == np.float32
+    for x, right in zip(found, exact, strict=True):
+        neighbours = (np.nextafter(x, np.float32(side)) for side in (0, 2))
+        error = abs(decimal.Decimal(float(x)) - right)
+        assert all(abs(decimal.Decimal(float(y)) - right) > error for y in neighbours)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

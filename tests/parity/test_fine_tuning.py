@@ -11,7 +11,9 @@ from flax import nnx
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 
-from bcmb_jax.evaluation import load
+from bcmb_jax.evaluation import finetune_torch, load
+from bcmb_jax.evaluation.examples import Dataset, Example
+from bcmb_jax.evaluation.finetune_jax import HEADS
 from bcmb_jax.evaluation.protocol import Settings, fine_tune, score
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.model.heads import MODELS, Head
@@ -27,23 +29,45 @@ CONFIG = dataclasses.replace(
     NARROW, vocab_size=300, local_attention=16, max_position_embeddings=256
 )
 FIRST_STEPS = 20
-HEADS = {"csv": "sequence_classification", "conll": "token_classification"}
-OPTIONS = {"csv": {"text_column": "text", "label_column": "label"}, "conll": {}}
+KINDS = ("single_label", "multi_label", "tagging")
+COLUMNS = {"text_column": "text", "label_column": "label"}
 
 
-@pytest.fixture(scope="module", params=sorted(HEADS))
+def read(kind, folder):
+    """Made-up sentences; for several labels two of them, or none of their labels."""
+    if kind == "tagging":
+        data = clinical_sentences(folder, "conll", train=400, held_out=60)
+        return TASKS["conll"].read(data)
+    count = 800 if kind == "multi_label" else 400
+    data = clinical_sentences(folder, "csv", train=count, held_out=count * 60 // 400)
+    single = TASKS["csv"].read(data, **COLUMNS)
+    if kind == "single_label":
+        return single
+    splits = {
+        split: [
+            Example(a.where, f"{a.text} {b.text}", tuple(sorted({*a.labels, *b.labels})))
+            if i % 5
+            else Example(a.where, " ".join(a.text.split()[:2]), ())
+            for i, (a, b) in enumerate(zip(examples[::2], examples[1::2], strict=True))
+        ]
+        for split, examples in single.splits.items()
+    }
+    return Dataset("multi_label", single.labels, splits)
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def sides(request, tmp_path_factory):
     """`(dataset, encoded, our classifier, transformers' classifier)`, of one folder of weights."""
     from bcmb_jax.data.synthetic import train_tokenizer
 
-    name = request.param
-    place = tmp_path_factory.mktemp(name)
-    data = clinical_sentences(place / "data", name, train=400, held_out=60)
-    dataset = TASKS[name].read(data, **OPTIONS[name])
+    place = tmp_path_factory.mktemp(request.param)
+    dataset = read(request.param, place / "data")
     tokenizer = place / "tokenizer"
-    texts = [e.text if name == "csv" else " ".join(e.text) for e in dataset.splits["train"]]
+    texts = [
+        e.text if isinstance(e.text, str) else " ".join(e.text) for e in dataset.splits["train"]
+    ]
     train_tokenizer(texts, CONFIG.vocab_size, tokenizer)
-    head = Head(HEADS[name], dataset.labels)
+    head = Head(HEADS[dataset.kind], dataset.labels)
     params = init_parameters(lambda: MODELS[head.kind](CONFIG, head, rngs=nnx.Rngs(5)))
     weights = Weights(
         CONFIG,
@@ -84,6 +108,17 @@ def test_the_first_losses_agree(sides):
     np.testing.assert_allclose(jax_losses, torch_losses, rtol=1e-4)
     worst = np.abs(jax_losses / torch_losses - 1).max()
     print(json.dumps({"steps": FIRST_STEPS, "worst relative difference": worst}))
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", ["high"]), ("cpu", [])])
+def test_pytorch_multiplies_in_tf32_on_a_gpu_alone(sides, monkeypatch, device, expected):
+    import torch
+
+    asked = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    monkeypatch.setattr(finetune_torch, "precision", lambda: finetune_torch.PRECISION[device])
+    sides[3].reset(0)
+    assert asked == expected
 
 
 def test_the_final_score_is_the_same(sides):

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from conversion.mapping import MASKED_LM
+from conversion.torch_models import build_modernbert
+from conversion.verify import our_frequencies
 from tests.fixtures.torch_models import (
     NARROW,
     our_logits,
@@ -16,14 +19,21 @@ from tests.fixtures.torch_models import (
     torch_logits,
     torch_model,
 )
+from tests.fixtures.trained import REPEATER, trained_parameters
 
 pytestmark = pytest.mark.torch
 
 # Two correct fp32 programs differ in the order of their sums: 1e-6 here on logits of up to 30. The
 # smallest mistakes (a window off by one, GELU's tanh approximation) are 1e-3 and more.
 LOGIT_TOLERANCE = 2e-5
+# transformers' rotary frequencies are powers in fp32, a unit in the last place off at most: far
+# positions feel it, random weights by 3e-5.
+OTHER_FREQUENCIES = 1e-4
 # Against float64: ours may be twice as far as transformers', which is luck of rounding, no more.
 ERROR_RATIO = 2.0
+# Trained weights are rounded more coarsely by both sides: their difference is at most the sum of
+# two errors, and ours may be twice theirs.
+TRAINED_RATIO = 3.0
 
 ROWS = {
     "padded": random_rows([300], [17], [129], length=320),
@@ -41,10 +51,13 @@ def test_logits_equal_those_of_transformers(rows: str, local_attention: int) -> 
     model = torch_model(config)
     ours = our_logits(our_parameters(model, config), tokens, segment_ids, config)
     assert np.abs(ours[real]).max() > 5  # logits that would show a difference
-    for attention in ("sdpa", "eager"):
-        model.set_attn_implementation(attention)
-        theirs = torch_logits(model, tokens, segment_ids)
-        assert np.abs(ours - theirs)[real].max() <= LOGIT_TOLERANCE, attention
+    theirs = torch_logits(model, tokens, segment_ids)
+    assert np.abs(ours - theirs)[real].max() <= OTHER_FREQUENCIES
+    with our_frequencies(model, config):
+        for attention in ("sdpa", "eager"):
+            model.set_attn_implementation(attention)
+            theirs = torch_logits(model, tokens, segment_ids)
+            assert np.abs(ours - theirs)[real].max() <= LOGIT_TOLERANCE, attention
 
 
 def test_thetas_and_the_pattern_of_layers_are_the_configs() -> None:
@@ -63,6 +76,20 @@ def test_thetas_and_the_pattern_of_layers_are_the_configs() -> None:
     real = segment_ids > 0
     theirs = torch_logits(model, tokens, segment_ids)
     assert np.abs(ours - theirs)[real].max() <= LOGIT_TOLERANCE
+
+
+@pytest.mark.parametrize("length", [320, 8192])
+def test_trained_weights_give_the_logits_of_transformers(length: int) -> None:
+    """Heads that look a fixed distance away feel angles, so both sides take our frequencies."""
+    tokens, segment_ids = random_rows([length], length=length, config=REPEATER)
+    params = trained_parameters()
+    model = build_modernbert(REPEATER, MASKED_LM, params).eval()
+    with our_frequencies(model, REPEATER):
+        theirs = torch_logits(model, tokens, segment_ids)
+        exact = torch_logits(model.double(), tokens, segment_ids)
+    ours = our_logits(params, tokens, segment_ids, REPEATER)
+    rounding = np.abs(theirs - exact).max()
+    assert np.abs(ours - theirs).max() <= TRAINED_RATIO * rounding
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

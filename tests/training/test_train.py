@@ -2,6 +2,7 @@
 """Whole runs on synthetic notes: they learn, resume to the bit, and refuse bad input in a line."""
 
 import dataclasses
+import json
 import logging
 import shutil
 import signal
@@ -10,13 +11,14 @@ import jax
 import numpy as np
 import pytest
 
+from bcmb_jax import device
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.loader import Steps
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, PREEMPTED, InputError
 from bcmb_jax.locks import locked
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.training import checkpoint
+from bcmb_jax.training import checkpoint, start
 from bcmb_jax.training import forecast as forecasting
 from bcmb_jax.training.start import Initial, check_constants
 from configs import base, phase1, phase2
@@ -78,6 +80,59 @@ def test_stopped_and_resumed_is_identical_to_the_bit(config, tmp_path, monkeypat
     jax.tree.map(np.testing.assert_array_equal, resumed, undisturbed)
     assert train(config, workdir) == DONE  # nothing left to do
     assert lines(workdir) == lines(tmp_path / "undisturbed")
+
+
+def recorded_precisions(workdir):
+    stored = json.loads((workdir / "config.json").read_text())
+    return stored["precision"], final_state(workdir)[1]["config"]["precision"]
+
+
+@pytest.mark.parametrize("begun", ["bf16", "fp32", ""])
+@pytest.mark.parametrize("instructions", [True, False])
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(
+    config, tmp_path, monkeypatch, caplog, begun, instructions
+):
+    config.precision = begun
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "cpu_multiplies_bf16", lambda: instructions)
+        stop_after(patch, 0, lambda: signal.raise_signal(signal.SIGTERM))
+        assert train(config, tmp_path) == PREEMPTED
+    expected = begun or "fp32"
+    assert recorded_precisions(tmp_path) == (expected, expected)
+    config.precision = ""
+    monkeypatch.setattr(device, "cpu_multiplies_bf16", lambda: not instructions)
+    with caplog.at_level(logging.INFO):
+        assert train(config, tmp_path) == DONE
+    assert recorded_precisions(tmp_path) == (expected, expected)
+    assert f"precision {expected} (as this run was begun" in caplog.text
+
+
+@pytest.mark.parametrize(("begun", "asked"), [("bf16", "fp32"), ("", "bf16")])
+def test_another_precision_than_the_runs_is_refused(config, tmp_path, monkeypatch, begun, asked):
+    config.precision = begun
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0, lambda: signal.raise_signal(signal.SIGTERM))
+        train(config, tmp_path)
+    config.precision = asked
+    message = f"was started with precision={begun or 'fp32'}, now it is {asked}; go back to that"
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path)
+
+
+def test_a_record_without_a_precision_or_damaged(config, tmp_path, caplog):
+    config.precision = ""
+    plain = RunConfig.from_dict(config.to_dict())
+    record = tmp_path / "config.json"
+    record.write_text('{"precision": ""}')  # of a run before precisions were recorded
+    with caplog.at_level(logging.INFO):
+        assert start.with_precision(plain, tmp_path).precision == "fp32"
+    assert "precision fp32 (the default, on cpu)" in caplog.text
+    meta = {"data": {}, "config": {"precision": ""}}
+    start.check_same_run(meta, {"data": {}, "config": {"precision": "fp32"}}, tmp_path)
+    for text in ("{", "[]"):
+        record.write_text(text)
+        with pytest.raises(InputError, match=r"config\.json cannot be read .*--config.precision"):
+            start.with_precision(plain, tmp_path)
 
 
 def test_metrics_checkpoint_and_files(config, tmp_path):
@@ -152,7 +207,7 @@ def _change(config, key, value):
         ("data.skip_rows", "4-", "data.skip_rows has '4-'"),
         ("mask_rate", 1.5, "mask_rate 1.5 is not between 0 and 1"),
         ("log_every", 0, "log_every is 0; it must be at least 1"),
-        ("precision", "fp16", "'fp16' is not 'bf16' or 'fp32'"),
+        ("precision", "fp16", "'fp16' is not 'bf16', 'tf32' or 'fp32'"),
         ("mesh.data", 3, "is not the number of devices, 8"),
         ("data.weights", (1.0, 2.0), "2 entries for the 1 folders"),
         ("data.max_document_length", 129, "at most row_length 128"),

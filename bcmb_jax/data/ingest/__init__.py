@@ -67,6 +67,8 @@ def read(
     files = source.find([path for path in paths if not group.is_table(Path(path))], source.files)
     if format in FORMATS and not all_parts:
         refuse_parts(paths, files)
+    if encoding and format in ("parquet", "mds", "pubmed", "pmc"):
+        raise InputError(f"--encoding is for tables and texts: {format} says its own")
     reader = source.reader
     if delimiter:
         if format not in ("csv", "tsv"):

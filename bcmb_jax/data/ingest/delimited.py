@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Delimited tables as hospitals have them: delimiter and encoding are recognised, and said.
 
-Nothing here is a promise about a file's content: what cannot be told is refused with the option
-that says it, and what follows a broken record is no record until one clearly begins.
+Where they cannot be told, the file is refused with the option that names them. Lines after a broken
+record are left out until one clearly begins a record.
 """
 
 import csv
@@ -26,7 +26,7 @@ left open would fill the memory."""
 DELIMITERS = {",": "commas", ";": "semicolons", "|": "pipes", "\t": "tabs"}
 _SAMPLE = 2**23  # bytes of a file that tell its encoding
 _FIRST_ROWS = 50  # that tell its delimiter
-_ENOUGH_ROWS = 5  # that tell which columns are free text
+_ENOUGH_ROWS, _MOST_ROWS = 5, 1000  # that tell which columns are free text
 _FEW_SHAPES = 3  # of the values in a column that is not
 
 
@@ -100,8 +100,8 @@ def _split_rows(
 ) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (first line, fields); no fields where quotes are misplaced.
 
-    Without `strict`, the csv module would merge such records unnoticed. The rows after one have no
-    fields either until one begins that is none of the rest of its text.
+    Without `strict`, the csv module would merge such records unnoticed. Rows after a broken one
+    have no fields either, until one clearly begins a record.
     """
     taken: list[str] = []  # the lines of a row
     inside = broken = False  # in a broken row's quoted field; after a broken row
@@ -132,12 +132,10 @@ def _split_rows(
                 broken, inside = True, "".join(taken).count('"') % 2 == 1
                 yield line, None
                 continue
-            opens_a_field = taken[0].startswith('"') or f'{delimiter}"' in taken[0]
-            doubtful = inside and not opens_a_field
-            if (
-                broken
-                and not taken[0].startswith('"')
-                and (doubtful or not shapes.fit(row, opens_a_field))
+            opens_a_field = f'{delimiter}"' in taken[0]
+            if broken and not (
+                taken[0].startswith('"')
+                or ((opens_a_field or not inside) and shapes.fit(row, opens_a_field))
             ):
                 inside = inside and "".join(taken).count('"') % 2 == 0
                 yield line, None
@@ -152,12 +150,14 @@ class _Shapes:
 
     def __init__(self) -> None:
         self._columns: list[Counter[str]] = []
+        self._rows = 0
 
     def add(self, row: Sequence[str]) -> None:
         """Note the shapes of a row; of the header, which comes first, only its length."""
         if not self._columns:
             self._columns = [Counter() for _ in row]
-        elif len(row) == len(self._columns):
+        elif len(row) == len(self._columns) and self._rows < _MOST_ROWS:
+            self._rows += 1
             for seen, field in zip(self._columns, row, strict=True):
                 if len(seen) <= _FEW_SHAPES:
                     seen[shape_of(field)] += 1
@@ -165,21 +165,19 @@ class _Shapes:
     def fit(self, row: Sequence[str], opens_a_field: bool) -> bool:
         """Return whether a row is a record, as far as the rows before it tell.
 
-        It has their shapes in all columns that are no free text. Where no column says that much, it
-        begins with a quoted field, with an identifier that has digits, or one before such a field.
+        It has their shapes in all columns of numbers, dates and identifiers; if there are none, in
+        all that are no free text. After too few rows to tell, it begins with an identifier that
+        has digits, or with one word before a quoted field.
         """
         if len(row) != len(self._columns):
             return False
-        columns = zip(self._columns, map(shape_of, row), strict=True)
-        fitting = [
-            shape in ("", *seen)
-            for seen, shape in columns
-            if len(seen) <= _FEW_SHAPES and seen.total() >= _ENOUGH_ROWS
-        ]
-        if fitting:
-            return all(fitting)
-        one_word = not re.search(r"\s", row[0].strip())
-        return (opens_a_field and one_word) or re.match(r"\s*\w*\d", row[0]) is not None
+        if self._rows < _ENOUGH_ROWS:
+            one_word = not re.search(r"\s", row[0].strip())
+            return (opens_a_field and one_word) or re.match(r"\s*\w*\d", row[0]) is not None
+        columns = list(zip(self._columns, map(shape_of, row), strict=True))
+        regular = [(seen, shape) for seen, shape in columns if len(seen) <= _FEW_SHAPES]
+        with_digits = [x for x in regular if all("9" in shape for shape in x[0] if shape)]
+        return all(shape in ("", *seen) for seen, shape in with_digits or regular)
 
 
 def one_letter(delimiter: str) -> str:

@@ -225,9 +225,10 @@ class Records:
                     "fetch it again or leave it out"
                 ) from error
             except UnicodeError as error:
+                encoding = self._encoding or "the encoding it begins with"
                 raise InputError(
-                    f"input {file} holds bytes after line {place.line} that are not the encoding "
-                    "it begins with: save it as UTF-8, or name it with --encoding"
+                    f"input {file} holds bytes after line {place.line} that are not {encoding}: "
+                    "save it as UTF-8, or name another with --encoding"
                 ) from error
 
 

@@ -29,7 +29,7 @@ _USUAL = frozenset((
 
 def shape_of(value: str) -> str:
     """Return the kinds of characters of a value in their order: "Ab-12" has the shape "a-9"."""
-    return re.sub(r"\s+", " ", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value)))[:40]
+    return re.sub(r"\s+", " ", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value[:100])))[:40]
 
 
 def is_header(names: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
@@ -88,11 +88,11 @@ def describe(names: Sequence[str], below: Sequence[Sequence[str]], file: str) ->
     """Return a clause that says what columns a file has."""
     if is_header(names, below):
         return f"{file} has the columns {', '.join(shown_names(names, below))}"
-    odd = [str(i) for i, name in enumerate(names, 1) if not _is_name(name)]
-    places = f"{', '.join(odd[:5])}{', …' if len(odd) > 5 else ''}" if odd else "alike the rows"
+    odd = [i for i, name in enumerate(names, 1) if not _is_name(name)] or range(1, len(names) + 1)
+    places = f"{', '.join(map(str, odd[:5]))}{', …' if len(odd) > 5 else ''}"
     return (
-        f"{file} has {len(names)} columns, not all of them with names ({places}; no header line? "
-        "put one above the rows)"
+        f"{file} has {len(names)} columns, not all of them with names (no header line? see "
+        f"column {places})"
     )
 
 

@@ -11,15 +11,23 @@ from bcmb_jax.data.ingest.columns import Columns, Table
 from bcmb_jax.data.ingest.files import Records
 from bcmb_jax.data.ingest.header import shown_names
 from bcmb_jax.data.ingest.record import Skipped
+from bcmb_jax.errors import InputError
 
 
 def peek(records: Records) -> Iterator[str]:
     """Yield lines about every file: how it is written, its rows, and a line for each column.
 
     Columns have their names only where the first row looks like names, else their places.
+
+    Raises:
+      InputError: no file is a table.
     """
+    seen = False
     for table in records.tables():
+        seen = True
         yield from _describe(table)
+    if not seen:
+        raise InputError("--peek shows tables, and the files of this source are none")
 
 
 def _describe(table: Table) -> Iterator[str]:

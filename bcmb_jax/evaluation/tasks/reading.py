@@ -20,6 +20,7 @@ from bcmb_jax.data.ingest.columns import Table, choose_columns
 from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Stream, open_text
 from bcmb_jax.data.ingest.formats import read_jsonl
+from bcmb_jax.data.ingest.header import shown_names
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE, Document, Skipped
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind
@@ -33,7 +34,6 @@ SPLIT_NAMES = {
 FEWEST = 4  # examples that can be split 70/15/15
 SEED = 42  # of every split, whatever the seed of the training
 MOST_FILES, MOST_LABELS = 8, 20  # named in a message
-LONGEST_NAME = 60  # a longer column name is a record's text, which must not be shown
 
 
 def find(
@@ -157,12 +157,12 @@ class Row(NamedTuple):
 
 def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) -> list[str]:
     """Return the columns of a csv, tsv or (`delimiter=None`) jsonl, and check the needed ones."""
-    with _open_table(path, delimiter) as table:
-        names = list(table.names or ())
+    table = read_head(path, delimiter)
+    names = list(table.names or ())
     for name in needed:
         if name not in names:
             raise InputError(
-                f"{place(path, 1)}: no column {name!r} among {list_columns(names)}: "
+                f"{place(path, 1)}: no column {name!r} among {list_columns(table)}: "
                 f"expected {', '.join(needed)}"
             )
         if names.count(name) > 1:
@@ -170,10 +170,15 @@ def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) 
     return names
 
 
-def list_columns(names: Sequence[str]) -> str:
-    """List the names of columns for a message, without showing a text in their place."""
-    short = (n if len(n) <= LONGEST_NAME else f"<{len(n):,} characters>" for n in names)
-    return ", ".join(short) or "none"
+def read_head(path: Path, delimiter: str | None) -> Table:
+    """Return a table whose columns and first rows are known; its rows can no longer be read."""
+    with _open_table(path, delimiter) as table:
+        return table
+
+
+def list_columns(table: Table) -> str:
+    """List the columns for a message: by their names, or places where a record may stand there."""
+    return ", ".join(shown_names(table.names or (), table.below)) or "none"
 
 
 def read_table(
@@ -191,7 +196,7 @@ def read_table(
     read_columns(path, delimiter, needed)
     rows = []
     with _open_table(path, delimiter) as table:
-        columns = choose_columns(table.names or (), text, None, str(path))
+        columns = choose_columns(table.names or (), text, None, str(path), table.below)
         for row in table.rows(columns):
             record = row if isinstance(row, Skipped) else columns.record(row)
             if isinstance(record, Skipped):

@@ -79,12 +79,13 @@ def _read(
 ) -> list[tuple[Row, str]]:
     """Return the rows of a file, each with the cell of its labels."""
     delimiter = "\t" if matches(file, ["*.tsv"]) else ","
-    names = reading.read_columns(file, delimiter)
-    choose_columns(names, text_column, group_column, str(file))
+    table = reading.read_head(file, delimiter)
+    names = table.names or ()
+    choose_columns(names, text_column, group_column, str(file), table.below)
     usual = [name for name in names if name.lower() in _LABEL_COLUMNS]
     if label_column is None and len(usual) != 1:
         raise InputError(
-            f"{file} has the columns {reading.list_columns(names)}: say which holds the labels "
+            f"{file} has the columns {reading.list_columns(table)}: say which holds the labels "
             "with --label-column"
         )
     label = label_column or usual[0]

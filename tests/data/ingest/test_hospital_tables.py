@@ -37,6 +37,10 @@ def texts(folder: Path, content: bytes, format: str = "csv", **options: str) -> 
         (WESTERN, "cp1252"),
         ("text\n" + "plain words\n" * 500 + "café\n", "cp1252"),
         ("text\ncan’t walk\nfell\n", "cp1252"),
+        ("text\nÀ jeun depuis 8 h\nà revoir – fièvre à 39°\n", "cp1252"),
+        ("text\ndon´t know\n20\xa0mg\xa0daily\nÄRZTLICH geprüft\n", "cp1252"),
+        ("text\nblå og øm\ni dag på ø-afsnit\n", "cp1252"),
+        ("text\n가슴통증과호흡곤란\n두통\n", "utf-16-le"),
         (KOREAN, "cp949"),
         (KOREAN, "utf-16"),
         (KOREAN, "utf-16-le"),
@@ -79,8 +83,23 @@ def test_an_encoding_that_is_named_counts_for_every_format(tmp_path, format) -> 
     file = tmp_path / "in.txt.gz"
     file.write_bytes(gzip.compress(content.encode("cp1250")))
     assert [r.text for r in read([file], format, encoding="cp1250")] == ["głowa"]
+    with pytest.raises(InputError, match="--encoding is for tables and texts: pubmed says its"):
+        read([file], "pubmed", encoding="cp1250")
     with pytest.raises(InputError, match="--encoding klingon: Python knows no encoding"):
         read([file], format, encoding="klingon")
+
+
+def test_an_encoding_that_is_named_is_taken_also_against_what_is_seen(tmp_path) -> None:
+    (tmp_path / "in.csv").write_bytes("text\nMüller\nfine\n".encode("cp1252"))
+    found = list(read([tmp_path], "csv", encoding="utf-8"))
+    assert [getattr(r, "text", getattr(r, "reason", "")) for r in found] == [
+        "broken: not valid Unicode",
+        "fine",
+    ]
+    (tmp_path / "in.csv").write_bytes("\ufefftext\nnaïve\n".encode())
+    assert [r.text for r in read([tmp_path], "csv", "text", encoding="utf-8")] == ["naïve"]
+    with pytest.raises(InputError, match=r"that are not utf-16: .* name another with --encoding"):
+        list(read([tmp_path], "csv", "text", encoding="utf-16"))
 
 
 def test_a_damaged_byte_does_not_make_another_encoding(tmp_path) -> None:
@@ -205,6 +224,12 @@ def test_peek_shows_places_where_the_first_row_is_a_record(tmp_path) -> None:
     assert not any(word in "\n".join(lines) for word in ("smith", "jones", "pneumonia"))
 
 
+def test_peek_is_for_tables(tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("a note")
+    with pytest.raises(InputError, match="--peek shows tables"):
+        list(peek(read([tmp_path], "text")))
+
+
 def test_peek_reads_the_other_formats(tmp_path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -247,6 +272,14 @@ def test_records_whose_last_column_is_the_id_are_found_again(tmp_path) -> None:
     content = f'text,id\n{good}"x "y" z" q,A-9\nhome, today\nfell, 2 times\nfine,A-10\n'
     found = records(tmp_path, content.encode(), "csv")
     assert [text for text, _ in found[8:]] == [QUOTE, QUOTE, QUOTE, "fine"]
+
+
+def test_records_are_found_again_where_no_column_has_numbers(tmp_path) -> None:
+    ids = "abcdefghij"
+    good = "".join(f"{x}y,{'long ' * n}note{'.' * (n % 3)}\n" for n, x in enumerate(ids))
+    content = f'id,text\n{good}zz,"x "y" z" q\nzy,some {"." * 9} words\nzx,"quoted"\n'
+    found = records(tmp_path, content.encode(), "csv")
+    assert [text for text, _ in found[10:]] == [QUOTE, "some ......... words", "quoted"]
 
 
 # Files that are no tables yet

@@ -65,8 +65,17 @@ def test_a_header_that_is_a_text_is_not_shown(write) -> None:
     text = "a note about somebody " * 10
     folder = write({"train.tsv": text, "dev.tsv": text, "test.tsv": text})
     message = refused("chemprot", folder)
-    assert "<220 characters>" in message
+    assert "among column 1: expected" in message
     assert "somebody" not in message
+
+
+def test_a_first_record_in_place_of_a_header_is_not_shown(write) -> None:
+    rows = "smith\tpneumonia\njones\tasthma\nbrown\tcopd\n"
+    folder = write({"train.tsv": rows, "dev.tsv": rows, "test.tsv": rows})
+    message = refused("chemprot", folder)
+    assert "among column 1, column 2: expected" in message
+    assert "smith" not in message
+    assert "pneumonia" not in message
 
 
 def test_scibert_chemprot(write) -> None:
