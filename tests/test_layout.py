@@ -42,17 +42,17 @@ BUDGETS = {
     "bcmb_jax/training": 2_010,
     # Goal 2,600: each layout of a task, of a table and of a plot is code of its own; brat's offsets
     # by other counts, groups of tables and unknown kinds of entity came later (230).
-    "bcmb_jax/evaluation": 3_990,
+    "bcmb_jax/evaluation": 4_080,
     "bcmb_jax/benchmark": 1_200,  # (850)
     "bcmb_jax/commands": 1_160,  # 40 for the options of tables and articles as they come
-    "bcmb_jax": 18_500,  # raised by what real input needs
+    "bcmb_jax": 19_500,  # raised by what real input needs
     # Goal 2,000: two dialects of config, moments both ways, pickles that are not trusted; then
     # layouts as transformers reads them, names of wrappers, types of keys, more starts (220).
     "conversion": 2_770,
     "configs": 260,
     "scripts": 70,
 }
-MAX_MODULES = 156  # (135), six for real input, five for faults
+MAX_MODULES = 160  # (135), six for real input, five for faults
 MAX_ANY = 16  # annotations that are `Any` and nothing else
 
 # Each line may import the lines below it and what stands beside it, never a line above.
