@@ -17,7 +17,8 @@ _SYLLABLE = re.compile(rb"[\xb0-\xc8][\xa1-\xfe]")  # of Hangul, but for rare on
 # signs that stand in the middle of a word only where the bytes are letters of another encoding.
 _ACCENTED = rb"[\xc0-\xd6\xd8-\xf6\xf8-\xff\x8a\x8c\x8e\x9a\x9c\x9e\x9f]"
 _LETTERS = re.compile(
-    rb"(?<=[A-Za-z])%b|%b(?=[A-Za-z])|(?<=[ (\t\n])[\xc0-\xfd](?=[ .,;)\t\r\n-])" % ((_ACCENTED,) * 2)
+    rb"(?<=[A-Za-z])%b|%b(?=[A-Za-z])" % ((_ACCENTED,) * 2)
+    + rb"|(?<=[ (\t\n])[\xc0-\xfd](?=[ .,;)\t\r\n-])"
 )
 _SIGNS = re.compile(rb"[\x80\x85\x91-\x97\x99\xa0\xa7\xab\xae\xb0-\xb7\xb9-\xbe\xd7]")
 _SIGN_IN_WORD = re.compile(
