@@ -305,7 +305,7 @@ def test_negative_and_fractional_ids_are_refused(folder, hold) -> None:
     model = conversion.from_pretrained(folder)
     with pytest.raises(InputError, match="tokens reach from -1 to 5; the model has 300"):
         model(hold([[-1, 5]]))
-    with pytest.raises(InputError, match=r"tokens are float\d\d; they must be integers"):
+    with pytest.raises(InputError, match=r"tokens are float\d\d; they must be whole numbers"):
         model(hold([[1.5, 5.0]]))
 
 
