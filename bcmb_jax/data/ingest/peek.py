@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bcmb_jax.data.ingest.columns import Columns, Table
+from bcmb_jax.data.ingest.columns import MISSING, Columns, Table
 from bcmb_jax.data.ingest.files import Records
 from bcmb_jax.data.ingest.header import shown_names
 from bcmb_jax.data.ingest.record import Skipped
@@ -59,7 +59,9 @@ def _describe(table: Table) -> Iterator[str]:
 
 
 def _length(value: object) -> int:
-    """Return the characters of a value (elements of a list or an array), 0 where it is empty."""
-    if value is None or value != value or (isinstance(value, str) and value.isspace()):
+    """Return the characters of a value (elements of a list or an array), 0 where it is missing."""
+    if value is None or value != value:
+        return 0
+    if isinstance(value, str) and value.strip().lower() in MISSING:
         return 0
     return len(value) if hasattr(value, "__len__") else len(str(value))

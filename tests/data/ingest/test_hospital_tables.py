@@ -203,7 +203,8 @@ def test_a_header_is_unlike_the_rows_below_it() -> None:
 
 
 def test_peek_shows_columns_rows_and_lengths_but_no_value(tmp_path) -> None:
-    rows = "".join(f"{n};{'secret ' * (n + 1)};\n" for n in range(4))
+    blanks = ("", " ", "NaN", "N/A")  # cells without a value, however they are written
+    rows = "".join(f"{n};{'secret ' * (n + 1)};{blanks[n]}\n" for n in range(4))
     (tmp_path / "notes.csv").write_bytes(f"mrn;note;blank\n{rows}9;\n".encode())
     lines = list(peek(read([tmp_path], "csv", "note")))
     assert lines[0] == "notes.csv (semicolons): 4 rows"
