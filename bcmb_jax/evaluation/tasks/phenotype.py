@@ -4,6 +4,7 @@
 from collections import Counter
 from pathlib import Path
 
+from bcmb_jax.data.ingest.columns import group_value, is_yes
 from bcmb_jax.data.ingest.files import Records
 from bcmb_jax.data.ingest.formats import read_csv
 from bcmb_jax.data.ingest.record import Document, Skipped
@@ -12,7 +13,6 @@ from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
 
 _NONE = "NONE"
-_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
@@ -20,21 +20,18 @@ def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     annotations = reading.find(directory, ("ACTdb102003",), (".csv",))
     notes = reading.find(directory, ("NOTEEVENTS",), (".csv",))
     flags = (*classes, _NONE)
-    reading.read_columns(annotations, ",", ("ROW_ID", *flags))
     reading.read_columns(notes, ",", ("ROW_ID", "TEXT"))
     counts: Counter[str] = Counter()
     rows = []
-    for row in reading.read_table(annotations, "ROW_ID", (), ","):
+    for row in reading.read_table(annotations, "ROW_ID", ("ROW_ID", *flags), ","):
         where = reading.place(annotations, row.line)
-        for name in flags:
-            if (flag := row.cell(name).strip()) not in _FLAGS:
-                raise InputError(f"{where}: {name} is {flag!r}, not 0 or 1")
-        *phenotypes, none = (_FLAGS[row.cell(name).strip()] for name in flags)
+        held = {name: _is_held(row.cell(name).strip(), f"{where}: {name}") for name in flags}
+        none = held.pop(_NONE)
         # Fidelity: as the paper's reader, which drops what contradicts itself before it splits.
-        if any(phenotypes) and none:
+        if any(held.values()) and none:
             counts["annotations with both NONE and a phenotype, left out"] += 1
         else:
-            labels = tuple(i for i, holds in enumerate(phenotypes) if holds)
+            labels = tuple(i for i, name in enumerate(classes) if held[name])
             rows.append((_row_id(row.text, where), labels))
     texts = _read_texts(notes, {row_id for row_id, _ in rows}, counts)
     # In the order of the annotations, as pandas' inner merge gives them: the split depends on it.
@@ -54,9 +51,16 @@ def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     return reading.dataset("multi_label", classes, splits, reading.note_counts(counts))
 
 
+def _is_held(cell: str, where: str) -> bool:
+    held = is_yes(cell) if group_value(cell) else None
+    if held is None:
+        raise InputError(f"{where} is {cell!r}, not 0 or 1")
+    return held
+
+
 def _row_id(written: str, where: str) -> int:
     try:
-        return int(written)
+        return int(group_value(written) or "")
     except ValueError as error:
         raise InputError(f"{where}: ROW_ID is {written[:20]!r}, not a number") from error
 

@@ -156,18 +156,25 @@ class Row(NamedTuple):
 
 
 def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) -> list[str]:
-    """Return the columns of a csv, tsv or (`delimiter=None`) jsonl, and check the needed ones."""
+    """Return the columns of a csv, tsv or (`delimiter=None`) jsonl, and check the needed ones.
+
+    These may differ in case; they are returned as `needed` writes them.
+    """
     table = read_head(path, delimiter)
     names = list(table.names or ())
+    spelled = dict(zip(names, names, strict=True))
     for name in needed:
-        if name not in names:
+        plain = [x for x in names if x.strip().casefold() == name.casefold()]
+        found = [x for x in names if x == name] or plain
+        if not found:
             raise InputError(
                 f"{place(path, 1)}: no column {name!r} among {list_columns(table)}: "
                 f"expected {', '.join(needed)}"
             )
-        if names.count(name) > 1:
+        if len(found) > 1:
             raise InputError(f"{place(path, 1)}: two columns {name!r}: rename one of them")
-    return names
+        spelled[found[0]] = name
+    return [spelled[name] for name in names]
 
 
 def read_head(path: Path, delimiter: str | None) -> Table:
@@ -193,9 +200,10 @@ def read_table(
     Raises:
       InputError: a column is missing, a row cannot be used, or there is none.
     """
-    read_columns(path, delimiter, needed)
+    names = read_columns(path, delimiter, needed)
     rows = []
     with _open_table(path, delimiter) as table:
+        spelled = dict(zip(table.names or (), names, strict=True))
         columns = choose_columns(table.names or (), text, None, str(path), table.below)
         for row in table.rows(columns):
             record = row if isinstance(row, Skipped) else columns.record(row)
@@ -203,7 +211,8 @@ def read_table(
                 _refuse(path, record.line, record.reason)
             assert isinstance(record, Document)
             assert not isinstance(row, Skipped)
-            rows.append(Row(path, row.line, record.text, row.values))
+            values = {spelled.get(name, name): value for name, value in row.values.items()}
+            rows.append(Row(path, row.line, record.text, values))
     if not rows:
         raise InputError(f"{path} holds no row")
     return rows

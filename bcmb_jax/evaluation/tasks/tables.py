@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from bcmb_jax.data.ingest.columns import choose_columns, group_value
 from bcmb_jax.data.ingest.files import matches
@@ -19,6 +20,14 @@ _HOW = (
     "name three files train, validation (or dev) and test, or give one file as --data, which is "
     "then split 70/15/15"
 )
+
+
+class Labelled(NamedTuple):
+    """A row, the cell of its labels, and its group."""
+
+    row: Row
+    cell: str
+    group: str | None
 
 
 def read(
@@ -42,9 +51,9 @@ def read(
     only = _only_table(Path(directory))
     files = {"train": only} if only else reading.find_splits(directory, SUFFIXES, _HOW)
     rows = {split: _read(x, text_column, label_column, group_column) for split, x in files.items()}
-    several = any(_SEPARATOR in cell for pairs in rows.values() for _, cell in pairs)
+    several = any(_SEPARATOR in x.cell for found in rows.values() for x in found)
     kind: Kind = "multi_label" if several else "single_label"
-    named = {s: [(row, _names(cell, kind)) for row, cell in rows[s]] for s in rows}
+    named = {s: [(x.row, _names(x.cell, kind)) for x in rows[s]] for s in rows}
     # A label of the test alone cannot be learned; where the split is ours, that is only a note.
     labels = tuple(sorted({name for _, names in named["train"] for name in names}))
     if len(labels) < 2 and kind == "single_label":
@@ -53,7 +62,7 @@ def read(
             "to tell apart"
         )
     examples = {s: [_example(row, names, kind, labels) for row, names in named[s]] for s in named}
-    groups = {s: [_group(row, group_column) for row, _ in rows[s]] for s in rows}
+    groups = {s: [x.group for x in rows[s]] for s in rows}
     if not only:
         _refuse_shared(files, groups, group_column)
         return reading.dataset(kind, labels, examples)
@@ -76,12 +85,11 @@ def _only_table(path: Path) -> Path | None:
 
 def _read(
     file: Path, text_column: str | None, label_column: str | None, group_column: str | None
-) -> list[tuple[Row, str]]:
-    """Return the rows of a file, each with the cell of its labels."""
+) -> list[Labelled]:
     delimiter = "\t" if matches(file, ["*.tsv"]) else ","
     table = reading.read_head(file, delimiter)
     names = table.names or ()
-    choose_columns(names, text_column, group_column, str(file), table.below)
+    group = choose_columns(names, text_column, group_column, str(file), table.below).group
     usual = [name for name in names if name.lower() in _LABEL_COLUMNS]
     if label_column is None and len(usual) != 1:
         raise InputError(
@@ -89,11 +97,10 @@ def _read(
             "with --label-column"
         )
     label = label_column or usual[0]
-    return [(x, x.cell(label)) for x in reading.read_table(file, text_column, [label], delimiter)]
-
-
-def _group(row: Row, group_column: str | None) -> str | None:
-    return group_value(row.values.get(group_column)) if group_column else None
+    return [
+        Labelled(row, row.cell(label), group_value(row.values.get(group)) if group else None)
+        for row in reading.read_table(file, text_column, [label], delimiter)
+    ]
 
 
 def _refuse_shared(

@@ -56,6 +56,20 @@ def test_chemprot_names_bad_rows(write, test: str | bytes, message: str) -> None
     assert message in refused("chemprot", folder)
 
 
+def test_columns_match_without_regard_to_case(write) -> None:
+    lower = write({f"{x}.tsv": CHEMPROT for x in ("train", "dev", "test")})
+    expected = read("chemprot", lower)
+    for header in (
+        "Index\tSentence\tLabel\n",
+        "INDEX\tSENTENCE\tLABEL\n",
+        "index\t sentence\tlabel \n",
+    ):
+        write({"train.tsv": CHEMPROT.replace(HEADER, header)})
+        assert read("chemprot", lower) == expected
+    write({"train.tsv": CHEMPROT.replace(HEADER, "Label\tsentence\tLABEL\n")})
+    assert "two columns 'label': rename one" in refused("chemprot", lower)
+
+
 def test_two_files_of_a_split_are_not_chosen_from(write) -> None:
     folder = write({"train.tsv": CHEMPROT, "train.rebuilt.tsv.gz": CHEMPROT})
     assert "holds train.tsv, train.rebuilt.tsv.gz: keep the one" in refused("chemprot", folder)
@@ -243,6 +257,34 @@ def test_csv_patients_in_two_given_splits_are_refused(write) -> None:
     assert "dev.csv and test.csv share 1 groups" in refused("csv", folder, group_column="patient")
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("10006", "10006.0", " 10006 "),
+        ("7", "7.00", "7.0"),
+        ("A-1", "A-1", " A-1"),
+        ("1e3", "1000", "1000.0"),
+    ],
+)
+def test_csv_groups_are_values_and_not_spellings(write, spellings: tuple[str, ...]) -> None:
+    ids = [f"q{i}" if i % 2 else spellings[i % len(spellings)] for i in range(30)]
+    lines = [f"note {i},{'xy'[i % 2]},{patient}" for i, patient in enumerate(ids)]
+    folder = write({"all.csv": "\n".join(["text,label,Patient ", *lines]) + "\n"})
+    dataset = read("csv", folder, group_column="patient")
+    held = [{row % 2 for row in rows_of(dataset, split)} for split in SPLITS]
+    assert sum(0 in rows for rows in held) == 1  # one patient has all the even rows
+    assert "its 16 groups of 'patient' whole" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("word", ["", "NaN", "null", "NA", "None", "  "])
+def test_csv_rows_without_a_group_are_apart(write, word: str) -> None:
+    lines = [f"note {i},{'xy'[i % 2]},{word}" for i in range(20)]
+    folder = write({"all.csv": "\n".join(["text,label,patient", *lines]) + "\n"})
+    dataset = read("csv", folder, group_column="patient")
+    assert [len(dataset.splits[split]) for split in SPLITS] == [14, 3, 3]
+    assert "its 0 groups of 'patient' whole" in dataset.notes[0]
+
+
 def test_csv_group_columns_are_checked(write) -> None:
     folder = write({"all.csv": patients(6, 2)})
     message = refused("csv", folder, group_column="patient")
@@ -316,6 +358,24 @@ def test_phenotype(write) -> None:
     left_out = "1 annotations with both NONE and a phenotype, left out"
     assert dataset.notes[0] == left_out
     assert not any(example.where.endswith(" 20") for example in examples)
+
+
+def test_phenotype_files_saved_anew_are_the_same(write) -> None:
+    files = phenotypes(annotation(21, "UNSURE", "DEMENTIA"), notes="21,b\n")
+    expected = read("phenotype", write(files))
+    table = str(files["ACTdb102003.csv"])
+    header, *rows = table.splitlines()
+    for yes, no in (("1.0", "0.0"), ("True", "False"), ("t", "f"), ("yes", "no")):
+        cells = [[*row.split(",")] for row in rows]
+        changed = [
+            ",".join([x, f"{y}.0", *({"1": yes, "0": no}[z] for z in zs)]) for x, y, *zs in cells
+        ]
+        write({"ACTdb102003.csv": "\n".join([header.lower(), *changed]) + "\n"})
+        notes = str(files["NOTEEVENTS.csv.gz"]).replace("ROW_ID,TEXT", "row_id,text")
+        write({"NOTEEVENTS.csv.gz": notes})
+        assert read("phenotype", write({})) == expected
+    write({"ACTdb102003.csv": table.replace(",0\n", ",\n")})
+    assert "is '', not 0 or 1" in refused("phenotype", write({}))
 
 
 def test_phenotype_is_split_in_the_order_of_the_annotations(write) -> None:
