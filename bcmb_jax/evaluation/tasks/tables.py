@@ -15,6 +15,7 @@ from bcmb_jax.evaluation.tasks.reading import Row
 
 SUFFIXES = (".csv", ".tsv")
 _LABEL_COLUMNS = ("label", "labels")
+_LONGEST_LABEL = 100  # a longer one is a text, which no message may show
 _SEPARATOR = ";"
 _HOW = (
     "name three files train, validation (or dev) and test, or give one file as --data, which is "
@@ -54,6 +55,13 @@ def read(
     several = any(_SEPARATOR in x.cell for found in rows.values() for x in found)
     kind: Kind = "multi_label" if several else "single_label"
     named = {s: [(x.row, _names(x.cell, kind)) for x in rows[s]] for s in rows}
+    for split, pairs in named.items():
+        longest = max(map(len, chain.from_iterable(names for _, names in pairs)), default=0)
+        if longest > _LONGEST_LABEL:
+            raise InputError(
+                f"{files[split]} has a label of {longest:,} characters, at most {_LONGEST_LABEL} "
+                "are one: say which column holds the labels with --label-column"
+            )
     # A label of the test alone cannot be learned; where the split is ours, that is only a note.
     labels = tuple(sorted({name for _, names in named["train"] for name in names}))
     if len(labels) < 2 and kind == "single_label":

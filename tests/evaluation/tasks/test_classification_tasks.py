@@ -208,6 +208,15 @@ def test_csv_columns_are_named(write) -> None:
     assert dataset.splits["train"][0].text == "t\n\na"
 
 
+def test_csv_texts_are_no_labels_and_not_shown(write) -> None:
+    rows = "text,class\n" + "".join(f"{'somebody walked in ' * 9}{i},x\n" for i in range(9))
+    message = refused(
+        "csv", write({"a.csv": rows}) / "a.csv", text_column="text", label_column="text"
+    )
+    assert "a.csv has a label of 172 characters, at most 100 are one: say which" in message
+    assert "somebody" not in message
+
+
 def test_csv_of_one_file_is_split(write) -> None:
     rows = "text,label\n" + "".join(f"text {i},{'xy'[i % 2]}\n" for i in range(20))
     folder = write({"all.csv": rows})
