@@ -46,7 +46,7 @@ def test_chemprot_says_what_is_rebuilt_and_what_a_split_lacks(write) -> None:
         (HEADER + "1\ta\n", "test.tsv, line 2: broken: wrong number of columns"),
         (HEADER + "1\t \tfalse\n", "test.tsv, line 2: empty: mend the row or take it out"),
         (HEADER, "test.tsv holds no row"),
-        (CHEMPROT.encode() + b"9\t\xff\tfalse\n", "test.tsv, line 8: bytes that are not UTF-8"),
+        (CHEMPROT.encode() + b"9\t\x81\tfalse\n", "test.tsv, line 8: bytes that are not UTF-8"),
         (HEADER + '1\t"a\tfalse\n2\tb\tfalse\n', "a quote opened in the record at line 2 is still"),
     ],
     ids=["column", "label", "no label", "columns", "empty", "no rows", "bytes", "quote"],
@@ -272,7 +272,7 @@ def test_csv_patients_in_two_given_splits_are_refused(write) -> None:
         ("10006", "10006.0", " 10006 "),
         ("7", "7.00", "7.0"),
         ("A-1", "A-1", " A-1"),
-        ("1e3", "1000", "1000.0"),
+        ("1.0E+03", "1000", "1000.0"),
     ],
 )
 def test_csv_groups_are_values_and_not_spellings(write, spellings: tuple[str, ...]) -> None:
