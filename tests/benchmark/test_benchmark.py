@@ -145,6 +145,7 @@ def test_training_on_random_rows_and_its_profile(tmp_path, capsys):
     assert "backward" in table
 
 
+@pytest.mark.slow  # as the one on random rows, which runs always
 def test_training_on_real_lengths_and_its_profile(tmp_path, shards, capsys):
     arguments = ["training", "--size", "tiny", "--data", str(shards), "--documents", "3"]
     trace = tmp_path / "trace"
@@ -157,7 +158,7 @@ def test_training_on_real_lengths_and_its_profile(tmp_path, shards, capsys):
     assert "global_attention" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", ["csv", "conll"])
+@pytest.mark.parametrize("task", [pytest.param("csv", marks=pytest.mark.slow), "conll"])
 def test_fine_tuning(tmp_path, shards, task):
     folder = clinical_sentences(tmp_path / task, task, train=12, held_out=4)
     arguments = ["fine-tuning", "--size", "tiny", "--task", task, "--data", str(folder)]

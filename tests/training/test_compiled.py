@@ -26,6 +26,7 @@ def mesh(*shape):
     return jax.make_mesh(shape, names, (AxisType.Auto,) * 3, devices=devices)
 
 
+@pytest.mark.slow  # compiles base twice
 def test_a_base_step_of_4_rows_of_512_stays_small():
     def bytes_of(remat):
         program, shapes = compile_step(mesh(1, 1, 1), BASE, 4, 512, remat=remat)
