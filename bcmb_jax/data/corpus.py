@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data a run's config names, opened and checked: shards, tokenizer and packing plan."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from bcmb_jax.data.plan import PackingPlan
 from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,30 @@ class Corpus:
     validation: tuple[Shards, ...]
     tokenizer: Tokenizer
     plan: PackingPlan
+
+    def verify(self, record: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        """Check the tokens of all shards, but for files that are as `record` says they were.
+
+        Args:
+          record: a file that is written when all are checked, so that resuming does not read
+            everything again.
+          say: called with a line before shards are read.
+
+        Raises:
+          InputError: tokens that are not those that were written.
+        """
+        try:
+            before = read_json(record)
+        except (OSError, ValueError):
+            before = {}
+        now = {}
+        for shards in (*self.train, *self.validation):
+            name, state = str(shards.directory.absolute()), shards.state_of_file()
+            if not isinstance(before, dict) or before.get(name) != state:
+                say(f"checking {shards.index['tokens']:,} tokens of {shards.directory}")
+                shards.verify()
+            now[name] = state
+        write_json(record, now)
 
 
 def open_corpus(config: DataConfig, *, tokenizer: str, vocab_size: int, seed: int) -> Corpus:

@@ -71,12 +71,23 @@ class Shards:
         return self._tokens[first + start : first + stop].astype(np.int32)
 
     def verify(self) -> None:
-        """Read all of `tokens.bin` and compare its checksum with the index.
+        """Read all of `tokens.bin`, and compare its checksum and largest id with the index.
 
         Raises:
           InputError: they differ.
         """
         _check_sha256(self.directory / "tokens.bin", self.index)
+        largest = int(self._tokens.max(initial=0))
+        if largest >= self.vocab_size:
+            raise InputError(
+                f"{self.directory} has token {largest:,} of a vocabulary of {self.vocab_size:,}: "
+                "run prepare_data.py again"
+            )
+
+    def state_of_file(self) -> list[int | str]:
+        """Return what changes when `tokens.bin` does: size, time, inode; and its checksum."""
+        now = (self.directory / "tokens.bin").stat()
+        return [now.st_size, now.st_mtime_ns, now.st_ino, self.index["sha256"]["tokens.bin"]]
 
 
 def open_shards(directory: str | Path) -> Shards:
@@ -89,12 +100,22 @@ def open_shards(directory: str | Path) -> Shards:
     """
     directory = Path(directory)
     index = _read_index(directory)
+    try:
+        return Shards(directory, index, _read_lengths(directory, index))
+    except (KeyError, TypeError, AttributeError) as error:  # of an index that holds other things
+        raise InputError(
+            f"{directory / 'index.json'} is damaged ({type(error).__name__}: {error}): "
+            "run prepare_data.py again"
+        ) from error
+
+
+def _read_lengths(directory: Path, index: dict[str, Any]) -> np.ndarray:
     tokens_file, lengths_file = directory / "tokens.bin", directory / "lengths.npy"
     for file in (tokens_file, lengths_file):
         if not file.is_file():
             raise InputError(f"{directory} has no {file.name}: run prepare_data.py again")
     _check_sha256(lengths_file, index)
-    lengths = np.load(lengths_file, allow_pickle=False)
+    lengths: np.ndarray = np.load(lengths_file, allow_pickle=False)
     if len(lengths) != index["documents"]:
         raise InputError(
             f"{lengths_file} has {len(lengths):,} documents but index.json says "
@@ -107,7 +128,7 @@ def open_shards(directory: str | Path) -> Shards:
             f"{tokens_file} has {actual:,} bytes, expected {expected:,}: it was cut short or "
             "changed; run prepare_data.py again"
         )
-    return Shards(directory, index, lengths)
+    return lengths
 
 
 def _read_index(directory: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import batch_sharding, whole_over_fsdp
+from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import choose, good_health, judge
 from bcmb_jax.training.metrics import Reporter, StepMetrics
@@ -79,6 +80,7 @@ def train(
         workdir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             stack.enter_context(locked(workdir / ".lock", workdir))
+            corpus.verify(workdir / "verified.json", Display().say)
         # --- start: resume this workdir, else the given weights, else from scratch --------------
         metadata = run_metadata(config, corpus)
         checkpoints = stack.enter_context(

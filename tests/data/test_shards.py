@@ -192,6 +192,35 @@ def test_a_flipped_bit_is_found_by_verify(train: Path) -> None:
         shards.verify()
 
 
+def test_flipped_bits_of_the_index_are_refused_in_a_line_or_harmless(train: Path) -> None:
+    file = train / "index.json"
+    content = file.read_bytes()
+    whole = open_shards(train)
+    for bit in np.random.default_rng(0).integers(0, 8 * len(content), 300):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        told = ""
+        try:
+            shards = open_shards(train)
+            shards.verify()
+        except InputError as error:
+            told = str(error)
+        assert "\n" not in told
+        if not told:  # a run trains on the same tokens, or refuses the shards' tokenizer
+            other_tokenizer = shards.tokenizer_fingerprint != whole.tokenizer_fingerprint
+            assert other_tokenizer or shards.fingerprint == whole.fingerprint
+
+
+def test_an_id_beyond_the_vocabulary_is_found_by_verify(train: Path) -> None:
+    file = train / "index.json"
+    index = json.loads(file.read_text())
+    index["tokenizer"]["vocab_size"] = 7
+    file.write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"has token .* of a vocabulary of 7"):
+        open_shards(train).verify()
+
+
 def test_a_wrong_folder_says_what_is_there(train: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds train: give " + re.escape(str(train))):
         open_shards(train.parent)

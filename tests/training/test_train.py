@@ -151,6 +151,24 @@ def test_metrics_checkpoint_and_files(config, tmp_path):
     assert names <= {x.name for x in (tmp_path / "run").iterdir()}
 
 
+def test_changed_tokens_are_refused_when_a_run_starts_and_when_it_resumes(
+    config, shards, tmp_path, capsys
+):
+    copy = tmp_path / "shards"
+    shutil.copytree(shards, copy)
+    config.data.train = (str(copy),)
+    train(config, tmp_path / "run")
+    assert "checking" in capsys.readouterr().err
+    train(config, tmp_path / "run")
+    assert "checking" not in capsys.readouterr().err  # they are as they were
+    tokens = bytearray((copy / "train" / "tokens.bin").read_bytes())
+    tokens[100] ^= 1
+    (copy / "train" / "tokens.bin").write_bytes(tokens)
+    for workdir in (tmp_path / "run", tmp_path / "other"):
+        with pytest.raises(InputError, match=r"tokens.bin is damaged .*run prepare_data.py again"):
+            train(config, workdir)
+
+
 def test_a_workdir_in_use_is_refused(config, tmp_path):
     with locked(tmp_path / ".lock", tmp_path), pytest.raises(InputError, match="is being written"):
         train(config, tmp_path)
