@@ -59,8 +59,7 @@ def get_config(size: str = "base") -> ConfigDict:
     config.schedule.decay_tokens = 0  # the last so many of max_tokens: the other two
 
     config.data = ConfigDict()
-    config.data.train = ()  # folders of prepare_data.py; D is read as D/train. Empty: our own
-    #                         synthetic notes, made on first use
+    config.data.train = ()  # folders of prepare_data.py; D is read as D/train
     config.data.validation = ()  # likewise D/validation; empty: those of data.train that have one
     config.data.weights = ()  # times an epoch goes through each source; empty: once
     config.data.skip_rows = ""  # rows to leave out, by the numbers that a refused update is told
@@ -79,7 +78,8 @@ def get_config(size: str = "base") -> ConfigDict:
     config.mesh.fsdp = 1  # devices over which parameters and optimizer state are split
     config.mesh.tensor = 1  # devices over which heads and MLP are split
 
-    # Hugging Face's names; with init_from they must be those of the weights.
+    # Hugging Face's names. With init_from the sizes are those of the weights, unless they are given
+    # on the command line.
     config.model = ConfigDict(SIZES[size])
     config.model.vocab_size = 50368
     config.model.local_attention = 128  # 64 keys to each side

@@ -2,7 +2,7 @@
 """Your own notes: continue from a trained model on one folder of shards, whatever its size.
 
 Command:   python scripts/train.py --config configs/continue.py:shards/notes --workdir runs/notes \
-               --config.init_from=CHECKPOINT    (of a base model)
+               --config.init_from=CHECKPOINT    (any ModernBERT, which gives the sizes)
 Hardware:  one GPU; `--plan` forecasts 8 GB for base at one row a pass
 Hours:     0.6 for a billion tokens trained, at the 446,000 tokens/s of one H200
            (docs/performance.md); other cards: not measured

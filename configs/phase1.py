@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phase 1 of the paper: 160.5 B tokens of PubMed, PMC and clinical text, constant learning rate.
 
-Command:   python scripts/train.py --config configs/phase1.py:base --workdir runs/phase1 \
+Command:   python scripts/train.py --config configs/phase1.py:base \
                --config.init_from=modernbert-base:stable \
                --config.data.train="('shards/pubmed', 'shards/pmc', 'shards/mimic')"
 Variants:  `:base`, `:large` (starts from modernbert-large:stable)
@@ -10,6 +10,7 @@ Hours:     about 96 in the paper (large: 192) for both phases; this code: not me
            One H200 trained base at 446,000 tokens/s (docs/performance.md): 100 hours on that card.
 Loss:      not published, not measured
 
+The run is in runs/phase1-base unless --workdir names another folder.
 Sources are mixed as they are; set data.weights for other shares.
 """
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phase 2 of the paper: the decay, on clinical text (or, `bio_`, on biomedical text again).
 
-Command:   python scripts/train.py --config configs/phase2.py:base --workdir runs/phase2 \
-               --config.init_from=runs/phase1 --config.data.train="('shards/mimic', 'shards/notes')"
+Command:   python scripts/train.py --config configs/phase2.py:base \
+               --config.init_from=runs/phase1-base \
+               --config.data.train="('shards/mimic', 'shards/notes')"
 Variants:  `:base`, `:large`: three passes over 2.75 B clinical tokens
            `:bio_base`, `:bio_large`: one pass over 50.7 B biomedical tokens
 Hardware:  8 H100 in the paper, as for phase 1

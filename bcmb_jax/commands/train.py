@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line of training.
 
-    python scripts/train.py --config configs/NAME.py[:variant] --workdir DIR [--plan]
+    python scripts/train.py --config configs/NAME.py[:variant] [--workdir DIR] [--plan]
 
-Rerunning the same command resumes. Exit status: 0 done, 75 stopped by a signal and saved (requeue),
-2 something to correct, named in one line. `--config.key=value` overrides a key of configs/base.py.
+The folder of the run is runs/NAME-variant unless --workdir names another. Rerunning the same
+command resumes. Exit status: 0 done, 75 stopped by a signal and saved (requeue), 2 something to
+correct, named in one line. `--config.key=value` overrides a key of configs/base.py.
 """
 
-import dataclasses
 import functools
+import inspect
 import logging
 import os
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -23,18 +27,21 @@ from bcmb_jax.config import RunConfig, check_key
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
+from bcmb_jax.training.checkpoint import newest_meta
 from bcmb_jax.training.forecast import forecast
 from bcmb_jax.training.replay import replay
-from bcmb_jax.training.start import with_precision
+from bcmb_jax.training.start import Initial, with_precision
 from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME-variant.")
 PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
 REPLAY = flags.DEFINE_integer("replay", 0, "Make this step again, and tell what is not finite.")
 PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
+
+SYNTHETIC = ("synthetic notes",)  # data.train of configs/tiny.py
 
 
 def main() -> int:
@@ -45,25 +52,72 @@ def main() -> int:
     keep_freed_memory()
     if CONFIG.value is None:
         raise InputError("no --config; try --config configs/tiny.py")
-    config, workdir = RunConfig.from_dict(CONFIG.value.to_dict()), Path(WORKDIR.value)
+    values = CONFIG.value.to_dict()
+    flag = flags.FLAGS["config"]
+    workdir = Path(WORKDIR.value or default_workdir(config_flags.get_config_filename(flag)))
+    if not values["data"]["train"]:
+        raise InputError(
+            "no data to train on: name the folders that prepare_data.py wrote, "
+            "--config.data.train=\"('shards/pubmed', 'shards/notes')\""
+        )
+    if WORKDIR.value is None:
+        logging.info("the run's folder is %s", workdir)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         jax.distributed.initialize()
-    if not config.data.train:
-        if config.init_from:
-            raise InputError("init_from without data.train; name the folders of prepare_data.py")
-        notes = prepare_synthetic(workdir / "synthetic", vocab_size=config.model.vocab_size)
-        data = dataclasses.replace(config.data, train=(str(notes),))
-        config = dataclasses.replace(config, data=data)
+    load_initial: Callable[[], Initial] | None = None
+    if values["init_from"]:
+        load_initial = take_sizes(values, set(config_flags.get_override_values(flag)), workdir)
+    if values["data"]["train"] == SYNTHETIC:
+        size = values["model"]["vocab_size"]
+        notes = prepare_synthetic(workdir / "synthetic", vocab_size=size)
+        values["data"]["train"] = (str(notes),)
+    config = RunConfig.from_dict(values)
     if PLAN.value:
-        print(forecast(with_precision(config, workdir)))
+        print(forecast(with_precision(config, workdir), workdir, load_initial))
         return 0
     keep_compiled(workdir / "compiled")
-    load = functools.partial(conversion.load_initial, config.init_from)
-    initial = load if config.init_from else None
     if REPLAY.value:
-        print(replay(config, workdir, REPLAY.value, initial))
+        print(replay(config, workdir, REPLAY.value, load_initial))
         return 0
-    return train(config, workdir, initial, profile=PROFILE.value)
+    return train(config, workdir, load_initial, profile=PROFILE.value)
+
+
+def default_workdir(config: str) -> Path:
+    """Return `runs/NAME-variant` for the value of --config, a file and perhaps a variant.
+
+    A variant that is not given is the default of the file's `get_config`; of a folder, the last
+    part of its path counts.
+    """
+    file, _, variant = config.partition(":")
+    for parameter in inspect.signature(runpy.run_path(file)["get_config"]).parameters.values():
+        variant = variant or parameter.default
+    return Path("runs", "-".join(filter(None, (Path(file).stem, Path(variant).name))))
+
+
+def take_sizes(values: dict[str, Any], given: set[str], workdir: Path) -> Callable[[], Initial]:
+    """Set the `model` of a configuration to the sizes of the weights in its `init_from`.
+
+    For a run that has checkpoints these are the sizes that it began with: `init_from` may be gone.
+
+    Args:
+      values: the plain values of the configuration.
+      given: keys of the command line, such as "model.hidden_size", which stay as they are.
+
+    Returns:
+      The function that loads the weights.
+    """
+    load: Callable[[], Initial]
+    load = functools.partial(conversion.load_initial, values["init_from"])
+    if (before := newest_meta(workdir)) is not None:
+        sizes = before["config"]["model"]
+    else:
+        loaded = [load()]
+        sizes = loaded[0].model.as_dict() if loaded[0].model else {}
+        load = loaded.pop  # hands the arrays over: whoever takes them can free them
+    for name, value in sizes.items():
+        if f"model.{name}" not in given and name != "attention_output_dropout":  # no size
+            values["model"][name] = value
+    return load
 
 
 def keep_compiled(directory: Path) -> None:

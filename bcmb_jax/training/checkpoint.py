@@ -6,6 +6,7 @@
 A checkpoint restores onto any mesh and any number of processes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -328,3 +329,12 @@ def newest_first(path: Path) -> list[Path]:
     if not steps:
         raise InputError(f"{path} holds no checkpoint (looked for checkpoints/<step>/meta)")
     return [p.resolve() for p in sorted(steps, key=lambda p: -int(p.name))]
+
+
+def newest_meta(workdir: Path) -> dict[str, Any] | None:
+    """Return the metadata of a run's newest checkpoint that is whole; None if there is none."""
+    steps = [path for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    for folder in sorted(steps, key=lambda path: -int(path.name)):
+        with contextlib.suppress(DamagedCheckpoint):
+            return read_meta(folder)
+    return None

@@ -2,7 +2,8 @@
 """The forecast of a run: steps, tokens, packing, memory, disk and learning rates."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import jax
 from jax.sharding import NamedSharding
@@ -13,7 +14,14 @@ from bcmb_jax.model.cost import activation_bytes
 from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.ops.cross_entropy import LOGITS_ON_ACCELERATORS
 from bcmb_jax.sharding import batch_shards, gathered_shardings, parameter_shardings
-from bcmb_jax.training.start import prepare
+from bcmb_jax.training.checkpoint import newest_meta
+from bcmb_jax.training.start import (
+    Initial,
+    check_initial,
+    check_same_run,
+    prepare,
+    run_metadata,
+)
 
 CARDS = (40, 80, 141)  # GB: A100-40, A100-80 or H100, H200
 FP32 = 4
@@ -21,13 +29,22 @@ STATE_COPIES = 3  # parameters, two moments
 USABLE = 0.9  # of a card's memory
 
 
-def forecast(config: RunConfig) -> str:
-    """Describe what a run would do; reads lengths and index files, trains nothing.
+def forecast(
+    config: RunConfig, workdir: Path, load_initial: Callable[[], Initial] | None = None
+) -> str:
+    """Describe what a run would do; reads its data, its weights and its checkpoint, trains nothing.
+
+    Args:
+      workdir, load_initial: as in `train`.
 
     Raises:
       InputError: whatever training would refuse.
     """
     mesh, corpus, microbatches, _, _, shapes = prepare(config)
+    if (before := newest_meta(workdir)) is not None:
+        check_same_run(before, run_metadata(config, corpus), workdir)
+    elif load_initial is not None:
+        check_initial(load_initial(), config, shapes, corpus)
     parameters = sum(x.size for x in shapes.values())
     precision = resolve_precision(config.precision)
     dtype = compute_dtype(precision)

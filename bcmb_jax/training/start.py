@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.config import RunConfig, decisive_values
 from bcmb_jax.data.corpus import Corpus, open_corpus
-from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.data.shards import Shards
+from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.device import compute_dtype, resolve_precision, target
 from bcmb_jax.errors import InputError, reason
 from bcmb_jax.files import new_directory, read_json, write_json
@@ -130,6 +131,8 @@ def prepare(config: RunConfig) -> Prepared:
         vocab_size=config.model.vocab_size,
         seed=config.seed,
     )
+    for shards in (*corpus.train, *corpus.validation):
+        check_maskable(shards, corpus.tokenizer)
     microbatches = config.microbatches(batch_shards(mesh))
     if config.attention not in ("", *IMPLEMENTATIONS):
         raise InputError(f"attention {config.attention!r} is not one of {IMPLEMENTATIONS}")
@@ -174,10 +177,25 @@ def begin(
     if load_initial is None:
         return init_state(prepared.make_model, optimizer, config.seed, like), progress
     initial = load_initial()
-    check_tokenizer(initial, prepared.corpus, config.init_from)
-    if initial.model is not None:
-        check_constants(initial.model, config.model, config.init_from)
-    return place_initial(initial, optimizer, like, config.init_from), progress
+    check_initial(initial, config, prepared.shapes, prepared.corpus)
+    return place_initial(initial, optimizer, like), progress
+
+
+def check_maskable(shards: Shards, tokenizer: Tokenizer) -> None:
+    """Refuse shards of which no token can be masked: there would be nothing to predict.
+
+    Raises:
+      InputError: all tokens are `[UNK]` or other special ones.
+    """
+    special = dataclasses.astuple(tokenizer.special)
+    documents = (shards.read(i, 0, int(length)) for i, length in enumerate(shards.lengths))
+    if all(np.isin(tokens, special).all() for tokens in documents):  # ends at the first that is not
+        unknown = tokenizer.token(tokenizer.special.unk)
+        raise InputError(
+            f"{shards.directory} holds no token that can be masked: all {shards.index['tokens']:,} "
+            f"are {unknown} or other special tokens; prepare it with a tokenizer that knows the "
+            "language of its notes"
+        )
 
 
 def abstract_state(
@@ -211,27 +229,39 @@ def init_state(
     return state
 
 
-def place_initial(
-    initial: Initial, optimizer: optax.GradientTransformation, like: TrainState, origin: str
-) -> TrainState:
-    """Move given weights to the mesh, with their moments, step and `max_lr` if they have any.
+def check_initial(initial: Initial, config: RunConfig, shapes: Parameters, corpus: Corpus) -> None:
+    """Refuse weights of another model or tokenizer than the run's.
 
     Args:
-      like: the state as `abstract_state` describes it.
-      origin: where the weights are from, for the message.
+      shapes: the run's parameters, as arrays or their descriptions.
 
     Raises:
-      InputError: the tensors are not those of the model.
+      InputError: the message names both tokenizers, the first tensor, or the constant.
     """
+    origin = config.init_from
+    check_tokenizer(initial, corpus, origin)
+    if initial.model is not None:
+        check_constants(initial.model, config.model, origin)
     given = {name: tuple(x.shape) for name, x in initial.params.items()}
-    wanted = {name: x.shape for name, x in like.params.items()}
+    wanted = {name: tuple(x.shape) for name, x in shapes.items()}
     wrong = [name for name in sorted(given | wanted) if given.get(name) != wanted.get(name)]
     if wrong:
         name = wrong[0]
         raise InputError(
             f"init_from {origin} does not fit the model: {len(wrong)} tensors differ, first {name} "
-            f"is {given.get(name)} there and {wanted.get(name)} here; set model.* to its sizes"
+            f"is {given.get(name)} there and {wanted.get(name)} here; leave --config.model.* out "
+            "to take its sizes"
         )
+
+
+def place_initial(
+    initial: Initial, optimizer: optax.GradientTransformation, like: TrainState
+) -> TrainState:
+    """Move given weights to the mesh, with their moments, step and `max_lr` if they have any.
+
+    Args:
+      like: the state as `abstract_state` describes it.
+    """
     shardings = jax.tree.map(lambda x: x.sharding, like)
     params = jax.device_put(initial.params, shardings.params)
     if initial.opt_state is None:

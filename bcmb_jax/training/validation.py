@@ -179,7 +179,7 @@ def _score(
         logits = logits + model.decoder.bias[...].reshape(1, 1, -1)
         at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
         loss = jax.nn.logsumexp(logits, axis=-1) - at_target[..., 0]
-        better = (logits > at_target).sum(-1)
+        better = (~(logits <= at_target)).sum(-1)  # NaN counts as better: it is never a hit
         return _Sums(*((x * weights).sum() for x in (loss, better < 1, better < 5, weights**0)))
 
     pieces = position_chunks(hidden.shape, model.decoder_weight.shape[0])

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -36,8 +37,15 @@ def config(shards):
     return tiny_run(shards)
 
 
-def forecast(config):
-    return forecasting.forecast(RunConfig.from_dict(config.to_dict()))
+def forecast(config, workdir=Path("none"), *arguments):
+    return forecasting.forecast(RunConfig.from_dict(config.to_dict()), workdir, *arguments)
+
+
+def initial(config, state, tokenizer=None):
+    """Give the weights of a trained state, with its moments."""
+    host = jax.device_get(state)
+    model = RunConfig.from_dict(config.to_dict()).model
+    return Initial(host.params, host.opt_state, model, tokenizer)
 
 
 def stop_after(monkeypatch, steps, action):
@@ -202,8 +210,9 @@ def test_a_damaged_checkpoint_is_set_aside(config, tmp_path, caplog):
 def test_another_run_in_the_same_workdir_is_refused(config, tmp_path):
     train(config, tmp_path)
     config.model.hidden_size = 64
-    with pytest.raises(InputError, match="was started with model="):
-        train(config, tmp_path)
+    for refuse in (forecast, train):
+        with pytest.raises(InputError, match="was started with model="):
+            refuse(config, tmp_path)
     assert checkpoint.latest(tmp_path).name == "8"
 
 
@@ -276,8 +285,9 @@ def test_weights_start_a_run_with_their_moments(config, tmp_path):
     host = jax.device_get(state)
     config.init_from, config.max_tokens = "first", 800  # one step
     config.schedule.name, config.schedule.warmup_tokens = "constant_with_warmup", 0
-    train(config, tmp_path / "second", lambda: Initial(host.params, host.opt_state))
-    train(config, tmp_path / "without", lambda: Initial(host.params, None))
+    given = initial(config, state)
+    train(config, tmp_path / "second", lambda: given)
+    train(config, tmp_path / "without", lambda: given._replace(opt_state=None))
     (second, _), (without, _) = (final_state(tmp_path / name) for name in ("second", "without"))
     assert second.opt_state.step == 9
     assert without.opt_state.step == 1
@@ -288,13 +298,15 @@ def test_weights_start_a_run_with_their_moments(config, tmp_path):
 
 def test_weights_of_another_shape_or_tokenizer_are_refused(config, tmp_path):
     train(config, tmp_path / "first")
-    host = jax.device_get(final_state(tmp_path / "first")[0])
+    given = initial(config, final_state(tmp_path / "first")[0])
     other = prepare_synthetic(tmp_path / "other", vocab_size=400, notes=150) / "tokenizer"
-    with pytest.raises(InputError, match="has another tokenizer"):
-        train(config, tmp_path / "run", lambda: Initial(host.params, None, other))
+    for refuse in (forecast, train):
+        with pytest.raises(InputError, match="has another tokenizer"):
+            refuse(config, tmp_path / "run", lambda: given._replace(tokenizer=other))
     config.model.hidden_size = 64
-    with pytest.raises(InputError, match="tensors differ, first"):
-        train(config, tmp_path / "run", lambda: Initial(host.params, None))
+    for refuse in (forecast, train):
+        with pytest.raises(InputError, match=r"tensors differ, first .* leave --config.model"):
+            refuse(config, tmp_path / "run", lambda: given)
 
 
 @pytest.mark.parametrize(
