@@ -18,7 +18,7 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, merge, split
 from bcmb_jax.ops.linear import accumulation_dtype
-from bcmb_jax.training.start import Initial
+from bcmb_jax.training.initial import Initial
 from conversion.export import new_model_folder, write_huggingface
 from conversion.flexbert import check_resumable
 from conversion.mapping import Weights

@@ -29,8 +29,9 @@ from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import InputError
 from bcmb_jax.training.checkpoint import newest_meta
 from bcmb_jax.training.forecast import forecast
+from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.replay import replay
-from bcmb_jax.training.start import Initial, with_precision
+from bcmb_jax.training.start import with_precision
 from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here

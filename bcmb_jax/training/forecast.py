@@ -15,9 +15,8 @@ from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.ops.cross_entropy import LOGITS_ON_ACCELERATORS
 from bcmb_jax.sharding import batch_shards, gathered_shardings, parameter_shardings
 from bcmb_jax.training.checkpoint import newest_meta
+from bcmb_jax.training.initial import Initial, check_initial
 from bcmb_jax.training.start import (
-    Initial,
-    check_initial,
     check_same_run,
     prepare,
     run_metadata,

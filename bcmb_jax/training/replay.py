@@ -26,7 +26,8 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge
 from bcmb_jax.sharding import whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints
-from bcmb_jax.training.start import Initial, begin, prepare, run_metadata, with_precision
+from bcmb_jax.training.initial import Initial
+from bcmb_jax.training.start import begin, prepare, run_metadata, with_precision
 from bcmb_jax.training.train import (
     gradients,
     make_optimizer,

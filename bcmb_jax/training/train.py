@@ -33,10 +33,10 @@ from bcmb_jax.sharding import batch_sharding, whole_over_fsdp
 from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import choose, good_health, judge
+from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.metrics import Reporter, StepMetrics
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
-    Initial,
     StopSignal,
     begin,
     prepare,

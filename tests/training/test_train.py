@@ -21,7 +21,7 @@ from bcmb_jax.locks import locked
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training import checkpoint, start
 from bcmb_jax.training import forecast as forecasting
-from bcmb_jax.training.start import Initial, check_constants
+from bcmb_jax.training.initial import Initial, check_constants
 from configs import base, phase1, phase2
 from tests.fixtures.runs import final_state, lines, tiny_run, train
 
@@ -45,7 +45,7 @@ def initial(config, state, tokenizer=None):
     """Give the weights of a trained state, with its moments."""
     host = jax.device_get(state)
     model = RunConfig.from_dict(config.to_dict()).model
-    return Initial(host.params, host.opt_state, model, tokenizer)
+    return Initial(host.params, host.opt_state, tokenizer, model)
 
 
 def stop_after(monkeypatch, steps, action):
