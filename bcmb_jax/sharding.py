@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bcmb_jax.batch import Batch, HostOrDevice
 from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.parameters import Parameters
@@ -60,6 +62,50 @@ def batch_shards(mesh: Mesh) -> int:
 def batch_sharding(mesh: Mesh, row_axis: int) -> NamedSharding:
     """Split the rows (axis `row_axis`) over `data × fsdp`, and no other axis."""
     return NamedSharding(mesh, P(*(None,) * row_axis, BATCH_AXES))
+
+
+def rows_held_here(mesh: Mesh, microbatches: int, rows: int) -> np.ndarray:
+    """Return which of the `rows` of a step this process's devices hold, in ascending order.
+
+    Rows follow the devices, not the processes: where `tensor` spans several processes, each of them
+    holds the same rows.
+    """
+    shape = (microbatches, rows // microbatches)
+    held = np.zeros(shape, bool)
+    for index in batch_sharding(mesh, row_axis=1).addressable_devices_indices_map(shape).values():
+        held[index] = True
+    return np.flatnonzero(held)
+
+
+def to_mesh(batch: Batch, mesh: Mesh, microbatches: int, rows: int = 0) -> Batch:
+    """Put the rows of a step on the mesh, as `[microbatches, rows, …]`.
+
+    Args:
+      batch: the rows that `rows_held_here` names.
+      rows: rows of the step over all processes; 0: `batch` holds them all.
+
+    Raises:
+      ValueError: `batch` does not have the rows that the devices of this process are to hold.
+    """
+    rows = rows or len(batch.tokens)
+    held = rows_held_here(mesh, microbatches, rows)
+    if len(held) != len(batch.tokens):
+        raise ValueError(f"{len(batch.tokens)} rows for devices that hold {len(held)} of {rows}")
+    of_microbatch = held[: len(held) // microbatches]
+    sharding = batch_sharding(mesh, row_axis=1)
+
+    def place(x: HostOrDevice) -> jax.Array:
+        here = np.asarray(x).reshape(microbatches, -1, *x.shape[1:])
+
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # only of arrays without axes
+            first, last, _ = index[1].indices(rows // microbatches)
+            return here[:, slice(*np.searchsorted(of_microbatch, (first, last)))]
+
+        shape = (microbatches, rows // microbatches, *x.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, shard)
+
+    return Batch(*map(place, batch))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

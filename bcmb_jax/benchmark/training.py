@@ -27,11 +27,11 @@ from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.heads import Head, ModernBertForMaskedLM
 from bcmb_jax.model.parameters import split
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.sharding import mesh_for_rows
+from bcmb_jax.sharding import mesh_for_rows, to_mesh
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.metrics import StepMetrics
 from bcmb_jax.training.start import abstract_state, init_state
-from bcmb_jax.training.train import to_mesh, train_step
+from bcmb_jax.training.train import train_step
 
 MASK_RATE = 0.3
 LONGEST = 8192

@@ -72,12 +72,12 @@ class Steps:
       plan: assigns documents to rows.
       start: first row of step 0.
       special: ids of `[CLS]`, `[SEP]` and padding.
-      rows_per_step: over all processes; each takes a contiguous share.
+      rows_per_step: over all processes.
       skip_rows: ranges of row numbers that stay empty.
+      share: the rows of each step, from 0, that this process assembles; None is all of them.
 
     Raises:
-      InputError: `rows_per_step` is not a positive multiple of the number of processes, or two
-        sources have the same name.
+      InputError: `rows_per_step` is not positive, or two sources have the same name.
     """
 
     def __init__(
@@ -89,14 +89,10 @@ class Steps:
         special: SpecialTokens,
         rows_per_step: int,
         skip_rows: Sequence[range] = (),
-        process_index: int = 0,
-        process_count: int = 1,
+        share: np.ndarray | None = None,
     ):
-        if rows_per_step < 1 or rows_per_step % process_count:
-            raise InputError(
-                f"{rows_per_step} rows a step do not divide among {process_count} processes: "
-                "make rows_per_step a multiple"
-            )
+        if rows_per_step < 1:
+            raise InputError(f"{rows_per_step} rows a step: there must be at least one")
         names = [source.name for source in sources]
         if len(set(names)) < len(names):
             raise InputError(
@@ -111,8 +107,7 @@ class Steps:
         self.special = special
         self.rows_per_step = rows_per_step
         self.skip_rows = skip_rows
-        share = rows_per_step // process_count
-        self._share = slice(process_index * share, (process_index + 1) * share)
+        self._share = np.arange(rows_per_step) if share is None else share
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._plans: dict[int, Future[EpochPlan]] = {}
         self._epoch_starts = [-start.row]
@@ -165,10 +160,7 @@ class Steps:
             tokens -= plan.count_tokens(row, row + 1)
         pieces = [
             [self.sources[s].read(document, a, a + length) for s, document, a, length in row]
-            for row in (
-                () if i in empty else rows[i][0].pieces(rows[i][1])
-                for i in range(self.rows_per_step)[self._share]
-            )
+            for row in (() if i in empty else rows[i][0].pieces(rows[i][1]) for i in self._share)
         ]
         batch = fill_rows(pieces, self.plan.row_length, self.special)
         total = int(tokens.sum())

@@ -24,7 +24,7 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge
-from bcmb_jax.sharding import whole_over_fsdp
+from bcmb_jax.sharding import to_mesh, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints
 from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.start import begin, prepare, run_metadata, with_precision
@@ -36,7 +36,6 @@ from bcmb_jax.training.train import (
     next_progress,
     row_keys,
     steps_from,
-    to_mesh,
 )
 
 Finite = OrderedDict[str, jax.Array]  # JAX sorts the keys of other dictionaries
@@ -72,7 +71,7 @@ def replay(
             before=step,
         )
     step_fn, rule = make_step(config, corpus, graph), make_rule(config, corpus)
-    steps = steps_from(config, corpus, progress)
+    steps = steps_from(config, prepared, progress)
     look = jax.jit(functools.partial(_look, graph=graph, rule=rule, seed=config.seed))
     with (
         contextlib.closing(steps.read_ahead()) as batches,
@@ -82,7 +81,7 @@ def replay(
         for item in batches:
             if progress.tokens_seen >= config.max_tokens:
                 raise InputError(f"the run ends with step {progress.step}: there is no step {step}")
-            batch = to_mesh(item.batch, mesh, prepared.microbatches)
+            batch = to_mesh(item.batch, mesh, prepared.microbatches, config.train_rows_per_step)
             rate = config.learning_rate_after(progress.tokens_seen)
             if progress.step + 1 == step:
                 break

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
@@ -29,7 +28,7 @@ from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.sharding import batch_sharding, whole_over_fsdp
+from bcmb_jax.sharding import rows_held_here, to_mesh, whole_over_fsdp
 from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import choose, good_health, judge
@@ -37,6 +36,7 @@ from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.metrics import Reporter, StepMetrics
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
+    Prepared,
     StopSignal,
     begin,
     prepare,
@@ -102,7 +102,7 @@ def train(
             for shards in corpus.validation
         }
         evaluate = Evaluator(graph, rows, mesh)
-        steps = steps_from(config, corpus, progress)
+        steps = steps_from(config, prepared, progress)
         batches = stack.enter_context(contextlib.closing(steps.read_ahead()))
         skipped = int(state.health.skipped) if state.health else 0
         reporter = stack.enter_context(
@@ -121,7 +121,8 @@ def train(
             seconds_waiting = time.perf_counter() - started
             # The rate comes from the tokens before this step, on the host: 160e9 is no int32.
             rate = config.learning_rate_after(progress.tokens_seen)
-            state, metrics = step_fn(state, to_mesh(item.batch, mesh, prepared.microbatches), rate)
+            batch = to_mesh(item.batch, mesh, prepared.microbatches, config.train_rows_per_step)
+            state, metrics = step_fn(state, batch, rate)
             progress = next_progress(progress, item)
             done = progress.tokens_seen >= config.max_tokens
             # While the device is busy with this step, the one before it is written.
@@ -282,21 +283,9 @@ def row_keys(seed: int, batch: Batch) -> RowKeys:
     return RowKeys(mask, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout, batch.row_ids))
 
 
-def to_mesh(batch: Batch, mesh: Mesh, microbatches: int) -> Batch:
-    """Put this process's rows on the mesh, as its part of `[microbatches, rows, …]`."""
-    sharding = batch_sharding(mesh, row_axis=1)
-    return Batch(
-        *(
-            jax.make_array_from_process_local_data(
-                sharding, x.reshape(microbatches, -1, *x.shape[1:])
-            )
-            for x in batch
-        )
-    )
-
-
-def steps_from(config: RunConfig, corpus: Corpus, progress: RunProgress) -> Steps:
+def steps_from(config: RunConfig, prepared: Prepared, progress: RunProgress) -> Steps:
     """Return the run's steps from where it stands: this process's rows of each."""
+    corpus = prepared.corpus
     return Steps(
         corpus.train,
         corpus.plan,
@@ -304,8 +293,7 @@ def steps_from(config: RunConfig, corpus: Corpus, progress: RunProgress) -> Step
         special=corpus.tokenizer.special,
         rows_per_step=config.train_rows_per_step,
         skip_rows=config.data.skipped_rows(),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        share=rows_held_here(prepared.mesh, prepared.microbatches, config.train_rows_per_step),
     )
 
 

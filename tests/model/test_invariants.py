@@ -19,9 +19,9 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.ops.rope import rope_table
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.sharding import optimizer_shardings, parameter_shardings
+from bcmb_jax.sharding import optimizer_shardings, parameter_shardings, to_mesh
 from bcmb_jax.training.checkpoint import TrainState
-from bcmb_jax.training.train import to_mesh, train_step
+from bcmb_jax.training.train import train_step
 from tests.fixtures.tiny_batches import CONFIG, masked_lm, packed_batch
 
 
