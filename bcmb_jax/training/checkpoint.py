@@ -264,12 +264,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
       DamagedCheckpoint: it is not what was written.
       StorageError: it cannot be read.
     """
-
-    def read() -> object:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            return reader.restore(directory / "meta")
-
-    stored = _read(directory, read)
+    stored = _read(directory, lambda: _restore_meta(directory / "meta"))
     if isinstance(stored, dict) and stored.keys() == {"version", "content", "sha256"}:
         version, content = stored["version"], stored["content"]
         if stored["sha256"] == _digest(version, content):
@@ -282,6 +277,11 @@ def read_meta(directory: Path) -> dict[str, Any]:
         log.info("%s is of an early version, whose metadata have no checksum", directory)
         return stored
     raise DamagedCheckpoint(f"checkpoint {directory} is damaged: meta is not what was written")
+
+
+def _restore_meta(folder: Path) -> object:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(folder)
 
 
 def sealed_meta(
