@@ -7,6 +7,7 @@ import pytest
 
 from bcmb_jax.config import RunConfig, decisive_values
 from bcmb_jax.errors import InputError
+from bcmb_jax.model.config import BASE, LARGE
 from configs import base, phase1, phase2, tiny
 
 
@@ -102,3 +103,8 @@ def test_microbatches_and_rate():
         800_000,
         1_100_000,
     ]
+
+
+@pytest.mark.parametrize(("size", "model"), [("base", BASE), ("large", LARGE)])
+def test_sizes_of_the_configs_are_those_of_the_models(size, model):
+    assert RunConfig.from_dict(base.get_config(size).to_dict()).model == model
