@@ -14,7 +14,7 @@ from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, merge, split
 from bcmb_jax.sharding import make_mesh
 from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows, mask_document
-from tests.fixtures.tiny_batches import CONFIG
+from tests.fixtures.tiny_model import TINY
 
 VOCAB = 512
 
@@ -68,7 +68,7 @@ def test_masks_are_fifteen_percent_of_ordinary_tokens(corpus):
 
 def test_scores_equal_dense_logits(corpus):
     rows = rows_of(corpus, 512)
-    config = CONFIG.__class__(**CONFIG.as_dict() | dict(vocab_size=VOCAB))
+    config = TINY.__class__(**TINY.as_dict() | dict(vocab_size=VOCAB))
 
     def make():
         return ModernBertForMaskedLM(config, rngs=nnx.Rngs(0))

@@ -17,10 +17,10 @@ from bcmb_jax.evaluation.finetune_jax import JaxClassifier
 from bcmb_jax.evaluation.protocol import Settings, fine_tune
 from bcmb_jax.model.heads import Head, ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters
-from tests.fixtures.tiny_batches import CONFIG as FOUR_LAYERS
+from tests.fixtures.tiny_model import TINY
 
 # Quick to compile; what layers do in packed rows is tested with them.
-CONFIG = dataclasses.replace(FOUR_LAYERS, num_hidden_layers=1)
+CONFIG = dataclasses.replace(TINY, num_hidden_layers=1, hidden_size=32, intermediate_size=48)
 KINDS = ("single_label", "multi_label", "tagging")
 LABELS = ("B-x", "I-x", "O")
 

@@ -22,7 +22,8 @@ from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import optimizer_shardings, parameter_shardings, to_mesh
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.train import train_step
-from tests.fixtures.tiny_batches import CONFIG, masked_lm, packed_batch
+from tests.fixtures.tiny_batches import packed_batch
+from tests.fixtures.tiny_model import TINY, masked_lm
 
 
 @pytest.mark.parametrize(("config", "expected"), [(BASE, 149_655_232), (LARGE, 395_881_664)])
@@ -60,7 +61,7 @@ def test_a_document_does_not_depend_on_its_neighbours(two_documents):
 def test_in_bf16_products_give_bf16_and_the_residual_stream_stays_fp32():
     model, batch = masked_lm(dtype=jnp.dtype(jnp.bfloat16)), packed_batch(2, 64)
     inputs = batch.tokens, batch.segment_ids, batch.positions
-    rope = rope_table(batch.positions, 1e4, CONFIG.head_size)
+    rope = rope_table(batch.positions, 1e4, TINY.head_size)
     layer = model.model.layers[0]
 
     def of_each_kind():
@@ -80,9 +81,9 @@ def test_no_gradient_crosses_documents(two_documents):
 
     def loss_of_middle(embedded):
         x = model.model.embeddings.norm(embedded)
-        for layer, kind in zip(model.model.layers, CONFIG.layer_types, strict=True):
-            theta = CONFIG.global_rope_theta if kind == "global" else CONFIG.local_rope_theta
-            x = layer(x, segment_ids, rope_table(positions, theta, CONFIG.head_size), None)
+        for layer, kind in zip(model.model.layers, TINY.layer_types, strict=True):
+            theta = TINY.global_rope_theta if kind == "global" else TINY.local_rope_theta
+            x = layer(x, segment_ids, rope_table(positions, theta, TINY.head_size), None)
         return (x[0, 40:300] ** 2).sum()
 
     table = model.model.embeddings.tok_embeddings.weight[...]
@@ -100,7 +101,7 @@ def test_packed_equals_alone(two_documents):
 
 
 RULE = MaskingRule(0.3, 4, (0, 1, 2, 3, 4), np.arange(5, 128))
-SPLIT = dataclasses.replace(CONFIG, num_hidden_layers=2, attention_output_dropout=0.3)
+SPLIT = dataclasses.replace(TINY, num_hidden_layers=2, attention_output_dropout=0.3)
 
 
 def loss_and_update(devices, mesh_shape, microbatches, config=SPLIT, remat=False):

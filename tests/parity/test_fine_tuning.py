@@ -26,7 +26,7 @@ from tests.fixtures.torch_models import NARROW
 pytestmark = pytest.mark.torch
 
 CONFIG = dataclasses.replace(
-    NARROW, vocab_size=300, local_attention=16, max_position_embeddings=256
+    NARROW, hidden_size=48, num_attention_heads=3, num_hidden_layers=4, max_position_embeddings=256
 )
 FIRST_STEPS = 20
 KINDS = ("single_label", "multi_label", "tagging")

@@ -158,7 +158,8 @@ def test_clozes_are_tokenized_as_transformers_does(which, tmp_path, request) -> 
     else:
         source, size = request.getfixturevalue("shared") / "data" / "tokenizers" / which, 50_368
     folder = tmp_path / "model"
-    torch_model(dataclasses.replace(NARROW, vocab_size=size)).save_pretrained(tmp_path / "theirs")
+    config = dataclasses.replace(NARROW, vocab_size=size, max_position_embeddings=8192)
+    torch_model(config).save_pretrained(tmp_path / "theirs")
     model = conversion.from_pretrained(tmp_path / "theirs")
     conversion.save_pretrained(model, folder, source)
     peer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -20,12 +20,12 @@ from bcmb_jax.evaluation.speed import lengths_of, random_documents
 from bcmb_jax.model.heads import Head
 from conversion.mapping import table
 from tests.fixtures.task_data import clinical_sentences
-from tests.fixtures.tiny_batches import CONFIG
+from tests.fixtures.tiny_model import TINY
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 pytestmark = pytest.mark.torch
 
-NO_DROPOUT = dataclasses.replace(CONFIG, vocab_size=50_368, attention_output_dropout=0.0)
+NO_DROPOUT = dataclasses.replace(TINY, vocab_size=50_368, attention_output_dropout=0.0)
 
 
 def test_the_peer_has_our_sizes_and_no_dropout():

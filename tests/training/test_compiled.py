@@ -15,7 +15,7 @@ from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.training.forecast import rows_that_fit
 from tests.fixtures.compiled import collectives, compile_step
-from tests.fixtures.tiny_batches import CONFIG
+from tests.fixtures.tiny_model import TINY
 
 LENGTH = 192  # no other axis of the small model has it
 
@@ -53,7 +53,7 @@ def test_encoding_8192_tokens_needs_less_than_1_gb():
 # merged axes the partitioner does not follow.
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1)])
 def test_parameters_are_gathered_and_activations_are_not(shape):
-    program, _ = compile_step(mesh(*shape), CONFIG, 1, LENGTH)
+    program, _ = compile_step(mesh(*shape), TINY, 1, LENGTH)
     gathered = collectives(program.as_text(), "all-gather")
     assert bool(gathered) == (shape[1] > 1)
     assert not [x for x in gathered if str(LENGTH) in x]
