@@ -12,7 +12,8 @@ from bcmb_jax import device
 from bcmb_jax.device import Target, compute_dtype, products_in, resolve_precision
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.parameters import merge, split
-from tests.fixtures.tiny_batches import masked_lm, packed_batch
+from tests.fixtures.tiny_batches import packed_batch
+from tests.fixtures.tiny_model import masked_lm
 
 
 @pytest.fixture(params=["cpu", "gpu", "tpu"])
