@@ -111,5 +111,5 @@ def weight_decay_mask(params: optax.Params) -> optax.Params:
 def _debiased_gain(beta: float, step: Scalar) -> jax.Array:
     # 1 - (β^t - β)/(β^t - 1) = (1 - β)/(1 - β^t), without the cancellation; exactly 1 at t = 1,
     # where a moment is replaced.
-    gain = (1 - beta) / -jnp.expm1(step * math.log(beta))
+    gain = (1 - beta) / -jnp.expm1(jnp.asarray(step, float) * math.log(beta))
     return jnp.where(step == 1, 1.0, gain)

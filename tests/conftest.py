@@ -3,7 +3,7 @@
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +24,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Shapes and dtypes of what is passed to these are checked against their signatures.
 CHECKED = ("ops", "attention", "model", "losses", "masking")
 install_import_hook([f"bcmb_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """Refuse to promote one dtype to another unasked; for modules that name it in `pytestmark`."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
 
 
 @pytest.fixture(scope="session")

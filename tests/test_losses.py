@@ -10,6 +10,8 @@ from bcmb_jax import losses
 from bcmb_jax.ops import cpu
 from bcmb_jax.ops.cross_entropy import position_chunks
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 
 @pytest.fixture(params=[10**9, 600])  # one chunk, several
 def problem(request, monkeypatch):
@@ -27,7 +29,7 @@ def dense(hidden, weight, bias, targets, weights):
     logits = jnp.einsum("bkd,vd->bkv", hidden, weight) + bias.reshape(1, 1, -1)
     log_probabilities = jax.nn.log_softmax(logits)
     loss = -jnp.take_along_axis(log_probabilities, targets[..., None], -1)[..., 0]
-    return (loss * weights).sum(), ((logits.argmax(-1) == targets) * weights).sum()
+    return (loss * weights).sum(), jnp.where(logits.argmax(-1) == targets, weights, 0).sum()
 
 
 def test_loss_accuracy_and_gradients(problem):

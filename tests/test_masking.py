@@ -9,6 +9,8 @@ from bcmb_jax.batch import Batch
 from bcmb_jax.masking import MaskingRule, mask_tokens, masked_positions_per_row
 from tests.fixtures.tiny_batches import packed_batch
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 RULE = MaskingRule(
     rate=0.3, mask_token=4, special_tokens=(0, 1, 2, 3, 4), random_tokens=np.arange(5, 128)
 )

@@ -9,6 +9,8 @@ import pytest
 
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 RATES = [1e-3, 8e-4, 3e-3, 3e-3, 1e-4, 0.0, 2e-3, 1e-3, 5e-4, 1e-3]
 MAX_LR, WEIGHT_DECAY = 2e-3, 0.05
 

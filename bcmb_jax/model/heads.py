@@ -189,7 +189,7 @@ def pool(
     numbers = jnp.arange(1, num_segments + 1).reshape(1, -1, 1)
     inside = (segment_ids[:, None] == numbers).astype(x.dtype)
     if pooling == "cls":
-        inside = inside * (jnp.cumsum(inside, axis=-1) == 1)
+        inside = jnp.where(jnp.cumsum(inside, axis=-1) == 1, inside, 0)
     sums = jnp.einsum("bsl,bld->bsd", inside, x, precision=lax.Precision.HIGHEST)
     return sums / jnp.maximum(inside.sum(-1, keepdims=True), 1)
 

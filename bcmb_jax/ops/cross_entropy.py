@@ -57,7 +57,7 @@ def _forward(
         powers = jnp.exp(logits - top)
         total = powers.sum(-1, keepdims=True)
         loss = ((top + jnp.log(total) - at_target)[..., 0] * loss_weights).sum()
-        correct = ((at_target >= top)[..., 0] * loss_weights).sum()
+        correct = jnp.where((at_target >= top)[..., 0], loss_weights, 0).sum()
         token = lax.broadcasted_iota(jnp.int32, powers.shape, 2)
         dlogits = powers * (loss_weights[..., None] / total)
         dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)

@@ -22,7 +22,8 @@ def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
     float32, or float64 for float64, in which only `conversion.verify` computes.
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    sums: jnp.dtype = jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    return sums
 
 
 def dot(

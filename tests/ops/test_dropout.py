@@ -8,6 +8,8 @@ import pytest
 
 from bcmb_jax.ops.dropout import dropout, random_bits
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 ROWS, LENGTH, SIZE = 4, 512, 768
 NOISE = 5  # standard deviations: one in two million by chance
 

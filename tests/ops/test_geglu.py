@@ -11,6 +11,8 @@ import pytest
 from bcmb_jax.ops.geglu import geglu, with_kernel
 from tests.fixtures.tiny_batches import assert_within
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 # Of the largest element: fp32, with a normal distribution within 3e-7; one rounding to bf16.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
 

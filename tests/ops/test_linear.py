@@ -10,6 +10,8 @@ from bcmb_jax.ops.cpu import row_sums
 from bcmb_jax.ops.linear import linear
 from bcmb_jax.ops.norm import scaled
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 # Relative to the largest element: fp32 sums of a few hundred products, and bf16's 8 bits.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 2e-2}
 
@@ -32,7 +34,7 @@ def test_product_and_gradients(dtype, out_dtype, rows, shapes):
         return linear(equation, x, weight, jnp.dtype(dtype), out_dtype=out)
 
     def loss(x, weight):
-        return (run(x, weight) * jnp.asarray(g, jnp.float32)).sum()
+        return (run(x, weight).astype(jnp.float32) * jnp.asarray(g, jnp.float32)).sum()
 
     out = jax.jit(run)(x, weight)
     dx, dweight = jax.jit(jax.grad(loss, argnums=(0, 1)))(

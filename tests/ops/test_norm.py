@@ -9,6 +9,8 @@ import pytest
 from bcmb_jax.ops.norm import layer_norm, with_kernel
 from tests.fixtures.tiny_batches import assert_within
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 EPS = 1e-5
 # Of the largest element: fp32 sums over a token or over all of them; one rounding to bf16.
 TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
