@@ -128,6 +128,7 @@ class RunConfig:
     save_every: int = field(metadata=FREE)
     keep_checkpoints: int = field(metadata=FREE)
     log_every: int = field(metadata=FREE)
+    hang_seconds: float = field(metadata=FREE)
     mesh: MeshConfig = field(metadata=FREE)
 
     def __post_init__(self) -> None:
@@ -137,6 +138,8 @@ class RunConfig:
             raise InputError(f"learning_rate {self.learning_rate} is not between 0 and 1")
         if self.spike_deviations < 0:
             raise InputError(f"spike_deviations {self.spike_deviations} is negative; 0 is off")
+        if self.hang_seconds < 0:
+            raise InputError(f"hang_seconds {self.hang_seconds} is negative; 0 follows the steps")
         for key in ("max_tokens", "log_every", "keep_checkpoints", "eval_tokens"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} is {getattr(self, key)}; it must be at least 1")

@@ -72,6 +72,9 @@ def get_config(size: str = "base") -> ConfigDict:
     config.save_every = 500  # steps, or 0; the end and a stop signal save too
     config.keep_checkpoints = 3  # the newest
     config.log_every = 10  # steps
+    # A step that takes longer ends the process as hung, exit status 70; 0: ten times the slowest
+    # step before it, at least 45 seconds.
+    config.hang_seconds = 0.0
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices with a copy of the model each; -1: all that the others leave

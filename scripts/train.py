@@ -3,8 +3,11 @@
 
 import sys
 
-from bcmb_jax.commands.train import main
 from bcmb_jax.errors import run
+from bcmb_jax.signals import stop_signals
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    with stop_signals():  # before the imports that take seconds
+        from bcmb_jax.commands.train import main
+
+        sys.exit(run(main))

@@ -47,13 +47,14 @@ BUDGETS = {
     # Goal 850: five cases, PyTorch's fastest way for each, and a report as JSON, table and plot.
     "bcmb_jax/benchmark": 1_200,
     # 40 for the options of tables and articles as they come, 50 for a run's folder and sizes.
-    "bcmb_jax/commands": 1_210,
+    # And 110 to compare and join the processes of a run.
+    "bcmb_jax/commands": 1_320,
     "bcmb_jax": 19_500,  # raised by what real input needs
     # Goal 2,000: two dialects of config, moments both ways, pickles that are not trusted; then
     # layouts as transformers reads them, names of wrappers, types of keys, more starts (220).
     "conversion": 2_770,
     "configs": 260,
-    "scripts": 70,
+    "scripts": 80,
 }
 MAX_MODULES = 160  # (135), six for real input, five for faults
 MAX_ANY = 16  # annotations that are `Any` and nothing else
@@ -81,10 +82,13 @@ LAYERS = (
         "bcmb_jax/config.py",
         "bcmb_jax/model/config.py",  # plain values: a run's configuration holds a model's
         "bcmb_jax/schedule.py",
+        "bcmb_jax/cluster.py",
         "bcmb_jax/device.py",
         "bcmb_jax/errors.py",
         "bcmb_jax/files.py",
         "bcmb_jax/locks.py",
+        "bcmb_jax/peers.py",
+        "bcmb_jax/signals.py",
         "bcmb_jax/terminal.py",
         "bcmb_jax/__init__.py",
     ),

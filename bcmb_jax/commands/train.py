@@ -9,12 +9,15 @@ correct, named in one line. `--config.key=value` overrides a key of configs/base
 """
 
 import functools
+import hashlib
 import inspect
 import logging
 import os
 import runpy
+import secrets
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,14 @@ from absl import flags
 from ml_collections import config_flags
 
 import conversion
+from bcmb_jax import files
+from bcmb_jax.cluster import Place, find_place, local_devices
 from bcmb_jax.config import RunConfig, check_key
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
+from bcmb_jax.peers import Peers
+from bcmb_jax.signals import stop_signals
 from bcmb_jax.training.checkpoint import newest_meta
 from bcmb_jax.training.forecast import forecast
 from bcmb_jax.training.initial import Initial
@@ -41,6 +48,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/
 PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
 REPLAY = flags.DEFINE_integer("replay", 0, "Make this step again, and tell what is not finite.")
 PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
+
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several.")
+PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; SLURM and mpirun give it.")
+PROCESS = flags.DEFINE_integer("process", -1, "The number of this process, from 0.")
+WAIT = flags.DEFINE_float("wait", 8.0, "Seconds to wait for the other processes at the start.")
+
+CLOCK_SECONDS = 30.0
+LOCAL_KEYS = ("data.train", "data.validation", "tokenizer")  # compared by their contents
 
 SYNTHETIC = ("synthetic notes",)  # data.train of configs/tiny.py
 
@@ -63,14 +78,106 @@ def main() -> int:
         )
     if WORKDIR.value is None:
         logging.info("the run's folder is %s", workdir)
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        jax.distributed.initialize()
+    with stop_signals() as stop:
+        place = find_place(os.environ, COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        with Peers(place, WAIT.value) as peers:
+            if place:
+                preflight(peers, place, values, workdir)
+                stop.install()  # JAX has taken SIGTERM
+            return run(values, workdir, peers)
+
+
+def preflight(peers: Peers, place: Place, values: dict[str, Any], workdir: Path) -> None:
+    """Compare what the processes were started with, and join them.
+
+    Raises:
+      InputError: a process differs, or does not share the run's folder.
+    """
+    versions = files.versions("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    peers.agree("version", versions | {"code": code_digest()})
+    given = {key: value for key, value in flattened(values) if key not in LOCAL_KEYS}
+    peers.agree("configuration", given)
+    clocks = peers.gather("clock", time.time())
+    if max(clocks) - min(clocks) > CLOCK_SECONDS:
+        late, early = (peers.hosts[clocks.index(f(clocks))] for f in (max, min))
+        raise InputError(
+            f"the clocks of {late} and {early} differ by {max(clocks) - min(clocks):.0f} s, more "
+            f"than {CLOCK_SECONDS:g}: set them"
+        )
+    check_shared(peers, place.process, workdir)
+    jax.distributed.initialize(
+        place.coordinator,
+        place.processes,
+        place.process,
+        local_devices(os.environ),
+        cluster_detection_method="deactivate",
+        initialization_timeout=60,
+        heartbeat_timeout_seconds=60,
+        shutdown_timeout_seconds=60,
+    )
+    devices = {"count": jax.local_device_count(), "kind": jax.local_devices()[0].device_kind}
+    peers.agree("number of devices", devices)
+
+
+def check_shared(peers: Peers, process: int, workdir: Path) -> None:
+    """Refuse a folder that a process cannot write, or that is not the same for all of them.
+
+    Raises:
+      InputError: the message names the process and the folder.
+    """
+    marker, failure = workdir / ".preflight", ""
+    if process == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            marker.write_text(secrets.token_hex(8))
+        except OSError as error:
+            failure = f"{workdir} cannot be written ({reason(error)})"
+    token = peers.gather("run's folder", "" if process or failure else marker.read_text())[0]
+    if not failure:
+        try:
+            failure = "" if marker.read_text() == token else "another folder"
+            (workdir / f".preflight-{process}").write_text("")
+            (workdir / f".preflight-{process}").unlink()
+        except OSError as error:
+            failure = f"{workdir} is not shared with process 0, or not writable ({reason(error)})"
+    failures = peers.gather("its check", failure)
+    if process == 0:
+        marker.unlink(missing_ok=True)
+    for number, what in enumerate(failures):
+        if what:
+            raise InputError(f"process {number} on {peers.hosts[number]}: {what}")
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a configuration and their values, as JSON would hold them."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, list(value) if isinstance(value, tuple) else value
+
+
+def code_digest() -> str:
+    """Return a checksum of the package's own code."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def run(values: dict[str, Any], workdir: Path, peers: Peers) -> int:
+    """Train, or print what was asked for."""
+    flag = flags.FLAGS["config"]
     load_initial: Callable[[], Initial] | None = None
     if values["init_from"]:
         load_initial = take_sizes(values, set(config_flags.get_override_values(flag)), workdir)
     if values["data"]["train"] == SYNTHETIC:
         size = values["model"]["vocab_size"]
-        notes = prepare_synthetic(workdir / "synthetic", vocab_size=size)
+        for turn in range(2):  # process 0 makes the notes, then the others find them
+            if turn == (peers.place.process > 0):
+                notes = prepare_synthetic(workdir / "synthetic", vocab_size=size)
+            peers.gather("synthetic notes", None)
         values["data"]["train"] = (str(notes),)
     config = RunConfig.from_dict(values)
     if PLAN.value:
@@ -80,7 +187,7 @@ def main() -> int:
     if REPLAY.value:
         print(replay(config, workdir, REPLAY.value, load_initial))
         return 0
-    return train(config, workdir, load_initial, profile=PROFILE.value)
+    return train(config, workdir, load_initial, profile=PROFILE.value, peers=peers)
 
 
 def default_workdir(config: str) -> Path:

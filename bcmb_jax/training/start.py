@@ -4,17 +4,17 @@
 import dataclasses
 import functools
 import logging
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.config import RunConfig, decisive_values
@@ -27,12 +27,14 @@ from bcmb_jax.files import new_directory, read_json, write_json
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, init_parameters, split
 from bcmb_jax.sharding import (
+    AXES,
     batch_shards,
     make_mesh,
     optimizer_shardings,
     parameter_shardings,
     replicated,
 )
+from bcmb_jax.signals import StopSignal
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import good_health
 from bcmb_jax.training.initial import Initial, check_initial, place_initial
@@ -40,29 +42,28 @@ from bcmb_jax.training.initial import Initial, check_initial, place_initial
 log = logging.getLogger(__name__)
 
 
-class StopSignal:
-    """A flag that SIGTERM, SIGUSR1 or SIGINT raises: save and stop (a second SIGINT kills).
+class StopTogether:
+    """The decision of all processes to stop after the same step, whichever of them was told to.
 
-    SLURM sends such a signal before it takes the machine back (`#SBATCH --signal`). Use it with
-    `with`, in the main thread; the handlers that were there come back at the end.
+    Each call passes this process's flag to the others on the devices, and returns what the call
+    before has found there: by then it is computed, so that no device waits.
     """
 
-    NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    def __init__(self, stop: StopSignal, mesh: Mesh):
+        self._stop, self._found = stop, None if jax.process_count() == 1 else jnp.zeros((), bool)
+        self._sharding = NamedSharding(mesh, P(AXES))
+        self._shape = (mesh.size,)
+        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
 
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> "StopSignal":
-        self._before = {number: signal.signal(number, self._request) for number in self.NUMBERS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def __call__(self) -> bool:
+        """Tell whether to stop now."""
+        if self._found is None:
+            return self._stop.requested
+        before, flag = self._found, np.array([self._stop.requested])
+        self._found = self._any(
+            jax.make_array_from_callback(self._shape, self._sharding, lambda _: flag)
+        )
+        return bool(before)
 
 
 def with_precision(config: RunConfig, workdir: Path) -> RunConfig:
@@ -215,6 +216,13 @@ def init_state(
     shardings = jax.tree.map(lambda x: x.sharding, like)
     state: TrainState = jax.jit(make, out_shardings=shardings)()
     return state
+
+
+def fingerprints(corpus: Corpus) -> dict[str, str]:
+    """Return what must be the same for all processes of a run: the content of its data."""
+    parts = {"training": corpus.train, "validation": corpus.validation}
+    found = {f"{name} {s.name}": s.fingerprint for name, part in parts.items() for s in part}
+    return {"tokenizer": corpus.tokenizer.fingerprint} | found
 
 
 def run_metadata(config: RunConfig, corpus: Corpus) -> dict[str, Any]:

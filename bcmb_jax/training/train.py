@@ -28,7 +28,9 @@ from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
+from bcmb_jax.peers import ALONE, Peers
 from bcmb_jax.sharding import rows_held_here, to_mesh, whole_over_fsdp
+from bcmb_jax.signals import stop_signals
 from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
 from bcmb_jax.training.faults import choose, good_health, judge
@@ -37,14 +39,16 @@ from bcmb_jax.training.metrics import Reporter, StepMetrics
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
     Prepared,
-    StopSignal,
+    StopTogether,
     begin,
+    fingerprints,
     prepare,
     run_metadata,
     with_precision,
     write_run_files,
 )
 from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows
+from bcmb_jax.training.watchdog import Watchdog
 
 
 def train(
@@ -53,6 +57,7 @@ def train(
     load_initial: Callable[[], Initial] | None = None,
     *,
     profile: bool = False,
+    peers: Peers = ALONE,
 ) -> int:
     """Train in `workdir`, from its newest checkpoint if it has one.
 
@@ -60,6 +65,7 @@ def train(
       load_initial: loads the weights that `config.init_from` names; called only where `workdir`
         has no checkpoint yet.
       profile: trace one step into `workdir/profile`, and print where its time went.
+      peers: the processes of the run.
 
     Returns:
       `DONE` or `PREEMPTED`.
@@ -71,12 +77,14 @@ def train(
     # --- mesh, data, model ---------------------------------------------------------------------
     config = with_precision(config, workdir)
     prepared = prepare(config)
+    peers.agree("data", fingerprints(prepared.corpus))
     mesh, corpus, graph = prepared.mesh, prepared.corpus, prepared.graph
     step_fn = make_step(config, corpus, graph)
     if profile:
         step_fn = Profiled(step_fn, workdir / "profile")
 
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
         workdir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             stack.enter_context(locked(workdir / ".lock", workdir))
@@ -88,6 +96,7 @@ def train(
         )
         optimizer = make_optimizer(config)
         state, progress = begin(config, prepared, optimizer, checkpoints, metadata, load_initial)
+        peers.agree("checkpoint", {"step": progress.step, "tokens": progress.tokens_seen})
         write_run_files(config, corpus, workdir)
 
         # --- validation, metrics, data from where the run stands --------------------------------
@@ -108,14 +117,17 @@ def train(
         reporter = stack.enter_context(
             make_reporter(config, corpus, progress, skipped, rows, workdir)
         )
-        stop = stack.enter_context(StopSignal())
+        stop_now = StopTogether(stop, mesh)
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(products_in(config.precision))
 
         # --- loop -------------------------------------------------------------------------------
         done = progress.tokens_seen >= config.max_tokens
-        stopping = False
+        stopping = any(peers.gather("first step", stop.requested))
+        stop.when = "after this step"
+        watchdog = stack.enter_context(Watchdog(config.hang_seconds, peers.leave))
         while not done and not stopping:
+            watchdog.step(progress.step + 1)
             started = time.perf_counter()
             item = next(batches)
             seconds_waiting = time.perf_counter() - started
@@ -128,12 +140,16 @@ def train(
             # While the device is busy with this step, the one before it is written.
             reporter.step(progress, metrics, rate, item, seconds_waiting)
             if done or (config.eval_every and progress.step % config.eval_every == 0):
+                watchdog.other(f"the evaluation after step {progress.step}")
                 reporter.evaluation(progress, evaluate(state.params))
-            stopping = stop.requested
+            stopping = stop_now()
             if done or stopping or (config.save_every and progress.step % config.save_every == 0):
                 # First the metrics: a checkpoint never lacks a line.
                 reporter.flush()
+                watchdog.other(f"the save after step {progress.step}")
                 checkpoints.save(state, progress, metadata)
+    if stopping and jax.process_index() == 0:
+        Display().say(f"stopped at step {progress.step}; the same command resumes")
     return DONE if done else PREEMPTED
 
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thread that ends a process whose training no longer moves, and shows where it stands."""
+
+import collections
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+HUNG = 70
+"""The exit status of a process that was ended because it did not move."""
+
+POLL_SECONDS = 0.5
+LEAST_SECONDS, STEPS_LONG = 45.0, 10
+"""A step may take this time, and so many times as long as the slowest of those before it."""
+OTHER_SECONDS = 1800.0
+"""Time for a compilation, an evaluation or a save."""
+MEASURED = 3
+"""Steps that are made before one can be called late."""
+
+
+class Watchdog:
+    """Ends the process when a part of the training loop takes too long; use it with `with`.
+
+    Args:
+      seconds: how long a step may take; 0: `STEPS_LONG` times the slowest of the last hundred.
+      leave: is told the exit status and the reason before the end.
+    """
+
+    def __init__(self, seconds: float, leave: Callable[[int, str], None]):
+        self._seconds, self._leave = seconds, leave
+        self._steps: collections.deque[float] = collections.deque(maxlen=100)
+        self._doing, self._bound, self._taken = "the start", OTHER_SECONDS, 0.0
+        self._begun = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def step(self, number: int) -> None:
+        """Say that a step begins."""
+        now = time.monotonic()
+        if self._doing.startswith("step"):
+            self._steps.append(now - self._begun)
+        measured = len(self._steps) >= MEASURED
+        bound = self._seconds or max(LEAST_SECONDS, STEPS_LONG * max(self._steps, default=0.0))
+        self._begin(f"step {number}", bound if measured else OTHER_SECONDS)
+
+    def other(self, doing: str) -> None:
+        """Say that something begins which may take long."""
+        self._begin(doing, OTHER_SECONDS)
+
+    def _begin(self, doing: str, bound: float) -> None:
+        self._doing, self._bound = doing, bound
+        self._begun, self._taken = time.monotonic(), 0.0
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._ended.wait(POLL_SECONDS):
+            now = time.monotonic()
+            # A process that was suspended did not run late: its own clock stood still.
+            self._taken += min(now - before, 4 * POLL_SECONDS)
+            before = now
+            if self._taken > self._bound:
+                self._end()
+
+    def _end(self) -> None:
+        why = (
+            f"{self._doing} on {socket.gethostname()} takes more than {self._bound:.0f} s: ended "
+            "as hung, with the stacks above (config.hang_seconds)"
+        )
+        faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+        print(f"error: {why}", file=sys.stderr)
+        sys.stderr.flush()
+        self._leave(HUNG, why)
+        os._exit(HUNG)
