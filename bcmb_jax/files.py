@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bcmb_jax.errors import StorageError, reason
+from bcmb_jax.errors import STORAGE_ERRORS, InputError, StorageError, reason
 from bcmb_jax.locks import locked
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ WAITS = (1.0, 5.0, 20.0)
 """Seconds between tries to read from storage that fails."""
 
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ut of memory", "Cannot allocate memory")
+
+STORAGE_FAULTS = tuple(os.strerror(number) for number in STORAGE_ERRORS)
+"""The system's words for `STORAGE_ERRORS`, by which they are known inside other messages."""
 
 STALE_SECONDS = 3600
 """Age after which a half-written folder of another machine is taken for abandoned."""
@@ -218,3 +221,29 @@ def _fault_of_storage(directory: Path, error: Exception) -> str | None:
     except OSError as unreadable:
         return reason(unreadable)
     return None
+
+
+@contextlib.contextmanager
+def storage_errors(directory: Path) -> Iterator[None]:
+    """Turn what a failing disk raises while `directory` is written into one line.
+
+    Raises:
+      StorageError: names the folder, what is wrong, and the free space.
+    """
+    try:
+        yield
+    except (InputError, StorageError):
+        raise
+    except Exception as error:  # libraries wrap the system's error in types of their own
+        fault = next((text for text in STORAGE_FAULTS if text in str(error)), None)
+        if fault is None and getattr(error, "errno", None) not in STORAGE_ERRORS:
+            raise
+        try:
+            disk = shutil.disk_usage(directory)
+            left = f"{disk.free / 1e6:,.1f} MB of {disk.total / 1e6:,.1f} MB are free"
+        except OSError:
+            left = "the folder is gone"
+        raise StorageError(
+            f"{directory}: {fault or reason(error)} ({left}); mend that and run the same command "
+            "again, it goes on from the last checkpoint"
+        ) from error

@@ -63,7 +63,8 @@ SYNTHETIC = ("synthetic notes",)  # data.train of configs/tiny.py
 def main() -> int:
     """Train, or print the plan, as the command line says; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it writes
+    # Orbax logs every file that it writes, and with a traceback each error that it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     parse_flags()
     keep_freed_memory()
     if CONFIG.value is None:

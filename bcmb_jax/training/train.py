@@ -21,6 +21,7 @@ from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
 from bcmb_jax.device import products_in
 from bcmb_jax.errors import DONE, PREEMPTED
+from bcmb_jax.files import storage_errors
 from bcmb_jax.locks import locked
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskedBatch, MaskingRule, mask_tokens
@@ -84,6 +85,7 @@ def train(
         step_fn = Profiled(step_fn, workdir / "profile")
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(storage_errors(workdir))
         stop = stack.enter_context(stop_signals())
         workdir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
