@@ -31,7 +31,7 @@ from bcmb_jax.sharding import mesh_for_rows, to_mesh
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.metrics import StepMetrics
 from bcmb_jax.training.start import abstract_state, init_state
-from bcmb_jax.training.train import train_step
+from bcmb_jax.training.step import train_step
 
 MASK_RATE = 0.3
 LONGEST = 8192

@@ -28,15 +28,8 @@ from bcmb_jax.sharding import to_mesh, whole_over_fsdp
 from bcmb_jax.training.checkpoint import Checkpoints
 from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.start import begin, prepare, run_metadata, with_precision
-from bcmb_jax.training.train import (
-    gradients,
-    make_optimizer,
-    make_rule,
-    make_step,
-    next_progress,
-    row_keys,
-    steps_from,
-)
+from bcmb_jax.training.step import gradients, make_optimizer, make_rule, make_step, row_keys
+from bcmb_jax.training.train import next_progress, steps_from
 
 Finite = OrderedDict[str, jax.Array]  # JAX sorts the keys of other dictionaries
 """By the name of a tensor: whether all its numbers are finite, for each row or for the tensor."""

@@ -13,10 +13,9 @@ import pytest
 
 from bcmb_jax.commands import train as command
 from bcmb_jax.config import RunConfig
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import DONE, InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training.checkpoint import TrainState, save_state
-from bcmb_jax.training.train import DONE
 from configs import base, phase1
 from conversion.convert import convert
 from conversion.export import write_huggingface

@@ -21,7 +21,7 @@ from bcmb_jax.ops.rope import rope_table
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.sharding import optimizer_shardings, parameter_shardings, to_mesh
 from bcmb_jax.training.checkpoint import TrainState
-from bcmb_jax.training.train import train_step
+from bcmb_jax.training.step import train_step
 from tests.fixtures.tiny_batches import packed_batch
 from tests.fixtures.tiny_model import TINY, masked_lm
 

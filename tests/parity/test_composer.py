@@ -21,7 +21,7 @@ from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
-from bcmb_jax.training.train import train_step
+from bcmb_jax.training.step import train_step
 from configs import tiny
 from conversion import torch_files
 from conversion.config_json import config_json

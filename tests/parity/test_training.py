@@ -15,7 +15,7 @@ from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.parameters import merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
 from bcmb_jax.training.checkpoint import TrainState
-from bcmb_jax.training.train import train_step
+from bcmb_jax.training.step import train_step
 from conversion.mapping import table
 from tests.fixtures.torch_models import (
     NARROW,

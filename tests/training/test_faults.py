@@ -15,7 +15,7 @@ from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, InputError, NumericsError
 from bcmb_jax.model import modernbert
 from bcmb_jax.training import checkpoint, faults
-from bcmb_jax.training import train as training
+from bcmb_jax.training import step as training
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress
 from bcmb_jax.training.replay import replay
 from tests.fixtures.runs import final_state, lines, tiny_run, train

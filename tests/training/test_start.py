@@ -15,10 +15,11 @@ from bcmb_jax.masking import MaskedBatch, MaskingRule
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import init_parameters, split
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.sharding import mesh_for_rows
+from bcmb_jax.sharding import mesh_for_rows, to_mesh
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.forecast import forecast
-from bcmb_jax.training.train import to_mesh, train, train_step
+from bcmb_jax.training.step import train_step
+from bcmb_jax.training.train import train
 from bcmb_jax.training.validation import Evaluator
 from configs import tiny
 from tests.fixtures.shards import write_shards
