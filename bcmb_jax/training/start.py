@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from bcmb_jax.data.corpus import Corpus, open_corpus
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.device import compute_dtype, resolve_precision, target
-from bcmb_jax.errors import InputError, reason
+from bcmb_jax.errors import InputError, StorageError, reason
 from bcmb_jax.files import new_directory, read_json, write_json
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, init_parameters, split
@@ -216,6 +217,21 @@ def init_state(
     shardings = jax.tree.map(lambda x: x.sharding, like)
     state: TrainState = jax.jit(make, out_shardings=shardings)()
     return state
+
+
+def check_room(shapes: Parameters, workdir: Path) -> None:
+    """Refuse a disk that has no room for one more checkpoint.
+
+    Raises:
+      StorageError: the message names the folder and both sizes.
+    """
+    needed = 3 * sum(4 * x.size for x in shapes.values())  # parameters and two moments, fp32
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise StorageError(
+            f"{workdir} has {free / 1e9:.2f} GB free, a checkpoint takes {needed / 1e9:.2f} GB: "
+            "make room, or name another --workdir"
+        )
 
 
 def fingerprints(corpus: Corpus) -> dict[str, str]:

@@ -30,6 +30,7 @@ from bcmb_jax.training.start import (
     Prepared,
     StopTogether,
     begin,
+    check_room,
     fingerprints,
     prepare,
     run_metadata,
@@ -77,6 +78,7 @@ def train(
         stack.enter_context(storage_errors(workdir))
         stop = stack.enter_context(stop_signals())
         workdir.mkdir(parents=True, exist_ok=True)
+        check_room(prepared.shapes, workdir)
         if jax.process_index() == 0:
             stack.enter_context(locked(workdir / ".lock", workdir))
             corpus.verify(workdir / "verified.json", Display().say)

@@ -16,7 +16,7 @@ from bcmb_jax import device
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.loader import Steps
 from bcmb_jax.data.synthetic import prepare_synthetic
-from bcmb_jax.errors import DONE, PREEMPTED, InputError
+from bcmb_jax.errors import DONE, PREEMPTED, InputError, StorageError
 from bcmb_jax.locks import locked
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training import checkpoint, start
@@ -365,3 +365,11 @@ def test_recipe(size, rows, rate, decay):
     assert two.schedule.decay_tokens == (8_247_337_000 if size == "base" else 2_749_112_000)
     assert bio.schedule.decay_tokens == bio.max_tokens
     assert set(base.get_config().keys()) == set(two.keys())
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_refused(config, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(StorageError, match=r"has 0\.00 GB free, a checkpoint takes 0\.\d+ GB"):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
