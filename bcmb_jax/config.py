@@ -22,6 +22,9 @@ FREE = {"decides_result": False}
 """Metadata of a key that may change between two parts of a run. Every other key decides the run's
 result: to resume with another value of it is refused."""
 
+LATER = {"added_later": True}
+"""Metadata of a key that stored configurations of older versions lack; they get its default."""
+
 Group = TypeVar("Group")  # a dataclass of keys
 
 SCHEDULES = ("constant_with_warmup", "one_minus_sqrt", "warmup_stable_decay")
@@ -59,7 +62,7 @@ class ScheduleConfig:
         return sorted(points)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The folders of shards, their weights, and the rows that they are packed into.
 
@@ -69,7 +72,7 @@ class DataConfig:
     train: tuple[str, ...] = field(metadata=FREE)
     validation: tuple[str, ...] = field(metadata=FREE)
     weights: tuple[float, ...]
-    skip_rows: str = field(metadata=FREE)
+    skip_rows: str = field(default="", metadata=FREE | LATER)
     row_length: int
     max_document_length: int
 
@@ -97,7 +100,7 @@ class MeshConfig:
     tensor: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that a run is told; `from_dict` makes one from plain values.
 
@@ -117,7 +120,7 @@ class RunConfig:
     data: DataConfig
     max_tokens: int
     # These do not, or are there to be changed when a run is in trouble.
-    spike_deviations: float = field(metadata=FREE)
+    spike_deviations: float = field(default=0.0, metadata=FREE | LATER)
     tokenizer: str = field(metadata=FREE)
     init_from: str = field(metadata=FREE)
     rows_per_microbatch: int = field(metadata=FREE)
@@ -128,7 +131,7 @@ class RunConfig:
     save_every: int = field(metadata=FREE)
     keep_checkpoints: int = field(metadata=FREE)
     log_every: int = field(metadata=FREE)
-    hang_seconds: float = field(metadata=FREE)
+    hang_seconds: float = field(default=0.0, metadata=FREE | LATER)
     mesh: MeshConfig = field(metadata=FREE)
 
     def __post_init__(self) -> None:

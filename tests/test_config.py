@@ -108,3 +108,13 @@ def test_microbatches_and_rate():
 @pytest.mark.parametrize(("size", "model"), [("base", BASE), ("large", LARGE)])
 def test_sizes_of_the_configs_are_those_of_the_models(size, model):
     assert RunConfig.from_dict(base.get_config(size).to_dict()).model == model
+
+
+def test_a_stored_configuration_of_an_older_version_gets_the_keys_that_came_later():
+    stored = base.get_config().to_dict()
+    config = RunConfig.from_dict(stored)
+    del stored["spike_deviations"], stored["hang_seconds"], stored["data"]["skip_rows"]
+    assert RunConfig.from_dict(stored) == config
+    del stored["seed"]
+    with pytest.raises(InputError, match="the configuration lacks the key seed"):
+        RunConfig.from_dict(stored)
