@@ -137,6 +137,7 @@ process = int(sys.argv[2])
 with peers.Peers(Place(f"localhost:{sys.argv[1]}", 3, process), 20) as joined:
     joined.gather("start", None)
     print("joined", flush=True)
+    joined.gather("told", None)  # nobody fails before all have told
     if sys.argv[3] == "fails" and process == 1:
         raise peers.InputError("a wrong setting")
     time.sleep(60)

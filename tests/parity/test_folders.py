@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 import conversion
 from bcmb_jax.commands.fill_mask import encode_clozes
@@ -30,6 +29,8 @@ from tests.fixtures.torch_models import (
     transformers,
 )
 from tests.parity.test_forward import LOGIT_TOLERANCE
+
+save_file = pytest.importorskip("safetensors.torch").save_file  # which imports torch
 
 pytestmark = pytest.mark.torch
 ROWS = random_rows([90], [31], length=96)
