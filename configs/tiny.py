@@ -4,7 +4,7 @@
 Command:   python scripts/train.py --config configs/tiny.py
 Hardware:  two CPU cores
 Hours:     a few minutes; notes and shards are made on first use
-Loss:      3.40 in validation, where the unigram baseline that is printed beside it has 6.13
+Loss:      3.4 and 4.2 were seen in validation, where the unigram baseline has 6.13
 """
 
 from ml_collections import ConfigDict
