@@ -44,7 +44,7 @@ def test_scores_depend_on_the_distance_alone_and_values_stay():
 @pytest.mark.parametrize("theta", [160_000.0, 10_000.0, 5000.0, 700.0, 3.5])
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 def test_frequencies_are_the_exact_ones_rounded_once(theta, size):
-    """The same bits on every machine: powers in fp32 are not."""
+    """Frequencies have equal bits on every machine, which powers in fp32 have not."""
     with decimal.localcontext(prec=60):
         exponents = [-decimal.Decimal(2 * i) / size for i in range(size // 2)]
         exact = [decimal.Decimal(theta) ** x for x in exponents]

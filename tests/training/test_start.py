@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run refuses before it starts, and what counts as a hit."""
+"""Runs that are refused before they start, and predictions that count as hits."""
 
 import jax
 import jax.numpy as jnp
