@@ -3,6 +3,7 @@
 
 import gzip
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+# The user's own secret stays out of the tests; this one gives the same splits in every run.
+CONFIGURATION = tempfile.TemporaryDirectory(prefix="bcmb_jax-tests-")
+os.environ["XDG_CONFIG_HOME"] = CONFIGURATION.name
+_secret = Path(CONFIGURATION.name, "bcmb_jax", "secret")
+_secret.parent.mkdir()
+_secret.write_bytes(b"the secret of all tests, 32 bytes")
+_secret.chmod(0o600)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -9,18 +9,18 @@ and, run again, only those that are missing.
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bcmb_jax.data.clean import PLACEHOLDERS, Cleaning
+from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS, Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import Records, list_files
 from bcmb_jax.data.ingest.peek import peek
 from bcmb_jax.data.prepare import prepare
-from bcmb_jax.data.report import summarise
+from bcmb_jax.data.report import StageProgress, summarise
+from bcmb_jax.data.secret import NO_SECRET, check_value, default_file, read_secret
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
@@ -56,36 +56,8 @@ def main() -> None:
             arguments.input,
             arguments.output,
             load_tokenizer(arguments.tokenizer),
-            _cleaning(arguments),
+            _read_secret(arguments, [arguments.source]),
         )
-
-
-class StageProgress:
-    """Progress of a preparation by stages: documents, tokens and their rates on a display.
-
-    Args:
-      fraction_read: the share of the input's bytes that has been read, 0 to 1.
-    """
-
-    def __init__(self, fraction_read: Callable[[], float], display: Display):
-        self._fraction_read, self._display = fraction_read, display
-        self._stage = ""
-        self._called = self._started = time.monotonic()
-
-    def __call__(
-        self, stage: str, documents: int, tokens: int = 0, fraction: float | None = None
-    ) -> None:
-        """Show the counts of a stage; `fraction` of it is done, if the input does not tell."""
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._started = stage, self._called
-        self._called = now
-        seconds = max(now - self._started, 1e-3)
-        counts = {"documents": documents, "tokens": tokens} if tokens else {"documents": documents}
-        parts = [f"{count:,} {unit}" for unit, count in counts.items()]
-        parts += [f"{count / seconds:,.0f} {unit}/s" for unit, count in counts.items()]
-        done = self._fraction_read() if fraction is None else fraction
-        self._display.progress(done, f"{stage}: {', '.join(parts)}")
 
 
 def _list_sources() -> None:
@@ -130,7 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         help="print columns, rows, lengths and empty shares, but no value, and stop",
     )
     parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
-    parser.add_argument("--seed", type=int, default=0, help="of split, order and surrogates")
+    parser.add_argument("--seed", type=int, default=0, help="of split and order")
+    parser.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="of split, surrogates and fingerprints where records may be of persons, so that no "
+        "identifier can be searched for in them (default: ~/.config/bcmb_jax/secret, made at first "
+        "use); none: --seed alone decides",
+    )
     parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
     parser.add_argument("--license", help="kept in the index (default: the source's own)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
@@ -140,7 +119,15 @@ def _parser() -> argparse.ArgumentParser:
         "--placeholders",
         choices=PLACEHOLDERS,
         default="keep",
-        help="MIMIC's [**...**] and ___: as they are (default), or realistic surrogates",
+        help="MIMIC's [**...**] and ___: as they are (default), or realistic surrogates; these "
+        "replace placeholders and do not de-identify text",
+    )
+    clean.add_argument(
+        "--date-shift",
+        choices=DATE_SHIFTS,
+        default=DATE_SHIFTS[0],
+        help="of surrogates: a patient's dates all move by one time, which keeps the day of the "
+        "week (default) or the season",
     )
     clean.add_argument(
         "--min-characters",
@@ -185,18 +172,18 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
     for name, inputs in paths.items():
         list_files(inputs, SOURCES[name].files)  # all are there before the first is begun
     tokenizer = load_tokenizer(arguments.tokenizer)
+    secret = _read_secret(arguments, list(paths))
     earlier: list[Path] = []
     for name, inputs in paths.items():
         output = arguments.output / name
-        cleaning = _cleaning(arguments, earlier)
         if output.exists() and not arguments.overwrite:
-            _check_same(
-                output, {**_asked(arguments, name, inputs), **cleaning.options()}, tokenizer
-            )
+            cleaned = _cleaning(arguments, name, secret, earlier).options()
+            asked = {**_asked(arguments, name, inputs, secret), **cleaned}
+            _check_same(output, asked, tokenizer)
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
             try:
-                _prepare(arguments, name, inputs, output, tokenizer, cleaning)
+                _prepare(arguments, name, inputs, output, tokenizer, secret, earlier)
             except InputError as error:
                 kept = "what is done is kept, and the command, run again, goes on with the rest"
                 raise InputError(f"{name}: {error} ({kept})") from error
@@ -213,10 +200,14 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
             "--output"
         ) from error
     differ = [
-        f"{k} was {options.get(k)!r}, now {v!r}" for k, v in asked.items() if options.get(k) != v
+        f"{k} was {options.get(k)!r}, now {v!r}"
+        for k, v in asked.items()
+        if options.get(k) != v and k != "secret"
     ]
     if made_with != tokenizer.fingerprint:
         differ.append("its tokenizer was another")
+    if (before := options.get("secret")) != asked["secret"]:
+        differ.append("--secret-file was " + ("another" if before else NO_SECRET))
     if differ:
         raise InputError(
             f"{output} was prepared otherwise ({'; '.join(differ)}): ask for the same, choose "
@@ -224,7 +215,30 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
         )
 
 
-def _cleaning(arguments: argparse.Namespace, earlier: Sequence[Path] = ()) -> Cleaning:
+def _read_secret(arguments: argparse.Namespace, names: Sequence[str]) -> bytes:
+    """Return the secret if it is named, or needed for one of these sources; else none."""
+    file = arguments.secret_file
+    if file == NO_SECRET or not (file or any(_may_hold_persons(arguments, x) for x in names)):
+        return b""
+    secret, made = read_secret(Path(file).expanduser() if file else None)
+    if made:
+        print(
+            f"made the secret {default_file()}, for your eyes alone: it chooses splits and "
+            "surrogates where records may be of persons (--secret-file none does without); keep a "
+            "copy, and use the same one wherever patients must stay the same"
+        )
+    return secret
+
+
+def _may_hold_persons(arguments: argparse.Namespace, name: str) -> bool:
+    """Return whether records may be of persons; files of one's own may, even by their names."""
+    source = {**FORMATS, **SOURCES}.get(name)
+    return bool(arguments.group_column or (source and source.persons))
+
+
+def _cleaning(
+    arguments: argparse.Namespace, name: str, secret: bytes, earlier: Sequence[Path] = ()
+) -> Cleaning:
     """Return the cleaning that was asked for; texts of `earlier` sources count as duplicates."""
     cleaning = Cleaning(
         unwrap_lines=arguments.unwrap_lines,
@@ -234,13 +248,18 @@ def _cleaning(arguments: argparse.Namespace, earlier: Sequence[Path] = ()) -> Cl
         near_duplicates=arguments.near_duplicates,
         against=arguments.not_in,
         seed=arguments.seed,
+        secret=secret if _may_hold_persons(arguments, name) else b"",
+        earlier_secret=secret,
+        date_shift=arguments.date_shift,
     )
     if not cleaning.looks_for_duplicates:
         return cleaning
     return replace(cleaning, against=[*cleaning.against, *earlier])
 
 
-def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[str, Any]:
+def _asked(
+    arguments: argparse.Namespace, name: str, inputs: list[str], secret: bytes
+) -> dict[str, Any]:
     """As a report has it among its options, beside what is cleaned."""
     return {
         "source": name,
@@ -253,6 +272,7 @@ def _asked(arguments: argparse.Namespace, name: str, inputs: list[str]) -> dict[
         "licenses": _licenses(arguments, name) or None,
         "validation_fraction": arguments.validation_fraction,
         "seed": arguments.seed,
+        "secret": check_value(secret) if _may_hold_persons(arguments, name) else None,
     }
 
 
@@ -292,7 +312,8 @@ def _prepare(
     inputs: list[str],
     output: Path,
     tokenizer: Tokenizer,
-    cleaning: Cleaning,
+    secret: bytes,
+    earlier: Sequence[Path] = (),
 ) -> None:
     output = output.resolve()
     source = SOURCES.get(name)
@@ -302,6 +323,7 @@ def _prepare(
     license = own if arguments.license is None else arguments.license
     display = Display()
     line = StageProgress(lambda: records.fraction, display)
+    cleaning = _cleaning(arguments, name, secret, earlier)
     records = _read(arguments, name, inputs, progress=line)
     try:
         report = prepare(
@@ -311,8 +333,9 @@ def _prepare(
             source=output.name,
             validation_fraction=arguments.validation_fraction,
             seed=arguments.seed,
+            secret=cleaning.secret,
             cleaning=cleaning,
-            options=_asked(arguments, name, inputs),
+            options=_asked(arguments, name, inputs, secret),
             license=license,
             overwrite=arguments.overwrite,
             progress=line,

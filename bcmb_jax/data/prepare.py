@@ -7,7 +7,6 @@ was left out.
 """
 
 import errno
-import hashlib
 import shutil
 from array import array
 from collections import deque
@@ -25,6 +24,7 @@ from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.report import Kept, LeftOut
+from bcmb_jax.data.secret import keyed_hash
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
@@ -55,6 +55,7 @@ def prepare(
     source: str,
     validation_fraction: float = 0.01,
     seed: int = 0,
+    secret: bytes = b"",
     cleaning: Cleaning | None = None,
     options: dict[str, Any] | None = None,
     license: str = "",
@@ -63,12 +64,15 @@ def prepare(
 ) -> dict[str, Any]:
     """Write the folder `output` and return its report; the same input gives the same bytes.
 
-    A group is in validation or in train by its hash alone; a record without a group is its own.
+    A group is in validation or in train by its hash alone, with seed and secret; a record without a
+    group is its own.
     Where none falls into validation, the group whose size comes nearest to the fraction is moved
     there; only a fraction of 0 goes without. After an error, what was there before is still there,
     and nothing else.
 
     Args:
+      secret: keeps ids of groups from being searched for by their split; empty: the seed alone
+        decides. `cleaning` has its own.
       options: only written down.
       progress: called after every batch.
       overwrite: replace an existing output, at the very end.
@@ -96,7 +100,8 @@ def prepare(
                 splits = ["train", "validation"] if validation_fraction else ["train"]
                 for split in splits:
                     writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
-                report = _spool(records, tokenizer, writers, seed, validation_fraction, progress)
+                groups = _Groups(validation_fraction, seed, secret)
+                report = _spool(records, tokenizer, writers, groups, progress)
                 _check_not_empty(report, validation_fraction)
                 for split, writer in writers.items():
                     writer.finish(
@@ -151,15 +156,14 @@ def _spool(
     records: Iterable[Record],
     tokenizer: Tokenizer,
     writers: dict[str, ShardWriter],
-    seed: int,
-    fraction: float,
+    groups: "_Groups",
     progress: Progress,
 ) -> dict[str, Any]:
     """Tokenize every document into its split's writer and return the counts."""
     left_out = LeftOut()
     skip = left_out.add
     without_group, moved = 0, 0
-    kept, groups = Kept(), _Groups(fraction)
+    kept = Kept()
     records = (_unwrap(r, tokenizer) if isinstance(r, TokenDocument) else r for r in records)
     for batch, encoded in _encode_ahead(_batches(records, skip), tokenizer):
         for document, ids in zip(batch, encoded, strict=True):
@@ -168,14 +172,14 @@ def _spool(
                 continue
             without_group += int(document.group is None)
             kept.add(document)
-            split, group = groups.split(document, seed)
+            split, group = groups.split(document)
             if split == "train" and not len(writers.get("validation", ())):
                 groups.remember(group, len(writers["train"]))
             writers[split].add(ids)
         counts = [(len(writer), writer.tokens) for writer in writers.values()]
         progress("tokenizing", sum(d for d, _ in counts), sum(t for _, t in counts))
     documents = sum(len(writer) for writer in writers.values())
-    if documents and fraction and not len(writers["validation"]):
+    if documents and "validation" in writers and not len(writers["validation"]):
         chosen = groups.nearest()
         writers["train"].move(chosen, writers["validation"])
         moved = len(chosen)
@@ -257,14 +261,14 @@ def _encode(batch: _Batch, tokenizer: Tokenizer) -> list[np.ndarray]:
 class _Groups:
     """The split of every group, and the documents of groups in train while validation is empty."""
 
-    def __init__(self, fraction: float):
-        self._fraction = fraction
+    def __init__(self, fraction: float, seed: int, secret: bytes):
+        self._fraction, self._seed, self._secret = fraction, seed, secret
         self._documents: dict[str, array[int]] = {}
 
-    def split(self, document: Document | TokenDocument, seed: int) -> tuple[str, str]:
+    def split(self, document: Document | TokenDocument) -> tuple[str, str]:
         """Return the split of a document's group, and the group's hash."""
         group = document.group if document.group is not None else f"{document.file}:{document.line}"
-        digest = hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogatepass")).hexdigest()
+        digest = keyed_hash(self._secret, "split", f"{self._seed}:{group}").hex()
         in_validation = int(digest[:8], 16) / 2**32 < self._fraction
         if in_validation:
             self._documents.clear()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of a preparation: records left out, odd documents kept, and the lines that say them."""
+"""Progress and counts of a preparation: records left out, odd documents kept, lines to say it."""
 
+import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bcmb_jax.data.ingest.record import (
     TokenDocument,
     digest,
 )
+from bcmb_jax.terminal import Display
 
 REPEATS = "repeats of an earlier text"
 MISSING_VALUES = "words for a missing value"
@@ -78,6 +80,34 @@ class Kept:
         repeats = len(digests) - len(np.unique(digests))
         found = {REPEATS: repeats, **self._counts}
         return {kind: found[kind] for kind in HINTS if found.get(kind)}
+
+
+class StageProgress:
+    """Progress of a preparation by stages: documents, tokens and their rates on a display.
+
+    Args:
+      fraction_read: the share of the input's bytes that has been read, 0 to 1.
+    """
+
+    def __init__(self, fraction_read: Callable[[], float], display: Display):
+        self._fraction_read, self._display = fraction_read, display
+        self._stage = ""
+        self._called = self._started = time.monotonic()
+
+    def __call__(
+        self, stage: str, documents: int, tokens: int = 0, fraction: float | None = None
+    ) -> None:
+        """Show the counts of a stage; `fraction` of it is done, if the input does not tell."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started = stage, self._called
+        self._called = now
+        seconds = max(now - self._started, 1e-3)
+        counts = {"documents": documents, "tokens": tokens} if tokens else {"documents": documents}
+        parts = [f"{count:,} {unit}" for unit, count in counts.items()]
+        parts += [f"{count / seconds:,.0f} {unit}/s" for unit, count in counts.items()]
+        done = self._fraction_read() if fraction is None else fraction
+        self._display.progress(done, f"{stage}: {', '.join(parts)}")
 
 
 def summarise(

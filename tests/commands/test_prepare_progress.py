@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from bcmb_jax.commands.prepare import StageProgress
+from bcmb_jax.data.report import StageProgress
 from bcmb_jax.terminal import Display
 
 

@@ -3,17 +3,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bcmb_jax.data.clean.duplicates import Duplicates
 from bcmb_jax.data.clean.lines import unwrap
 from bcmb_jax.data.clean.placeholders import replace_placeholders
+from bcmb_jax.data.clean.surrogates import DATE_SHIFTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.errors import InputError
 
-__all__ = ["PLACEHOLDERS", "Cleaner", "Cleaning", "replace_placeholders", "unwrap"]
+__all__ = ["DATE_SHIFTS", "PLACEHOLDERS", "Cleaner", "Cleaning", "replace_placeholders", "unwrap"]
 
 PLACEHOLDERS = ("keep", "surrogate")
 UNWRAPPED = "wrapped lines joined"
@@ -31,7 +32,10 @@ class Cleaning:
       near_duplicates: the Jaccard similarity from which on a text is left out; exact duplicates
         always are.
       against: folders prepared with duplicates looked for, whose texts count as earlier ones.
-      seed: the seed of the surrogates.
+      seed: chooses the surrogates where there is no secret.
+      secret: keeps patients from being searched for in surrogates and fingerprints; empty: none.
+      earlier_secret: opens the fingerprints of `against` that were made with it.
+      date_shift: one of `DATE_SHIFTS`, what the dates of surrogates keep.
 
     Raises:
       InputError: a value makes no sense.
@@ -44,12 +48,18 @@ class Cleaning:
     near_duplicates: float | None = None
     against: Sequence[str | Path] = ()
     seed: int = 0
+    secret: bytes = field(default=b"", repr=False)
+    earlier_secret: bytes = field(default=b"", repr=False)
+    date_shift: str = "weekday"
 
     def __post_init__(self) -> None:
         near = self.near_duplicates
         if self.placeholders not in PLACEHOLDERS:
             choices = " or ".join(PLACEHOLDERS)
             raise InputError(f"--placeholders {self.placeholders}: choose {choices}")
+        if self.date_shift not in DATE_SHIFTS:
+            choices = " or ".join(DATE_SHIFTS)
+            raise InputError(f"--date-shift {self.date_shift}: choose {choices}")
         if self.min_characters < 0:
             raise InputError(f"--min-characters {self.min_characters}: at least 0 is needed")
         if near is not None and not 0.5 <= near <= 1:
@@ -64,10 +74,13 @@ class Cleaning:
         return self.exact_duplicates or self.near_duplicates is not None
 
     def options(self) -> dict[str, Any]:
-        """Return the options for the report; folders by their names alone."""
+        """Return the options for the report, without secrets; folders by their names alone."""
         options = asdict(self)
         folders = options.pop("against")
-        del options["seed"]
+        for key in ("seed", "secret", "earlier_secret"):
+            del options[key]
+        if self.placeholders == "keep":
+            del options["date_shift"]
         return {**options, "not_in": [Path(folder).resolve().name for folder in folders]}
 
 
@@ -82,7 +95,12 @@ class Cleaner:
         self.counts: Counter[str] = Counter()
         self._options = cleaning
         self._duplicates = (
-            Duplicates(cleaning.near_duplicates, [Path(folder) for folder in cleaning.against])
+            Duplicates(
+                cleaning.near_duplicates,
+                [Path(folder) for folder in cleaning.against],
+                cleaning.secret,
+                cleaning.earlier_secret,
+            )
             if cleaning.looks_for_duplicates
             else None
         )
@@ -115,7 +133,9 @@ class Cleaner:
         if options.placeholders == "surrogate":
             # As in the split, a document without a group is a patient of its own.
             group = document.group if document.group is not None else f"{file}:{line}"
-            replaced = replace_placeholders(text, options.seed, group)
+            replaced = replace_placeholders(
+                text, options.seed, group, secret=options.secret, date_shift=options.date_shift
+            )
             self.counts[REPLACED] += replaced != text
             text = replaced
         if options.unwrap_lines:

@@ -10,7 +10,7 @@ included, and 440 while they grow.
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
@@ -21,12 +21,14 @@ import numpy as np
 
 from bcmb_jax.data.clean.placeholders import PLACEHOLDER
 from bcmb_jax.data.ingest.record import DIGEST_BYTES, REPEATED, digest
+from bcmb_jax.data.secret import check_value, keyed_hash, purpose_key
 from bcmb_jax.errors import InputError
 
 NEARLY_REPEATED = "nearly repeats an earlier text"
 FINGERPRINTS = "fingerprints.npz"
 PERMUTATIONS = 128
 
+_AGAIN = "prepare it again with --exact-duplicates or --near-duplicates"
 _PROBE = "The quick brown fox jumps over the lazy dog."
 
 _WORD = re.compile(r"\w+")
@@ -45,68 +47,123 @@ class Duplicates:
     White space does not count, nor does the content of a placeholder, so a note is found again in a
     release that was de-identified differently. A text that is kept, or is in a folder of `against`,
     takes up to 150 bytes of memory (a set of digests), with signatures up to 600.
+
+    Args:
+      near: the Jaccard similarity from which on a text is a duplicate; None: only equal ones are.
+      secret: without it, whoever has a text could tell from the fingerprints that it is in this
+        source, and search for the number in a text that is short but for it. Empty: none.
+      earlier_secret: with which folders of `against` may have been made, beside those without one.
     """
 
-    def __init__(self, near: float | None = None, against: Sequence[Path] = ()):
+    def __init__(
+        self,
+        near: float | None = None,
+        against: Sequence[Path] = (),
+        secret: bytes = b"",
+        earlier_secret: bytes = b"",
+    ):
+        self._secrets = {check_value(s): s for s in (b"", earlier_secret, secret)}
         self._near = near
-        self._digests: set[bytes] = set()
-        self._own = bytearray()  # the digests of this source's texts, in order
-        self._signer = None if near is None else Signer()
-        self._index = None if near is None else Index(near)
+        self._own = _Texts(near, secret)
+        self._texts = {check_value(secret): self._own}
         for folder in against:
             self._load(folder)
-        self._earlier = 0 if self._index is None else len(self._index.signatures)
 
     def find(self, text: str) -> str | None:
         """Return why the text is a duplicate; if it is none, remember it and return None."""
         text = " ".join(PLACEHOLDER.sub("___", text).split())
+        for texts in self._texts.values():
+            if texts is not self._own and (reason := texts.find(text)):
+                return reason
+        return self._own.find(text, remember=True)
+
+    def save(self, folder: Path) -> None:
+        """Write the fingerprints of this source's texts, to compare later sources with.
+
+        Without a secret, whoever has a text can tell from them that it is in this source: they are
+        as confidential as the tokens beside them.
+        """
+        np.savez(folder / FINGERPRINTS, **self._own.arrays())
+
+    def _load(self, folder: Path) -> None:
+        file = folder / FINGERPRINTS
+        if not file.is_file():
+            raise InputError(f"{folder} has no {FINGERPRINTS} to compare with: {_AGAIN}")
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                check = str(arrays["secret"]) if "secret" in arrays else None
+                if check not in self._secrets:
+                    raise InputError(
+                        "was made with another secret, or one where none is given now: name its "
+                        f"file with --secret-file, or {_AGAIN}"
+                    )
+                if self._near is not None and "signatures" not in arrays:
+                    raise InputError(
+                        f"has no signatures: prepare {folder} again with --near-duplicates"
+                    )
+                if check not in self._texts:
+                    self._texts[check] = _Texts(self._near, self._secrets[check])
+                self._texts[check].load(arrays)
+        except (OSError, EOFError, BadZipFile, KeyError, TypeError, ValueError) as error:
+            problem = error if isinstance(error, InputError) else f"is damaged: {_AGAIN}"
+            raise InputError(f"{file} {problem}") from error
+
+
+class _Texts:
+    """Digests and, with a similarity, signatures of texts; all made with one secret."""
+
+    def __init__(self, near: float | None, secret: bytes):
+        self._near, self._secret = near, secret
+        self._digests: set[bytes] = set()
+        self._own = bytearray()  # the digests of texts that were remembered, in order
+        self._signer = None if near is None else Signer(purpose_key(secret, "signatures"))
+        self._index = None if near is None else Index(near)
+        self._loaded = 0
+
+    def find(self, text: str, *, remember: bool = False) -> str | None:
+        """Return why the text repeats one of these; if it does not, add it where asked to."""
         known = digest(text)
+        if self._secret:
+            known = keyed_hash(self._secret, "digests", text)[:DIGEST_BYTES]
         if known in self._digests:
             return REPEATED
         if self._signer and self._index:
             signature = self._signer.sign(text)
             if self._index.find(signature):
                 return f"{NEARLY_REPEATED} (Jaccard ≥ {self._near:g})"
-            self._index.add(signature[None])
-        self._digests.add(known)
-        self._own += known
+            if remember:
+                self._index.add(signature[None])
+        if remember:
+            self._digests.add(known)
+            self._own += known
         return None
 
-    def save(self, folder: Path) -> None:
-        """Write the fingerprints of this source's texts, to compare later sources with.
-
-        Whoever has a text can tell from them that it is in this source: they are as confidential
-        as the tokens beside them.
-        """
-        digests = np.frombuffer(self._own, np.uint8).reshape(-1, DIGEST_BYTES)
-        arrays: dict[str, Any] = {"digests": digests}
+    def arrays(self) -> dict[str, Any]:
+        """Return what a file holds of the texts that were remembered."""
+        arrays: dict[str, Any] = {
+            "digests": np.frombuffer(self._own, np.uint8).reshape(-1, DIGEST_BYTES)
+        }
+        if self._secret:
+            arrays["secret"] = np.array(check_value(self._secret))
         if self._signer and self._index:
-            arrays["signatures"] = self._index.signatures[self._earlier :]
+            arrays["signatures"] = self._index.signatures[self._loaded :]
             arrays["probe"] = self._signer.sign(_PROBE)  # changes with the way of signing
-        np.savez(folder / FINGERPRINTS, **arrays)
+        return arrays
 
-    def _load(self, folder: Path) -> None:
-        file = folder / FINGERPRINTS
-        again = "prepare it again with --exact-duplicates or --near-duplicates"
-        if not file.is_file():
-            raise InputError(f"{folder} has no {FINGERPRINTS} to compare with: {again}")
-        try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                digests = _rows(arrays["digests"], DIGEST_BYTES)
-                self._digests.update(row.tobytes() for row in digests)
-                if self._signer is None or self._index is None:
-                    return
-                if "signatures" not in arrays:
-                    raise InputError(
-                        f"{file} has no signatures: prepare {folder} again with --near-duplicates"
-                    )
-                if not np.array_equal(arrays["probe"], self._signer.sign(_PROBE)):
-                    raise InputError(f"{file} was made by another version: {again}")
-                self._index.add(_rows(arrays["signatures"], PERMUTATIONS))
-        except (OSError, EOFError, BadZipFile, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file} is damaged: {again}") from error
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add the texts of a file.
+
+        Raises:
+          InputError: the signatures were made otherwise.
+        """
+        digests = _rows(arrays["digests"], DIGEST_BYTES)
+        self._digests.update(row.tobytes() for row in digests)
+        if self._signer is None or self._index is None:
+            return
+        if not np.array_equal(arrays["probe"], self._signer.sign(_PROBE)):
+            raise InputError(f"was made by another version: {_AGAIN}")
+        self._index.add(_rows(arrays["signatures"], PERMUTATIONS))
+        self._loaded = len(self._index.signatures)
 
 
 def _rows(array: np.ndarray, width: int) -> np.ndarray:
@@ -120,9 +177,12 @@ class Signer:
 
     The share of equal values estimates the Jaccard similarity of two texts, with a standard error
     of 0.035 at 0.8.
+
+    Args:
+      key: what a text is signed with; empty: whoever has the text can sign it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes = b"") -> None:
         try:
             from datasketch import MinHash
         except ImportError as error:
@@ -131,7 +191,8 @@ class Signer:
             ) from error
         # Spelled out, because datasketch 2 changed its default; zlib's hash takes a third of the
         # time of the usual SHA-1, and the scheme mixes what it is given.
-        self._minhash: Any = MinHash(PERMUTATIONS, hashfunc=zlib.crc32, scheme="affine32")
+        hash = _keyed(key) if key else zlib.crc32
+        self._minhash: Any = MinHash(PERMUTATIONS, hashfunc=hash, scheme="affine32")
 
     def sign(self, text: str) -> np.ndarray:
         """Return `[128]` uint8, from every five words in a row, without case and punctuation."""
@@ -145,6 +206,18 @@ class Signer:
         for first in range(0, len(elements), _SHINGLES_AT_ONCE):
             self._minhash.update_batch(elements[first : first + _SHINGLES_AT_ONCE])
         return np.asarray(self._minhash.hashvalues).astype(np.uint8)
+
+
+def _keyed(key: bytes) -> Callable[[bytes], int]:
+    """Return a hash of 32 bits with a key; BLAKE2's takes a third of the time of an HMAC."""
+    empty = hashlib.blake2b(digest_size=4, key=key)
+
+    def keyed(element: bytes) -> int:
+        state = empty.copy()
+        state.update(element)
+        return int.from_bytes(state.digest(), "little")
+
+    return keyed
 
 
 class Index:

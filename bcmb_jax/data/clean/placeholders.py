@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 
 from bcmb_jax.data.clean.surrogates import DATA, Surrogates
+from bcmb_jax.data.secret import keyed_hash
 
 # No placeholder holds another or much text: an unclosed one swallows nothing, and costs no time.
 PLACEHOLDER = re.compile(r"\[\*\*(?P<label>[^\[\]]{0,200}?)\*\*\]|(?<!_)___(?!_)")
@@ -21,6 +22,7 @@ _DATES = [
         r"(?P<year>\d{4})",
     )
 ]
+_DATED = re.compile(r"\[\*\*\s*(\d{4})-\d")
 _LABELS = [(re.compile(pattern), str(kind)) for pattern, kind in DATA["labels"].items()]
 _PHRASES = {phrase: str(kind) for kind, phrases in DATA["phrases"].items() for phrase in phrases}
 _LONGEST_PHRASE = 3  # words
@@ -35,8 +37,12 @@ _AFTER = re.compile(
 )
 
 
-def replace_placeholders(text: str, seed: int, group: str) -> str:
-    """Replace every placeholder by a surrogate; the text around them stays.
+def replace_placeholders(
+    text: str, seed: int, group: str, *, secret: bytes = b"", date_shift: str = "weekday"
+) -> str:
+    """Replace every placeholder by a surrogate; the text around them stays as it is.
+
+    Names and numbers that no placeholder stands for stay too: this does not de-identify a text.
 
     MIMIC-III's label and the patient (`group`) decide the surrogate, so a name stays the same in
     all of a patient's notes; the patient's dates all move by one time, so intervals stay. An
@@ -44,10 +50,20 @@ def replace_placeholders(text: str, seed: int, group: str) -> str:
     it. A patient's own name, record number and birth stay the same in all notes; other surrogates,
     dates too, differ by note and position, but an admission comes before its discharge and an age
     fits the birth.
+
+    Args:
+      seed: chooses the surrogates where there is no secret; then whoever knows the seed can find
+        the patient's id by trying all.
+      secret: chooses the surrogates, whatever the seed, so they are the same in all sources.
+      date_shift: one of `DATE_SHIFTS`, what the dates keep.
     """
     if not PLACEHOLDER.search(text):
         return text
-    surrogates = Surrogates(seed, group)
+    start = f"{seed}\0{group}\0".encode("utf-8", "surrogatepass")
+    start = keyed_hash(secret, "surrogates", group) if secret else start
+    surrogates = Surrogates(start, date_shift)
+    dated = _DATED.search(text)
+    year = int(dated[1]) if dated else 2105
     note = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     parts, end = [], 0
     for number, match in enumerate(PLACEHOLDER.finditer(text)):
@@ -57,16 +73,17 @@ def replace_placeholders(text: str, seed: int, group: str) -> str:
             kind = _guess_kind(text, *match.span())
             parts.append(_fill_blank(kind, surrogates, note, number))
         else:
-            parts.append(_replace_label(" ".join(label.split()), surrogates))
+            parts.append(_replace_label(" ".join(label.split()), surrogates, year))
         end = match.end()
     return "".join([*parts, text[end:]])
 
 
-def _replace_label(label: str, surrogates: Surrogates) -> str:
+def _replace_label(label: str, surrogates: Surrogates, year_of_note: int) -> str:
     for pattern in _DATES:
         if match := pattern.fullmatch(label):
             parts = {name: int(value) for name, value in match.groupdict().items()}
-            return surrogates.shift_date(**parts) or surrogates.make("date", label)
+            moved = surrogates.shift_date(**parts, year_of_note=year_of_note)
+            return moved or surrogates.make("date", label)
     return surrogates.make(_kind_of(re.sub(r"\d+$", "", label.lower()) or label), label)
 
 

@@ -4,6 +4,7 @@
 import hashlib
 import re
 import tomllib
+from calendar import isleap
 from collections.abc import Sequence
 from datetime import date, timedelta
 from importlib import resources
@@ -11,12 +12,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+DATE_SHIFTS = ("weekday", "season")
+"""Choices of what the dates of a patient keep when they are moved."""
+
 DATA: dict[str, Any] = tomllib.loads(
     resources.files(__package__).joinpath("surrogates.toml").read_text(encoding="utf-8")
 )
 """Word lists, and how the kind of a placeholder is told: `words`, `labels` and `phrases`."""
 
 _WORDS: dict[str, list[str]] = DATA["words"]
+# MIMIC's dates lie in the 22nd century: 112 to 132 years are taken off.
+_LEAST_YEARS, _MOST_YEARS = 112, 132
+_DAYS_OF_SEASON = 21  # a date stays this near to its day of the year
 _FIRST_DAY, _DAYS = date(1990, 1, 1), 30 * 365  # the range of dates that had to be made up
 _PHONES = ("({}) 555-{}", "{}-555-{}", "{}.555.{}")
 _DATE_STYLES = (
@@ -28,21 +35,27 @@ _DATE_STYLES = (
 
 
 class Surrogates:
-    """A patient's stand-ins: functions of the seed, the patient (`group`) and a key alone.
+    """A patient's stand-ins: functions of the patient, the secret (or seed) and a key alone.
 
     All dates of a patient are moved by one time, and written in one style.
+
+    Args:
+      start: stands for the patient, with the secret in it. Whoever can compute it for a record
+        number can search for that number, as the stand-ins follow from it.
+      date_shift: "weekday" moves dates by whole weeks (1,044 times), "season" to within three weeks
+        of the same day in another year (903 times).
     """
 
-    def __init__(self, seed: int, group: str):
-        start = f"{seed}\0{group}\0".encode("utf-8", "surrogatepass")
+    def __init__(self, start: bytes, date_shift: str = "weekday"):
         self._hash = hashlib.blake2b(start, digest_size=8)
         self._date_style = self.pick("style", _DATE_STYLES)
-        # MIMIC's dates lie in the 22nd century, in the right season and on the right weekday: so
-        # 112 to 132 years and up to two weeks are taken off, in whole weeks, and so that leap years
-        # (every fourth, but not 2100) meet leap years.
-        self._years = 112 + 4 * self.number("years", 6)
-        days = 1461 * self._years // 4 - 1
-        self._shift = timedelta(days - days % 7 + 7 * self.number("weeks", 3) - 7)
+        if date_shift == "weekday":
+            first, last = _LEAST_YEARS * 1461 // 28, _MOST_YEARS * 1461 // 28
+            self._shift = timedelta(weeks=first + self.number("weeks", last - first + 1))
+        else:
+            years = _LEAST_YEARS + self.number("years", _MOST_YEARS - _LEAST_YEARS + 1)
+            days = self.number("days", 2 * _DAYS_OF_SEASON + 1) - _DAYS_OF_SEASON
+            self._shift = timedelta(round(365.2425 * years) + days)
 
     def number(self, key: str, limit: int) -> int:
         """Draw a number from 0 to `limit` - 1."""
@@ -55,15 +68,27 @@ class Surrogates:
         return items[self.number(key, len(items))]
 
     def shift_date(
-        self, year: int | None = None, month: int | None = None, day: int | None = None
+        self,
+        year: int | None = None,
+        month: int | None = None,
+        day: int | None = None,
+        *,
+        year_of_note: int = 2105,
     ) -> str | None:
-        """Return the known part of a date, moved; None if there is no such date."""
+        """Return the known part of a date, moved; None if there is no such date.
+
+        Args:
+          year_of_note: taken for a date without its year. A wrong one may cost a day, as leap days
+            lie elsewhere.
+        """
         kind = "day" if year is None else "month and year" if day is None else "date"
-        if year is None:  # any will do, as leap years meet leap years
-            year = 2104 if (month, day) == (2, 29) else 2105
+        if year is None:
+            year = year_of_note
+            if (month, day) == (2, 29) and not isleap(year):
+                year = 2104
         try:
             if month is None:
-                return str(date(year - self._years, 1, 1).year)
+                return str((date(year, 7, 1) - self._shift).year)
             moved = date(year, month, 15 if day is None else day) - self._shift
             return self.format_date(kind, moved)
         except (ValueError, OverflowError):  # the 31st of February, the year 1

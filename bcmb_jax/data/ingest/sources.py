@@ -130,6 +130,7 @@ class Source(NamedTuple):
       licence: the licence or the data use agreement.
       text_column: the default; None for layouts without columns, and for plain formats.
       skip_column: the column that marks records to be left out.
+      persons: whether records may be of persons: then a secret chooses split and surrogates.
       unique: makes the function that tells repeated documents, for each reading.
       find: lists the input's files.
       make_reader: makes a reader that has to know all files before the first record; called as
@@ -148,6 +149,7 @@ class Source(NamedTuple):
     text_column: str | None = None
     skip_column: str | None = None
     group: Group = ALONE
+    persons: bool = True
     unique: Callable[[], Repeats] | None = None
     find: Callable[[Sequence[str | Path], Sequence[str]], list[Path]] = list_files
     make_reader: Callable[..., Reader] | None = None

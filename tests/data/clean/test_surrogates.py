@@ -84,23 +84,35 @@ def test_labels_decide_the_kind(label: str, pattern: str) -> None:
         assert re.fullmatch(pattern, found), found
 
 
-def test_dates_of_a_patient_move_together() -> None:
+@pytest.mark.parametrize("date_shift", ["weekday", "season"])
+def test_dates_of_a_patient_move_together(date_shift: str) -> None:
     draw = random.Random(3)
-    for patient in range(40):
-        days = [date.fromordinal(draw.randint(760_000, 800_000)) for _ in range(20)]  # 2081 to 2191
+    all_shifts = set()
+    for patient in map(str, range(300)):
+        days = [date.fromordinal(draw.randint(760_000, 800_000)) for _ in range(5)]  # 2081 to 2191
         notes = [f"[**{d.year}-{d.month}-{d.day}**]" for d in days]
-        moved = [parse_date(replace_placeholders(note, 0, str(patient))) for note in notes]
+        replaced = [replace_placeholders(n, 0, patient, date_shift=date_shift) for n in notes]
+        moved = [parse_date(note) for note in replaced]
         shifts = {new - old for new, old in zip(moved, days, strict=True)}
         assert len(shifts) == 1
-        assert shifts.pop().days % 7 == 0, "weekdays are kept"
+        all_shifts |= shifts
         assert all(1900 < d.year < 2090 for d in moved)
+    assert len(all_shifts) > 230, "of 300 draws from about a thousand"
+    if date_shift == "weekday":
+        assert all(shift.days % 7 == 0 for shift in all_shifts)
+    else:
+        days_off = [(shift.days + 22) % 365.2425 for shift in all_shifts]
+        assert max(days_off) < 44, "within three weeks of the day of the year"
+        assert len({shift.days % 7 for shift in all_shifts}) == 7
 
 
-def test_a_date_without_its_year_is_the_same_day_as_with_it() -> None:
-    for patient in range(40):
-        for year, day in (("2151", "7-16"), ("2151", "3-5"), ("2152", "2-29")):
-            labels = (f"[**{year}-{day}**]", f"[**{day}**]")
-            whole, part = (replace_placeholders(text, 0, str(patient)) for text in labels)
+@pytest.mark.parametrize("date_shift", ["weekday", "season"])
+def test_a_date_without_its_year_is_the_same_day_as_with_it(date_shift: str) -> None:
+    for patient in map(str, range(40)):
+        for year, day in (("2151", "7-16"), ("2151", "3-5"), ("2152", "3-5"), ("2152", "2-29")):
+            note = f"[**{year}-{day}**] or [**{day}**]"
+            replaced = replace_placeholders(note, 0, patient, date_shift=date_shift)
+            whole, part = replaced.split(" or ")
             assert part in whole
 
 
