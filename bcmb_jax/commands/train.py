@@ -35,6 +35,7 @@ from bcmb_jax.errors import InputError, reason
 from bcmb_jax.peers import Peers
 from bcmb_jax.signals import stop_signals
 from bcmb_jax.training.checkpoint import newest_meta
+from bcmb_jax.training.clock import process_start
 from bcmb_jax.training.forecast import forecast
 from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.replay import replay
@@ -188,7 +189,8 @@ def run(values: dict[str, Any], workdir: Path, peers: Peers) -> int:
     if REPLAY.value:
         print(replay(config, workdir, REPLAY.value, load_initial))
         return 0
-    return train(config, workdir, load_initial, profile=PROFILE.value, peers=peers)
+    began = process_start()
+    return train(config, workdir, load_initial, profile=PROFILE.value, peers=peers, began=began)
 
 
 def default_workdir(config: str) -> Path:

@@ -93,7 +93,7 @@ class Reporter:
         Args:
           progress: after the step.
           item: the step's data.
-          seconds_waiting: how long the loop waited for `item`.
+          seconds_waiting: how long the devices stood still for want of `item`.
         """
         self._seconds_waiting += seconds_waiting
         self.flush()

@@ -2,7 +2,6 @@
 """Training from top to bottom: mesh, data, model, start, loop. One step is in `step`."""
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from bcmb_jax.sharding import rows_held_here, to_mesh
 from bcmb_jax.signals import stop_signals
 from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress
+from bcmb_jax.training.clock import RunClock
 from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.metrics import Reporter
 from bcmb_jax.training.profiling import Profiled
@@ -49,6 +49,7 @@ def train(
     *,
     profile: bool = False,
     peers: Peers = ALONE,
+    began: float | None = None,
 ) -> int:
     """Train in `workdir`, from its newest checkpoint if it has one.
 
@@ -57,6 +58,7 @@ def train(
         has no checkpoint yet.
       profile: trace one step into `workdir/profile`, and print where its time went.
       peers: the processes of the run.
+      began: seconds since 1970 at which the process began, for the ledger of time; None is now.
 
     Returns:
       `DONE` or `PREEMPTED`.
@@ -81,6 +83,8 @@ def train(
         check_room(prepared.shapes, workdir)
         if jax.process_index() == 0:
             stack.enter_context(locked(workdir / ".lock", workdir))
+        clock = stack.enter_context(RunClock(workdir / "goodput.jsonl", began))
+        if jax.process_index() == 0:
             corpus.verify(workdir / "verified.json", Display().say)
         # --- start: resume this workdir, else the given weights, else from scratch --------------
         metadata = run_metadata(config, corpus)
@@ -119,28 +123,35 @@ def train(
         stopping = any(peers.gather("first step", stop.requested))
         stop.when = "after this step"
         watchdog = stack.enter_context(Watchdog(config.hang_seconds, peers.leave))
+
+        def begin_phase(phase: str, step: int) -> float:
+            watchdog.switch(phase, step)
+            return clock.switch(phase, step)
+
         while not done and not stopping:
-            watchdog.step(progress.step + 1)
-            started = time.perf_counter()
+            begin_phase("data", progress.step + 1)
             item = next(batches)
-            seconds_waiting = time.perf_counter() - started
+            seconds_waiting = begin_phase("step", progress.step + 1)
             # The rate comes from the tokens before this step, on the host: 160e9 is no int32.
             rate = config.learning_rate_after(progress.tokens_seen)
             batch = to_mesh(item.batch, mesh, prepared.microbatches, config.train_rows_per_step)
             state, metrics = step_fn(state, batch, rate)
+            clock.dispatched(metrics.loss)
             progress = next_progress(progress, item)
             done = progress.tokens_seen >= config.max_tokens
             # While the device is busy with this step, the one before it is written.
             reporter.step(progress, metrics, rate, item, seconds_waiting)
             if done or (config.eval_every and progress.step % config.eval_every == 0):
-                watchdog.other(f"the evaluation after step {progress.step}")
+                reporter.flush()  # waits for the step, whose time is not the evaluation's
+                begin_phase("evaluation", progress.step)
                 reporter.evaluation(progress, evaluate(state.params))
             stopping = stop_now()
             if done or stopping or (config.save_every and progress.step % config.save_every == 0):
                 # First the metrics: a checkpoint never lacks a line.
                 reporter.flush()
-                watchdog.other(f"the save after step {progress.step}")
+                begin_phase("save", progress.step)
                 checkpoints.save(state, progress, metadata)
+        clock.switch("end", progress.step)
     if stopping and jax.process_index() == 0:
         Display().say(f"stopped at step {progress.step}; the same command resumes")
     return DONE if done else PREEMPTED

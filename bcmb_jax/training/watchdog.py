@@ -59,6 +59,13 @@ class Watchdog:
         """Say that something begins which may take long."""
         self._begin(doing, OTHER_SECONDS)
 
+    def switch(self, phase: str, step: int) -> None:
+        """Say that a phase of the training loop begins: a step with its data, or another one."""
+        if phase == "data":
+            self.step(step)
+        elif phase != "step":
+            self.other(f"the {phase} after step {step}")
+
     def _begin(self, doing: str, bound: float) -> None:
         self._doing, self._bound = doing, bound
         self._begun, self._taken = time.monotonic(), 0.0

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from bcmb_jax.training import goodput
 from tests.fixtures.processes import ROOT, finish, free_port, start
 
 
@@ -106,6 +107,9 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, told):
     assert "stopping after this step" in ended[told][1]
     (step,) = [x.name for x in (tmp_path / "checkpoints").iterdir()]
     assert f"stopped at step {step}; the same command resumes" in ended[0][1]
+    (lines,) = goodput.read(tmp_path / "goodput.jsonl")  # one process alone writes it
+    assert lines[-1].ended
+    assert [x.name for x in tmp_path.rglob("goodput*.jsonl")] == ["goodput.jsonl"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, PREEMPTED, InputError, StorageError
 from bcmb_jax.locks import locked
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.training import checkpoint, start
+from bcmb_jax.training import checkpoint, goodput, start
 from bcmb_jax.training import forecast as forecasting
 from bcmb_jax.training.initial import Initial, check_constants
 from configs import base, phase1, phase2
@@ -88,6 +88,17 @@ def test_stopped_and_resumed_is_identical_to_the_bit(config, tmp_path, monkeypat
     jax.tree.map(np.testing.assert_array_equal, resumed, undisturbed)
     assert train(config, workdir) == DONE  # nothing left to do
     assert lines(workdir) == lines(tmp_path / "undisturbed")
+
+    attempts = goodput.read(workdir / "goodput.jsonl")
+    ends = [(x[-1].first, x[-1].step, x[-1].saves, x[-1].ended) for x in attempts]
+    crashed = (4, 7, 0, False)
+    assert ends == [(0, 1, 1, True), (1, 4, 1, True), crashed, (4, 8, 1, True), (None, 8, 0, True)]
+    *_, (end, seconds) = goodput.history(attempts)
+    assert sum(seconds.values()) == pytest.approx(end - attempts[0][0].began, rel=0.01)
+    assert seconds["lost"] == pytest.approx(
+        sum(attempts[2][-1].seconds[name] for name in goodput.REPEATED)
+    )
+    assert min(seconds[name] for name in ("step", "evaluation", "save", "lost", "start")) > 0
 
 
 def recorded_precisions(workdir):
