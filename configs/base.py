@@ -24,12 +24,12 @@ def get_config(size: str = "base") -> ConfigDict:
     config = ConfigDict()
 
     config.seed = 17  # of the data order, masking, dropout and initialisation
-    config.tokenizer = ""  # folder or hub id; empty: the one kept beside the shards
+    config.tokenizer = ""  # a folder or hub:OWNER/NAME; empty: the one kept beside the shards
     # Matrix products: "bf16", "tf32" (GPUs) or "fp32" (full precision); empty: what the run was
     # begun in, else fp32 on a CPU and bf16 elsewhere.
     config.precision = ""
-    # A run or checkpoint of ours, a Hugging Face folder or id, a Composer .pt, or a name such as
-    # modernbert-base:stable; empty: from scratch.
+    # A run or checkpoint of ours, a Hugging Face folder, a Composer .pt, hub:OWNER/NAME (fetched),
+    # or, with --online, a name such as modernbert-base:stable; empty: from scratch.
     config.init_from = ""
 
     # How long: a step is train_rows_per_step * data.row_length tokens, the run ends with the first

@@ -2,7 +2,7 @@
 """Phase 1 of the paper: 160.5 B tokens of PubMed, PMC and clinical text, constant learning rate.
 
 Command:   python scripts/train.py --config configs/phase1.py:base \
-               --config.init_from=modernbert-base:stable \
+               --config.init_from=modernbert-base:stable --online \
                --config.data.train="('shards/pubmed', 'shards/pmc', 'shards/mimic')"
 Variants:  `:base`, `:large` (starts from modernbert-large:stable)
 Hardware:  8 H100 in the paper, with 12 (large: 7) rows a GPU at once

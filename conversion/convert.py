@@ -3,12 +3,13 @@
 
     python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
 
-The input is a Hugging Face folder or hub id, a checkpoint or workdir of ours (then the newest whole
-checkpoint), a Composer .pt, or a named starting point (docs/conversion.md; for example
-modernbert-large:stable); the output a new folder. Moments, counters and hyperparameters go along
-between Orbax and Composer. The output appears when it is proven equal to the input, or not at all.
+The input is a Hugging Face folder, a checkpoint or workdir of ours (then the newest whole
+checkpoint), a Composer .pt, hub:OWNER/NAME, or, with --online, a start by name
+(docs/conversion.md; for example modernbert-large:stable); the output a new folder. Moments,
+counters and hyperparameters go along between Orbax and Composer. The output appears when it is
+proven equal to the input, or not at all.
 
-    python -m conversion.convert --verify PATH_OR_ID
+    python -m conversion.convert --verify MODEL
 
 compares a model's outputs with transformers' on this machine and writes nothing.
 
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bcmb_jax import hub
 from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
@@ -147,17 +149,19 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--input", metavar="PATH", help="folder, workdir, .pt, hub id or name")
+    parser.add_argument("--input", metavar="MODEL", help="folder, workdir, .pt, hub:… or name")
     parser.add_argument("--to", choices=WRITERS)
     parser.add_argument("--output", metavar="DIR", type=Path, help="a new folder")
     parser.add_argument("--model-config", metavar="FILE", type=Path, help="for a bare .pt")
     parser.add_argument("--dtype", choices=DTYPES, help="to huggingface; default: as the input")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
-    parser.add_argument("--verify", metavar="PATH_OR_ID", help="compare a model; write nothing")
+    parser.add_argument("--verify", metavar="MODEL", help="compare a model; write nothing")
+    hub.add_options(parser)
     options = parser.parse_args(arguments)
     display = Display(stream=sys.stdout)  # what goes wrong stands alone on stderr
     if options.verify:
         torch_models.import_torch("--verify")
+        hub.fetch(options.verify, online=options.online, token_file=options.hub_token_file)
         weights = read(options.verify, model_config=options.model_config)
         weights = weights._replace(opt_state=None)
         report(compare_with_transformers(weights, weights.folder, display.say))
@@ -166,6 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--input, --to and --output go together (or give --verify)")
     if options.dtype and options.to != "huggingface":
         parser.error("--dtype is for --to huggingface; checkpoints to train from are float32")
+    hub.fetch(options.input, online=options.online, token_file=options.hub_token_file)
     tensors, logits = convert(
         options.input,
         options.to,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read Hugging Face folders and hub ids (safetensors or `.bin`), and write safetensors."""
+"""Read Hugging Face folders (safetensors or `.bin`), and write safetensors."""
 
 import logging
 from collections.abc import Mapping
@@ -9,8 +9,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from bcmb_jax.data import hub
-from bcmb_jax.data.tokenize import TOKENIZER_FILES
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import write_json
 from bcmb_jax.model.config import ModelConfig
@@ -39,19 +37,6 @@ WRAPPERS = {
     "base_model.model.": "PEFT",
 }
 """Wrappers by the word they put into names of tensors when they are saved with their model."""
-
-
-def snapshot(hub_id: str) -> Path:
-    """Return the folder of a hub id in the local cache, fetched if possible.
-
-    Raises:
-      InputError: it cannot be had, or it does not look like an id.
-    """
-    patterns = ("config.json", "model*.safetensors*", *TOKENIZER_FILES)
-    folder = hub.snapshot(hub_id, "model", patterns)
-    if not list(folder.glob("model*.safetensors")):
-        folder = hub.snapshot(hub_id, "model", (*patterns, "pytorch_model*.bin*"))
-    return folder
 
 
 def read_huggingface(folder: Path) -> Weights:

@@ -40,7 +40,7 @@ def manifest(weights: Weights) -> dict[str, Any]:
 
 
 def source_name(weights: Weights) -> str:
-    """Return a hub id, or the last part of a path, which may name somebody's home."""
+    """Return a name on the hub, or the last part of a path, which may name somebody's home."""
     path = Path(weights.origin)
     return path.name if path.is_absolute() else weights.origin
 

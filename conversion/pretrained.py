@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from bcmb_jax import hub
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import compute_dtype, products_in, resolve_precision, target
 from bcmb_jax.errors import InputError, reason
@@ -129,14 +130,20 @@ def from_pretrained(
     *,
     num_labels: int | None = None,
     precision: str = "",
+    online: bool = False,
+    hub_token_file: str | Path | None = None,
 ) -> PretrainedModel:
     """Load a model from anything that `conversion.convert` reads.
+
+    The network is used for `hub:OWNER/NAME`, and with `online` for a start by name.
 
     Args:
       head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; a
         classifier that the source does not have is new, with `num_labels` outputs.
       precision: of the matrix products: "fp32" (also if empty), as in transformers and on every
         device; "bf16", faster on a GPU; or "tf32", for GPUs.
+      online: fetch a start by name.
+      hub_token_file: holds the token to send to the hub; else none is sent.
 
     Raises:
       InputError: there is no such model, or the head cannot be had from it; or an unknown
@@ -147,6 +154,7 @@ def from_pretrained(
     if not precision and target().platform != "cpu":
         _suggest_bf16()
     precision = resolve_precision(precision or "fp32")
+    hub.fetch(path_or_id, online=online, token_file=hub_token_file)
     weights = with_head(read(path_or_id), head, num_labels)
     return PretrainedModel(weights, compute_dtype(precision), precision)
 
@@ -180,13 +188,15 @@ def save_pretrained(
         write_huggingface(weights, folder, Path(directory).name)
 
 
-def load_initial(path_or_id: str | Path) -> Initial:
+def load_initial(name: str | Path) -> Initial:
     """Load what a training run can start from, with moments if the checkpoint has them.
+
+    The network is not used: `hub.fetch` comes before.
 
     Raises:
       InputError: it is no masked LM, or its optimizer was another than ours.
     """
-    weights = with_head(read(path_or_id), "masked_lm")
+    weights = with_head(read(name), "masked_lm")
     before = weights.meta.get("composer", {}).get("state", {})
     check_resumable(before.get("optimizers", {}), weights.origin)
     return Initial(weights.params, weights.opt_state, weights.tokenizer, weights.config)

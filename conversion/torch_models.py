@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch models of transformers: loaded from a folder or hub id, or built from our weights.
+"""PyTorch models of transformers: loaded by name, or built from our weights.
 
 PyTorch is an extra, so that it is imported inside functions; `import_torch` says how to install it.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.hub import locate
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from conversion import torch_files
@@ -30,6 +31,8 @@ AUTO_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
 }
 """The class of transformers that loads any architecture, by the kind of head."""
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers reads a folder: without the network, and without code that lies in it."""
 
 
 def is_installed() -> bool:
@@ -62,13 +65,11 @@ def describe_gpu() -> dict[str, Any]:
     return {"platform": "gpu", "kind": import_torch().cuda.get_device_name(), "count": 1}
 
 
-def load_model(
-    path_or_id: str | Path, kind: str, **config: object
-) -> "transformers.PreTrainedModel":
+def load_model(name: str | Path, kind: str, **config: object) -> "transformers.PreTrainedModel":
     """Load any encoder of transformers (BERT, RoBERTa, BigBird, …) in float32.
 
     Args:
-      path_or_id: a folder or a hub id.
+      name: one that `hub.locate` knows.
       kind: the head, a key of `AUTO_CLASSES`; a classifier that the source lacks is random.
       config: values that replace those of the model's config.
 
@@ -78,11 +79,12 @@ def load_model(
     import_torch()
     import transformers
 
+    folder = locate(name)
     make = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained
     try:
-        return make(path_or_id, **config).float()
-    except Exception as error:  # a file may hold anything, and a download may fail in many ways
-        raise InputError(f"transformers cannot load {path_or_id}: {reason(error)}") from error
+        return make(folder, **LOCAL, **config).float()
+    except Exception as error:  # a file may hold anything
+        raise InputError(f"transformers cannot load {name}: {reason(error)}") from error
 
 
 def build_modernbert(
@@ -126,7 +128,7 @@ def build_modernbert(
     return model
 
 
-def max_length(path_or_id: str) -> int:
+def max_length(name: str) -> int:
     """Return the number of tokens that a model reads, special tokens included.
 
     Raises:
@@ -135,11 +137,12 @@ def max_length(path_or_id: str) -> int:
     import_torch()
     import transformers
 
+    folder = locate(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(path_or_id)
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         positions = int(config.max_position_embeddings)
     except Exception as error:  # as in `load_model`; or the config is not an encoder's
-        raise InputError(f"{path_or_id} has no config of an encoder: {reason(error)}") from error
+        raise InputError(f"{name} has no config of an encoder: {reason(error)}") from error
     # RoBERTa and its descendants (Longformer) number positions from the padding id + 1 on.
     shifted = config.model_type in ("roberta", "longformer", "xlm-roberta", "camembert")
     return positions - (config.pad_token_id + 1) if shifted else positions

@@ -2,14 +2,13 @@
 """Weights of a model in host memory, read from any place that this package knows."""
 
 import logging
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from flax import nnx
 
-from bcmb_jax.data import hub
+from bcmb_jax import hub
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
@@ -17,55 +16,17 @@ from bcmb_jax.model.parameters import init_parameters
 from bcmb_jax.training import checkpoint
 from conversion.composer import read_composer
 from conversion.config_json import default_labels
-from conversion.huggingface import read_huggingface, snapshot
-from conversion.mapping import Weights, check_complete, check_finite, some, table
+from conversion.huggingface import read_huggingface
+from conversion.mapping import Weights, check_complete, check_finite, table
 
 log = logging.getLogger(__name__)
 
 
-BIOCLINICAL = "thomas-sounack/BioClinical-ModernBERT-checkpoints"
-
-
-class Start(NamedTuple):
-    """A Composer checkpoint on the Hugging Face hub.
-
-    Attributes:
-      file: its path, or words that are in the path of no other run of the hub id; of a run the
-        newest file counts.
-      without: words that are not in the path.
-    """
-
-    hub_id: str
-    file: str
-    without: str = ""
-
-
-# Stable: the last before the learning rate decays (the recipe's `load_path`); final: after that.
-STARTS = {
-    "modernbert-base:stable": Start(
-        "answerdotai/ModernBERT-base-training-checkpoints",
-        "context-extension/ep0-ba52988-rank0.pt",
-    ),
-    "modernbert-large:stable": Start(
-        "answerdotai/ModernBERT-large-training-checkpoints",
-        "context-extension/ep0-ba49552-rank0.pt",
-    ),
-    "mmbert-base:stable": Start("jhu-clsp/mmBERT-checkpoints", "extension/mmbert-base-ext.pt"),
-    "mmbert-base:final": Start("jhu-clsp/mmBERT-checkpoints", "decay/mmbert-base-all.pt"),
-    "bioclinical-modernbert-base:stable": Start(BIOCLINICAL, "base phase1"),
-    "bioclinical-modernbert-large:stable": Start(BIOCLINICAL, "large phase1"),
-    "bioclinical-modernbert-base:final": Start(BIOCLINICAL, "base phase2", "bio"),
-    "bioclinical-modernbert-large:final": Start(BIOCLINICAL, "large phase2", "bio"),
-    "bio-modernbert-base:final": Start(BIOCLINICAL, "base bio"),
-    "bio-modernbert-large:final": Start(BIOCLINICAL, "large bio"),
-}
-
-
-def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights:
+def read(name: str | Path, *, model_config: Path | None = None) -> Weights:
     """Read weights from any place and format.
 
-    These are a Hugging Face folder or hub id, a checkpoint or workdir of ours, a Composer `.pt` (a
-    folder with one, or `hub:OWNER/NAME/FILE.pt`), or a named starting point (`STARTS`).
+    These are a Hugging Face folder, a checkpoint or workdir of ours, a Composer `.pt` or a folder
+    with one; or a name on the hub whose files `hub.fetch` has fetched.
 
     Args:
       model_config: the sizes in a `.pt` that does not hold them.
@@ -73,17 +34,16 @@ def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights
     Raises:
       InputError: there is nothing of the kind, or not a whole ModernBERT.
     """
-    name = str(path_or_id)
-    if name in STARTS:
-        path = fetch(STARTS[name])
-    elif name.startswith("hub:") and name.endswith(".pt") and name.count("/") > 1:
-        owner, hub_id, file = name.removeprefix("hub:").split("/", 2)
-        path = hub.single_file(f"{owner}/{hub_id}", file)
-    else:
-        path = Path(path_or_id).expanduser()
+    path = hub.locate(name)
+    weights = _read(path, model_config)
+    is_path = path == Path(name).expanduser()
+    return weights if is_path else weights._replace(origin=str(name).removeprefix(hub.HUB))
+
+
+def _read(path: Path, model_config: Path | None) -> Weights:
     if path.is_file() and path.suffix != ".pt":
         raise InputError(f"{path} is a file; give the folder it is in, or a Composer .pt")
-    if path.suffix == ".pt" and not path.is_dir():
+    if path.is_file():
         return read_composer(path, model_config)
     pickles = [] if (path / "config.json").is_file() else sorted(path.glob("*.pt"))
     if len(pickles) > 1:
@@ -92,36 +52,9 @@ def read(path_or_id: str | Path, *, model_config: Path | None = None) -> Weights
         return read_composer(pickles[0], model_config)
     if model_config is not None:
         raise InputError(f"--model-config is for a Composer .pt; {path} holds its own config")
-    if not path.is_dir():
-        return read_huggingface(snapshot(str(path_or_id)))._replace(origin=str(path_or_id))
     if path.name == "checkpoints" or any((path / x).is_dir() for x in ("meta", "checkpoints")):
         return _read_ours(path)
     return read_huggingface(path)
-
-
-def fetch(start: Start) -> Path:
-    """Return the file of a starting point, from the local cache or fetched into it.
-
-    Raises:
-      InputError: it cannot be had, or words name no single run of the hub id.
-    """
-    if start.file.endswith(".pt"):
-        return hub.single_file(start.hub_id, start.file)
-    with_words, without = start.file.split(), start.without.split()
-    runs: dict[str, list[str]] = {}
-    files = sorted(x for x in hub.list_files(start.hub_id) if x.endswith(".pt"))
-    for file in files:
-        words = re.split(r"[^a-z0-9]+", re.sub(r"phase[^a-z0-9]+", "phase", file.lower()))
-        if set(with_words) <= set(words) and not set(without) & set(words):
-            runs.setdefault(file.rpartition("/")[0], []).append(file)
-    if len(runs) != 1:
-        raise InputError(
-            f"{len(runs)} runs of {start.hub_id} are called {start.file}; give one of its "
-            f"{len(files)} files as hub:{start.hub_id}/FILE.pt: {some(files)}"
-        )
-    (run,) = runs.values()
-    newest = max(run, key=lambda file: [int(x) for x in re.findall(r"\bba(\d+)", file)])
-    return hub.single_file(start.hub_id, newest)
 
 
 def with_head(weights: Weights, kind: str, num_labels: int | None = None) -> Weights:

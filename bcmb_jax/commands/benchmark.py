@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jax
 
+from bcmb_jax import hub
 from bcmb_jax.attention import IMPLEMENTATIONS, choose
 from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, training
 from bcmb_jax.benchmark.report import Result, markdown, report, write
@@ -96,6 +97,8 @@ def _training(options: argparse.Namespace) -> Results:
 
 def _fine_tuning(options: argparse.Namespace) -> Results:
     setting = _setting(options, "training")
+    access = {"online": options.online, "token_file": options.hub_token_file}
+    hub.fetch(options.tokenizer, "tokenizer", **access)
     return fine_tuning.cases(
         setting,
         task=options.task,
@@ -180,6 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--attention", choices=IMPLEMENTATIONS, help="default: chosen for the device")
     profile, add = _group()
     add("--profile", type=Path, metavar="DIR", help="trace one call more, and print a table")
+    network, _ = _group()
+    hub.add_options(network)
     steps, add = _group()
     add("--steps", type=_number, default=4, help="on --data, for one timed call")
 
@@ -210,10 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--remat", action="store_true", help="compute layers again, less memory")
 
     text = "steps of evaluate.py on examples of a task"
-    add = mode("fine-tuning", _fine_tuning, text, model, steps)
+    add = mode("fine-tuning", _fine_tuning, text, model, steps, network)
     add("--task", choices=TASKS, metavar="NAME", required=True, help="of evaluate.py")
     add("--data", type=Path, required=True, help="the task's folder")
-    add("--tokenizer", required=True, help="folder or hub id")
+    add("--tokenizer", required=True, help="folder, hub:OWNER/NAME or a start by name")
 
     mode("attention", _attention, "of one layer, with gradient and without", model, lengths, ours)
 

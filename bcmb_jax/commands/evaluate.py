@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Score a model, ours or any encoder of transformers, in one way.
 
-  python scripts/evaluate.py --task bc5cdr --data DIR --model DIR_OR_ID --output DIR
-  python scripts/evaluate.py --task mlm --data SHARDS... --model DIR_OR_ID --output DIR
-  python scripts/evaluate.py --task speed --model DIR_OR_ID [--backend torch] --output DIR
+  python scripts/evaluate.py --task bc5cdr --data DIR --model MODEL --output DIR
+  python scripts/evaluate.py --task mlm --data SHARDS... --model MODEL --output DIR
+  python scripts/evaluate.py --task speed --model MODEL [--backend torch] --output DIR
 
 A task (--list-tasks) fine-tunes the model on its training split once for each seed and learning
 rate, chooses the epoch on validation and scores the test split. Runs that OUTPUT/runs holds are not
@@ -23,6 +23,7 @@ from typing import Any
 import jax
 
 import conversion
+from bcmb_jax import hub
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import PRECISIONS, describe_device, target
 from bcmb_jax.errors import InputError
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
         "mlm": evaluate_mlm,
         "speed": evaluate_speed,
     }.get(options.task, evaluate_task)
+    for what in ("model", "tokenizer"):
+        if name := getattr(options, what):
+            hub.fetch(name, what, online=options.online, token_file=options.hub_token_file)
     results = {
         "task": options.task,
         "model": model_name(options),
@@ -93,9 +97,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         help="the task's folder, or (csv) a file; mlm: folders of prepare_data.py",
     )
-    add("--model", help="a run, a checkpoint, a Hugging Face folder or id")
+    add("--model", help="a run, a checkpoint, a folder, hub:OWNER/NAME or a start by name")
     add("--backend", choices=BACKENDS, default="jax")
-    add("--tokenizer", help="folder or id (default: the model's; mlm: the one beside the shards)")
+    add("--tokenizer", help="likewise (default: the model's; mlm: the one beside the shards)")
+    hub.add_options(parser)
     add("--output", type=Path)
     add = parser.add_argument_group("fine-tuning").add_argument
     add("--seeds", type=numbers(int), default=[42, 43, 44, 45, 46], help="default: 42,43,44,45,46")

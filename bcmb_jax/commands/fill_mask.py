@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fill masks in texts with a masked language model.
 
-    python scripts/fill_mask.py --model DIR_OR_ID [--text "... [MASK] ..."] [--top 5]
+    python scripts/fill_mask.py --model MODEL [--text "... [MASK] ..."] [--top 5]
 
 Without --text, a few sentences for a model of the demo's synthetic notes. --probes FILE scores a
 model on lines of a text with one mask, a tab and the word that belongs there: how often it comes
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 import conversion
+from bcmb_jax import hub
 from bcmb_jax.data.synthetic import DEMO_CLOZES
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError, reason
@@ -26,12 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="folder, workdir or hub id")
+    parser.add_argument(
+        "--model", required=True, help="folder, workdir, hub:OWNER/NAME or a start by name"
+    )
     parser.add_argument("--text", action="append", help="may be given several times")
     parser.add_argument("--probes", type=Path, metavar="FILE", help="texts and their answers")
     parser.add_argument("--top", type=int, default=5, help="predictions for each mask")
+    hub.add_options(parser)
     options = parser.parse_args()
-    model = conversion.from_pretrained(options.model)
+    model = conversion.from_pretrained(
+        options.model, online=options.online, hub_token_file=options.hub_token_file
+    )
     if model.tokenizer_directory is None:
         raise InputError(f"{options.model} has no tokenizer.json; put its tokenizer's files there")
     tokenizer = load_tokenizer(str(model.tokenizer_directory))

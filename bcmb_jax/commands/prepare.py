@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bcmb_jax import hub
 from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS, Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import Records, list_files
@@ -47,6 +48,8 @@ def main() -> None:
         if arguments.workers < 1:
             raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
         os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
+    access = {"online": arguments.online, "token_file": arguments.hub_token_file}
+    hub.fetch(arguments.tokenizer, "tokenizer", **access)
     if arguments.source == ALL:
         _prepare_all(arguments)
     else:
@@ -85,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--input", nargs="+", metavar="PATH", help="files, or folders of them; of all: NAME=PATH"
     )
-    parser.add_argument("--tokenizer", help="a folder with tokenizer.json, or a hub id")
+    parser.add_argument("--tokenizer", help="folder, hub:OWNER/NAME or a start by name")
+    hub.add_options(parser)
     parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
     parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
     parser.add_argument("--group-column", help="patient or article, never in both splits")

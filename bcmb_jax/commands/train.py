@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import conversion
-from bcmb_jax import files
+from bcmb_jax import files, hub
 from bcmb_jax.cluster import Place, find_place, local_devices
 from bcmb_jax.config import RunConfig, check_key
 from bcmb_jax.data.synthetic import prepare_synthetic
@@ -49,6 +49,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/
 PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
 REPLAY = flags.DEFINE_integer("replay", 0, "Make this step again, and tell what is not finite.")
 PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
+
+ONLINE = flags.DEFINE_bool("online", False, "Fetch a start by name, if init_from is one.")
+TOKEN = flags.DEFINE_string("hub-token-file", None, "Send the token in it to the hub; else none.")
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several.")
 PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; SLURM and mpirun give it.")
@@ -172,6 +175,7 @@ def run(values: dict[str, Any], workdir: Path, peers: Peers) -> int:
     """Train, or print what was asked for."""
     flag = flags.FLAGS["config"]
     load_initial: Callable[[], Initial] | None = None
+    fetch_named(values, workdir)
     if values["init_from"]:
         load_initial = take_sizes(values, set(config_flags.get_override_values(flag)), workdir)
     if values["data"]["train"] == SYNTHETIC:
@@ -229,6 +233,14 @@ def take_sizes(values: dict[str, Any], given: set[str], workdir: Path) -> Callab
         if f"model.{name}" not in given and name != "attention_output_dropout":  # no size
             values["model"][name] = value
     return load
+
+
+def fetch_named(values: dict[str, Any], workdir: Path) -> None:
+    """Fetch what a configuration names on the hub; weights only where no checkpoint is yet."""
+    begun = newest_meta(workdir) is not None
+    for key, what in (("tokenizer", "tokenizer"), ("init_from", "model")):
+        if values[key] and not (begun and what == "model"):
+            hub.fetch(values[key], what, online=ONLINE.value, token_file=TOKEN.value)
 
 
 def keep_compiled(directory: Path) -> None:

@@ -51,7 +51,7 @@ def open_corpus(config: DataConfig, *, tokenizer: str, vocab_size: int, seed: in
     """Open the shards and the tokenizer of a run and plan its rows.
 
     Args:
-      tokenizer: folder or hub id; empty takes the copy beside the first source's shards.
+      tokenizer: a name that `hub.locate` knows; empty: the copy beside the first shards.
       vocab_size: of the model.
 
     Raises:

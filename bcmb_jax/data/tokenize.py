@@ -19,8 +19,8 @@ import numpy as np
 import tokenizers
 from tokenizers import processors
 
-from bcmb_jax.data.hub import snapshot
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.hub import locate
 
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
 
@@ -150,7 +150,9 @@ def open_backend(directory: Path) -> tokenizers.Tokenizer:
         else:
             import transformers  # reads vocab.txt, or vocab.json and merges.txt
 
-            slow_or_fast: Any = transformers.AutoTokenizer.from_pretrained(str(directory))
+            slow_or_fast: Any = transformers.AutoTokenizer.from_pretrained(
+                str(directory), local_files_only=True, trust_remote_code=False
+            )
             backend = slow_or_fast.backend_tokenizer
     except Exception as error:  # both libraries raise errors of many types
         raise InputError(
@@ -209,18 +211,17 @@ def _pre_tokenizers(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
         yield step
 
 
-def load_tokenizer(path_or_id: str) -> Tokenizer:
-    """Load a folder with `tokenizer.json`, or else a hub id (from the local cache if it is there).
+def load_tokenizer(name: str) -> Tokenizer:
+    """Load a folder with `tokenizer.json`, or what `hub.fetch` has fetched for another name.
 
     Raises:
-      InputError: there is no such folder or id, or it names no cls, sep, pad, mask or unk token.
+      InputError: there is nothing of this name, or it has no cls, sep, pad, mask or unk token.
     """
-    path = Path(path_or_id).expanduser()
-    directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", TOKENIZER_FILES)
+    directory = locate(name, "tokenizer")
     file = directory / "tokenizer.json"
     if not file.is_file():
         raise InputError(
-            f"tokenizer {path_or_id} has no tokenizer.json: save a fast tokenizer there with "
+            f"tokenizer {name} has no tokenizer.json: save a fast tokenizer there with "
             "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     try:

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
-from bcmb_jax.data.hub import snapshot
 from bcmb_jax.data.tokenize import open_backend, with_word_space
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind, Text
+from bcmb_jax.hub import locate
 
 IGNORED = -100  # a position without a target
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-OTHER_FILES = ("merges.txt", "added_tokens.json", "*token*.json", "config.json")
 
 
 class Encoded(NamedTuple):
@@ -66,9 +65,9 @@ class TaskTokenizer:
       InputError: there is no tokenizer.
     """
 
-    def __init__(self, path_or_id: str, max_length: int):
+    def __init__(self, name: str, max_length: int):
         self.max_length = max_length
-        self.directory = _directory(path_or_id)
+        self.directory = _directory(name)
         self._plain = open_backend(self.directory)
         self._backend, self._before = with_word_space(self._plain)
         self.fingerprint = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
@@ -122,11 +121,9 @@ def _encoded(kind: Kind, classes: int, encoding: tokenizers.Encoding, example: E
     return Encoded(tokens, targets, starts, bool(encoding.overflowing))
 
 
-def _directory(path_or_id: str) -> Path:
-    path = Path(path_or_id).expanduser()
-    wanted = (*VOCABULARIES, *OTHER_FILES)
-    directory = path if path.is_dir() else snapshot(path_or_id, "tokenizer", wanted)
+def _directory(name: str) -> Path:
+    directory = locate(name, "tokenizer")
     # Without a vocabulary transformers silently makes a tokenizer that knows no word.
     if not any(any(directory.glob(name)) for name in VOCABULARIES):
-        raise InputError(f"{path_or_id} has no tokenizer: none of {', '.join(VOCABULARIES)}")
+        raise InputError(f"{name} has no tokenizer: none of {', '.join(VOCABULARIES)}")
     return directory

@@ -29,14 +29,14 @@ class TorchClassifier:
     Dropout is that of the model's config (ModernBERT has none, BERT 0.1), as upstream trains them.
 
     Args:
-      path_or_id: a folder or a hub id.
+      name: one that `hub.locate` knows.
 
     Raises:
       InputError: PyTorch is missing, or transformers cannot load the model.
     """
 
-    def __init__(self, path_or_id: str, kind: Kind, labels: tuple[str, ...], settings: Settings):
-        self._source, self._kind, self._labels = path_or_id, kind, labels
+    def __init__(self, name: str, kind: Kind, labels: tuple[str, ...], settings: Settings):
+        self._source, self._kind, self._labels = name, kind, labels
         self._settings = settings
         self._model: transformers.PreTrainedModel
         self._optimizer: torch.optim.Optimizer
@@ -118,14 +118,12 @@ def precision() -> str:
     return PRECISION[device()]
 
 
-def read_encoder(
-    path_or_id: str,
-) -> tuple[dict[str, np.ndarray], "transformers.PretrainedConfig"]:
+def read_encoder(name: str) -> tuple[dict[str, np.ndarray], "transformers.PretrainedConfig"]:
     """Return an encoder's weights by name, and its config.
 
     The pooler is left out: it is unused here, and drawn at random where a checkpoint has none.
     """
-    encoder = load_model(path_or_id, "encoder")
+    encoder = load_model(name, "encoder")
     stored = encoder.state_dict().items()
     return {name: x.numpy() for name, x in stored if "pooler." not in name}, encoder.config
 

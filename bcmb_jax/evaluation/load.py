@@ -23,7 +23,7 @@ PROBLEM_TYPES = {
 
 
 def load_jax_classifier(
-    path_or_id: str,
+    name: str,
     dataset: Dataset,
     settings: Settings,
     *,
@@ -35,7 +35,7 @@ def load_jax_classifier(
     """Load any model that `conversion.weights.read` reads, to be fine-tuned in JAX.
 
     Args:
-      tokenizer: folder or hub id; None for the model's own.
+      tokenizer: a name that `hub.locate` knows; None for the model's own.
       max_length: tokens of a text, longer ones are cut; None for all that the model reads.
       precision: a key of `device.PRECISIONS`; empty for that of the paper's protocol.
       random_weights: take only the sizes of the model.
@@ -43,11 +43,11 @@ def load_jax_classifier(
     Raises:
       InputError: there is no such model or tokenizer, or they do not fit each other or the task.
     """
-    weights = read(path_or_id)
+    weights = read(name)
     config, kind = weights.config, dataset.kind
     folder = tokenizer or weights.tokenizer
     if folder is None:
-        raise InputError(f"{path_or_id} has no tokenizer; give its folder as --tokenizer")
+        raise InputError(f"{name} has no tokenizer; give its folder as --tokenizer")
     head = Head(HEADS[kind], dataset.labels, weights.head.pooling, PROBLEM_TYPES[kind])
     # Fidelity: upstream multiplies in TF32, and attention alone in bf16 where flash attention is
     # installed; here attention is in TF32 too. A CPU has no TF32, there as here.
@@ -56,9 +56,7 @@ def load_jax_classifier(
     classifier = JaxClassifier(
         config, head, params, kind=kind, precision=precision, settings=settings
     )
-    encoder = TaskTokenizer(
-        str(folder), _length(path_or_id, max_length, config.max_position_embeddings)
-    )
+    encoder = TaskTokenizer(str(folder), _length(name, max_length, config.max_position_embeddings))
     _check_vocabulary(encoder, config.vocab_size)
 
     def save(directory: Path, training: str) -> None:
@@ -83,7 +81,7 @@ def load_jax_classifier(
 
 
 def load_torch_classifier(
-    path_or_id: str,
+    name: str,
     dataset: Dataset,
     settings: Settings,
     *,
@@ -96,10 +94,10 @@ def load_torch_classifier(
     """
     from bcmb_jax.evaluation import finetune_torch
 
-    positions = torch_models.max_length(path_or_id)
-    weights, config = finetune_torch.read_encoder(path_or_id)
-    classifier = finetune_torch.TorchClassifier(path_or_id, dataset.kind, dataset.labels, settings)
-    encoder = TaskTokenizer(tokenizer or path_or_id, _length(path_or_id, max_length, positions))
+    positions = torch_models.max_length(name)
+    weights, config = finetune_torch.read_encoder(name)
+    classifier = finetune_torch.TorchClassifier(name, dataset.kind, dataset.labels, settings)
+    encoder = TaskTokenizer(tokenizer or name, _length(name, max_length, positions))
     _check_vocabulary(encoder, config.vocab_size)
     metadata = {
         "model": weights_fingerprint(dict(sorted(weights.items()))),
@@ -108,10 +106,10 @@ def load_torch_classifier(
     return FineTuningModel(classifier, encoder, metadata, config.hidden_size)
 
 
-def _length(path_or_id: str, wanted: int | None, positions: int) -> int:
+def _length(name: str, wanted: int | None, positions: int) -> int:
     if wanted and wanted > positions:
         raise InputError(
-            f"--max-length {wanted} is more than the {positions} tokens that {path_or_id} reads"
+            f"--max-length {wanted} is more than the {positions} tokens that {name} reads"
         )
     # Fidelity: upstream cuts at its tokenizer's model_max_length, or at 512 where that is 10,000 or
     # more; here at what the model reads, which for ModernBERT is the same.

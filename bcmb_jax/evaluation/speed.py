@@ -88,11 +88,11 @@ class JaxEncoder:
 
 
 class TorchEncoder:
-    """Any encoder of transformers from a folder or hub id, in float32 as in the paper."""
+    """Any encoder of transformers from a folder or the hub, in float32 as in the paper."""
 
-    def __init__(self, path_or_id: str):
-        self.longest = torch_models.max_length(path_or_id)
-        model = torch_models.load_model(path_or_id, "encoder")
+    def __init__(self, name: str):
+        self.longest = torch_models.max_length(name)
+        model = torch_models.load_model(name, "encoder")
         self._model = model.to(torch_models.device()).eval()
         self.vocab_size = self._model.config.vocab_size
 

@@ -21,7 +21,7 @@ from conversion.convert import convert, in_dtype
 from conversion.export import write_huggingface
 from conversion.mapping import table, to_stored
 from conversion.verify import compare
-from conversion.weights import STARTS, fetch, read
+from conversion.weights import read
 from tests.fixtures.tiny_weights import random_weights, same_bits
 
 
@@ -203,64 +203,6 @@ def test_pickles_need_torch_and_say_which_extra(folder, tmp_path, monkeypatch) -
         with pytest.raises(InputError, match=r"pip install 'bcmb-jax\[torch\]'"):
             convert(str(source), to, tmp_path / "out")
     assert convert(str(folder), "orbax", tmp_path / "out").logits is None
-
-
-KNOWN = [name for name, start in STARTS.items() if start.file.endswith(".pt")]
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_starting_points_have_names(name, monkeypatch, tmp_path) -> None:
-    start = STARTS[name]
-    with pytest.raises(InputError, match=f"hf download {start.hub_id} {start.file}"):
-        read(name)
-    asked = []
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download",
-        lambda *question: asked.append(question) or tmp_path / "nothing.pt",
-    )
-    with pytest.raises(InputError, match=r"nothing\.pt"):
-        read(name)
-    assert asked == [(start.hub_id, start.file)]
-    asked.clear()
-    with pytest.raises(InputError, match=r"nothing\.pt"):
-        read(f"hub:{start.hub_id}/{start.file}")
-    assert asked == [(start.hub_id, start.file)]
-
-
-# Made up, since the hub's own names are not known here: by run, and by phase.
-BY_RUN = ("phase1_base", "phase1_large", "phase2_base", "phase2_large", "_phase2_bio_base")
-BY_PHASE = ("base/Phase 1", "large/Phase 1", "base/Phase 2", "large/Phase 2", "base/bio")
-
-
-@pytest.mark.parametrize("runs", [BY_RUN, BY_PHASE])
-def test_starting_points_are_found_by_words(runs, monkeypatch, tmp_path) -> None:
-    files = [f"{run}/ep0-ba{step}-rank0.pt" for run in runs for step in (900, 12000, 8000)]
-    monkeypatch.setattr(
-        "huggingface_hub.HfApi.list_repo_files", lambda self, _: [*files, "README.md"]
-    )
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda hub_id, name: tmp_path / hub_id / name
-    )
-    kinds = {
-        "bioclinical-modernbert-base:stable": 0,
-        "bioclinical-modernbert-large:stable": 1,
-        "bioclinical-modernbert-base:final": 2,
-        "bioclinical-modernbert-large:final": 3,
-        "bio-modernbert-base:final": 4,
-    }
-    for name, number in kinds.items():
-        expected = tmp_path / STARTS[name].hub_id / runs[number] / "ep0-ba12000-rank0.pt"
-        assert fetch(STARTS[name]) == expected, name
-    with pytest.raises(InputError, match=r"0 runs of .* are called large bio; give one of its 15"):
-        read("bio-modernbert-large:final")
-    files += [f"again/{runs[0]}/ep0-ba1-rank0.pt"]
-    with pytest.raises(InputError, match=r"2 runs of .* as hub:thomas-sounack/BioClinical.*/FILE"):
-        read("bioclinical-modernbert-base:stable")
-
-
-def test_words_need_a_list_of_files() -> None:
-    with pytest.raises(InputError, match="hf download thomas-sounack/BioClinical-ModernBERT-check"):
-        read("bioclinical-modernbert-base:stable")
 
 
 def test_command_line_errors_are_one_line(tmp_path) -> None:

@@ -128,20 +128,6 @@ def test_a_folder_that_is_no_tokenizer_is_refused(folder: Path) -> None:
         load_tokenizer(str(folder / "missing"))
 
 
-def test_a_hub_id_comes_from_the_local_cache(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(InputError, match="neither a path nor a hub id"):
-        load_tokenizer("someone/tiny")
-    cached = tmp_path / "hub/models--someone--tiny"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs/main").write_text("0" * 40)
-    (cached / "snapshots").mkdir()
-    folder.rename(cached / "snapshots" / ("0" * 40))
-    assert load_tokenizer("someone/tiny").special == SPECIAL
-
-
 def test_modernbert(modernbert: Tokenizer) -> None:
     assert modernbert.special == SpecialTokens(
         cls=50281, sep=50282, pad=50283, mask=50284, unk=50280
