@@ -35,7 +35,8 @@ class Weights(NamedTuple):
       dtype: of the stored tensors, whose values these are; written again as that.
       opt_state: the optimizer's state, in checkpoints from training.
       meta: what else a checkpoint says (JSON): `progress`, `config` of its run, `data` it has
-        seen, and the rest of a `composer` file.
+        seen, `tokenizer_reviewed` (the fingerprint of a tokenizer that was looked at for names),
+        and the rest of a `composer` file.
       folder: the Hugging Face folder it was read from, which transformers can read too.
     """
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.data.vocabulary import review
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import package_version, write_json
 from conversion.config_json import ARCHITECTURES, read_json
@@ -30,6 +32,7 @@ def manifest(weights: Weights) -> dict[str, Any]:
             to_stored(weights.params, table(weights.config, weights.head))
         ),
         "tools": {name: version for name in TOOLS if (version := package_version(name))},
+        "tokenizer_reviewed": weights.meta.get("tokenizer_reviewed"),
         "step": progress.get("step"),
         "tokens_seen": progress.get("tokens_seen"),
         "data": {
@@ -62,7 +65,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not a manifest of ours; remove it")
     counters = ("step", "tokens_seen")
     progress = {key: recorded[key] for key in counters if recorded.get(key) is not None}
-    meta = {"progress": progress, "data": recorded.get("data", {})}
+    meta = {key: recorded.get(key) for key in ("data", "tokenizer_reviewed")}
+    meta["progress"] = progress
     return {key: value for key, value in meta.items() if value}
 
 
@@ -81,8 +85,24 @@ def write_card(weights: Weights, folder: Path, title: str) -> None:
         origin=source_name(weights),
         auto=auto,
         training=_training(weights.meta),
+        vocabulary_review=_vocabulary_review(weights),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _vocabulary_review(weights: Weights) -> str:
+    """Return a paragraph about names in the tokenizer's vocabulary, empty if there is no need."""
+    if weights.tokenizer is None:
+        return ""
+    tokenizer = load_tokenizer(str(weights.tokenizer))
+    finding = review(tokenizer).finding
+    if not finding:
+        return ""
+    if weights.meta.get("tokenizer_reviewed") == tokenizer.fingerprint:
+        looked_at = "They were looked at and let pass (`--tokenizer-reviewed`)."
+    else:
+        looked_at = "Nobody has said that they were looked at: do so first."
+    return f"\n{finding[0].upper()}{finding[1:]}. {looked_at}\n"
 
 
 def _training(meta: Mapping[str, Any]) -> str:

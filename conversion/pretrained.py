@@ -27,7 +27,11 @@ from conversion.weights import read, with_head
 
 log = logging.getLogger(__name__)
 
-HISTORY = ("progress", "data")  # of a checkpoint's meta: what stays true of its parameters
+HISTORY = (
+    "progress",
+    "data",
+    "tokenizer_reviewed",
+)  # of a checkpoint's meta: what stays true of its parameters
 
 
 class PretrainedModel:

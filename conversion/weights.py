@@ -22,6 +22,10 @@ from conversion.mapping import Weights, check_complete, check_finite, table
 log = logging.getLogger(__name__)
 
 
+_KEPT = ("progress", "config", "data", "composer", "tokenizer_reviewed")
+"""Parts of a checkpoint's metadata that go with its weights."""
+
+
 def read(name: str | Path, *, model_config: Path | None = None) -> Weights:
     """Read weights from any place and format.
 
@@ -114,7 +118,7 @@ def _read_ours(path: Path) -> Weights:
         head=head,
         dtype=meta.get("dtype", "float32"),
         opt_state=state.opt_state,
-        meta={key: meta[key] for key in ("progress", "config", "data", "composer") if key in meta},
+        meta={key: meta[key] for key in _KEPT if key in meta},
     )
 
 

@@ -19,9 +19,10 @@ from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS, Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
 from bcmb_jax.data.ingest.files import Records, list_files
 from bcmb_jax.data.ingest.peek import peek
+from bcmb_jax.data.ledger import list_sources
 from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.report import StageProgress, summarise
-from bcmb_jax.data.secret import NO_SECRET, check_value, default_file, read_secret
+from bcmb_jax.data.secret import NO_SECRET, check_value, choose_secret
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
@@ -35,7 +36,7 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     if arguments.list_sources:
-        _list_sources()
+        print(*list_sources(), sep="\n")
         return
     needed = ("source", "input") if arguments.peek else ("source", "input", "tokenizer", "output")
     for name in needed:
@@ -58,26 +59,8 @@ def main() -> None:
             arguments.source,
             arguments.input,
             arguments.output,
-            load_tokenizer(arguments.tokenizer),
-            _read_secret(arguments, [arguments.source]),
-        )
-
-
-def _list_sources() -> None:
-    for name, format in FORMATS.items():
-        print(f"{name:8} {format.about} ({' '.join(file.lstrip('*') for file in format.files)})")
-    for name, source in SOURCES.items():
-        text = f", text in {source.text_column}" if source.text_column else ""
-        paper = "no row of Table 1"
-        if source.paper:
-            paper = f"{source.paper.samples:,} samples, {source.paper.tokens:,} M tokens"
-        print(
-            f"\n{name}: {source.title} ({source.kind}), {source.url}\n"
-            f"  files    {' '.join(source.files)} (also .gz){text}\n"
-            f"  group    {source.group}\n"
-            f"  licence  {source.licence}\n"
-            f"  paper    {paper}\n"
-            f"  about    {source.about}"
+            load_tokenizer(arguments.tokenizer, reviewed=arguments.tokenizer_reviewed),
+            _secret(arguments, [arguments.source]),
         )
 
 
@@ -89,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
         "--input", nargs="+", metavar="PATH", help="files, or folders of them; of all: NAME=PATH"
     )
     parser.add_argument("--tokenizer", help="folder, hub:OWNER/NAME or a start by name")
+    parser.add_argument(
+        "--tokenizer-reviewed",
+        action="store_true",
+        help="somebody has looked for names in its vocabulary; said in reports and model cards",
+    )
     hub.add_options(parser)
     parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
     parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
@@ -175,8 +163,8 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
         raise InputError(f"--source {ALL}: each source has its own text, group and skip column")
     for name, inputs in paths.items():
         list_files(inputs, SOURCES[name].files)  # all are there before the first is begun
-    tokenizer = load_tokenizer(arguments.tokenizer)
-    secret = _read_secret(arguments, list(paths))
+    tokenizer = load_tokenizer(arguments.tokenizer, reviewed=arguments.tokenizer_reviewed)
+    secret = _secret(arguments, list(paths))
     earlier: list[Path] = []
     for name, inputs in paths.items():
         output = arguments.output / name
@@ -219,19 +207,10 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
         )
 
 
-def _read_secret(arguments: argparse.Namespace, names: Sequence[str]) -> bytes:
-    """Return the secret if it is named, or needed for one of these sources; else none."""
-    file = arguments.secret_file
-    if file == NO_SECRET or not (file or any(_may_hold_persons(arguments, x) for x in names)):
-        return b""
-    secret, made = read_secret(Path(file).expanduser() if file else None)
-    if made:
-        print(
-            f"made the secret {default_file()}, for your eyes alone: it chooses splits and "
-            "surrogates where records may be of persons (--secret-file none does without); keep a "
-            "copy, and use the same one wherever patients must stay the same"
-        )
-    return secret
+def _secret(arguments: argparse.Namespace, names: Sequence[str]) -> bytes:
+    """Return the secret for sources of which any may hold persons, or else none."""
+    needed = any(_may_hold_persons(arguments, name) for name in names)
+    return choose_secret(arguments.secret_file, needed=needed, say=print)
 
 
 def _may_hold_persons(arguments: argparse.Namespace, name: str) -> bool:

@@ -5,14 +5,14 @@ Everything comes from the `index.json` and `lengths.npy` of prepared folders.
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bcmb_jax.data.ingest import SOURCES, Source
+from bcmb_jax.data.ingest import FORMATS, SOURCES, Source
 from bcmb_jax.data.ingest.sources import Paper
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.errors import InputError
@@ -61,6 +61,25 @@ class Entry(NamedTuple):
     def tokens(self) -> int:
         """Number of tokens."""
         return int(self.lengths.sum(dtype=np.int64))
+
+
+def list_sources() -> Iterator[str]:
+    """Yield lines about all formats and sources that can be read, with the paper's counts."""
+    for name, format in FORMATS.items():
+        yield f"{name:8} {format.about} ({' '.join(file.lstrip('*') for file in format.files)})"
+    for name, source in SOURCES.items():
+        text = f", text in {source.text_column}" if source.text_column else ""
+        paper = "no row of Table 1"
+        if source.paper:
+            paper = f"{source.paper.samples:,} samples, {source.paper.tokens:,} M tokens"
+        yield (
+            f"\n{name}: {source.title} ({source.kind}), {source.url}\n"
+            f"  files    {' '.join(source.files)} (also .gz){text}\n"
+            f"  group    {source.group}\n"
+            f"  licence  {source.licence}\n"
+            f"  paper    {paper}\n"
+            f"  about    {source.about}"
+        )
 
 
 def read_entry(folder: Path) -> Entry:

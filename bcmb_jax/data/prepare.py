@@ -27,6 +27,7 @@ from bcmb_jax.data.report import Kept, LeftOut
 from bcmb_jax.data.secret import keyed_hash
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
+from bcmb_jax.data.vocabulary import review
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import clear_leftovers, new_directory, write_json
 
@@ -118,6 +119,7 @@ def prepare(
                 "source": source,
                 **report,
                 "cleaned": dict(sorted(cleaner.counts.items())),
+                "tokenizer": review(tokenizer)._asdict(),
                 "options": {**options, "seed": seed},
             }
             write_json(building / "report.json", report, indent=1)

@@ -18,6 +18,7 @@ from bcmb_jax.data.ingest.record import (
     TokenDocument,
     digest,
 )
+from bcmb_jax.data.vocabulary import Review
 from bcmb_jax.terminal import Display
 
 REPEATS = "repeats of an earlier text"
@@ -136,6 +137,12 @@ def summarise(
         yield (
             f"  warning: {share:.1%} of the tokens are unknown to the tokenizer, and cannot be "
             "learned: choose one for these texts' language and letters"
+        )
+    found = Review(**report["tokenizer"])
+    if found.finding and not found.reviewed:
+        yield (
+            f"  warning: {found.finding}; look at them, then --tokenizer-reviewed stands in report "
+            "and model card instead of this"
         )
     if grouped and report["documents_without_group"]:
         yield f"  {report['documents_without_group']:,} documents have no group: each its own"

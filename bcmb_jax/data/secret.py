@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from bcmb_jax.errors import InputError
@@ -28,6 +29,27 @@ def default_file() -> Path:
     configured = os.environ.get("XDG_CONFIG_HOME", "")
     folder = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
     return folder / "bcmb_jax" / "secret"
+
+
+def choose_secret(
+    name: str | None, *, needed: bool, say: Callable[[str], None] = lambda _: None
+) -> bytes:
+    """Return the secret of the file `name` or, if one is needed, the user's own; else none.
+
+    Args:
+      name: "none" for no secret.
+      say: called with a line if the user's own is made.
+    """
+    if name == NO_SECRET or not (name or needed):
+        return b""
+    secret, made = read_secret(Path(name).expanduser() if name else None)
+    if made:
+        say(
+            f"made the secret {default_file()}, for your eyes alone: it chooses splits and "
+            "surrogates where records may be of persons (--secret-file none does without); keep a "
+            "copy, and use the same one wherever patients must stay the same"
+        )
+    return secret
 
 
 def read_secret(file: Path | None = None) -> tuple[bytes, bool]:

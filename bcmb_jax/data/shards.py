@@ -265,6 +265,7 @@ class ShardWriter:
                     "fingerprint": self._tokenizer.fingerprint,
                     "vocab_size": self._tokenizer.vocab_size,
                     "special": asdict(self._tokenizer.special),
+                    "reviewed": self._tokenizer.reviewed,
                     "directory": None if directory is None else directory.name,
                 },
                 "license": license,

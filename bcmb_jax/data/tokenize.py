@@ -45,10 +45,19 @@ class SpecialTokens:
 
 
 class Tokenizer:
-    """A fast tokenizer that gives whole documents as plain ids."""
+    """A fast tokenizer that gives whole documents as plain ids.
+
+    Args:
+      reviewed: whether somebody has looked for names in the vocabulary (see `vocabulary`).
+    """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, special: SpecialTokens, directory: Path | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        special: SpecialTokens,
+        directory: Path | None = None,
+        *,
+        reviewed: bool = False,
     ):
         before = backend.to_str()
         _make_uniform(backend, backend.id_to_token(special.cls), backend.id_to_token(special.sep))
@@ -56,7 +65,7 @@ class Tokenizer:
         """Whether the tokenizer came without padding or truncation and puts special tokens."""
         self._backend = backend
         self._vocabulary = backend.get_vocab(with_added_tokens=True)
-        self.special = special
+        self.special, self.reviewed = special, reviewed
         self.directory = directory
         self.vocab_size = max(self._vocabulary.values()) + 1
         letter = [special.cls, *backend.encode("a", add_special_tokens=False).ids, special.sep]
@@ -211,8 +220,11 @@ def _pre_tokenizers(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
         yield step
 
 
-def load_tokenizer(name: str) -> Tokenizer:
+def load_tokenizer(name: str, *, reviewed: bool = False) -> Tokenizer:
     """Load a folder with `tokenizer.json`, or what `hub.fetch` has fetched for another name.
+
+    Args:
+      reviewed: as for `Tokenizer`.
 
     Raises:
       InputError: there is nothing of this name, or it has no cls, sep, pad, mask or unk token.
@@ -228,7 +240,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception, with the position
         raise InputError(f"tokenizer file {file} is not readable: {error}") from error
-    return Tokenizer(backend, _special_tokens(directory, backend), directory)
+    return Tokenizer(backend, _special_tokens(directory, backend), directory, reviewed=reviewed)
 
 
 def _special_names(directory: Path) -> dict[str, str]:

@@ -249,6 +249,7 @@ def run_metadata(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
             "fingerprint": corpus.tokenizer.fingerprint,
             "special": corpus.tokenizer.special.__dict__,
         },
+        "tokenizer_reviewed": _reviewed(corpus),
         "data": {
             shards.name: {
                 "fingerprint": shards.fingerprint,
@@ -258,6 +259,12 @@ def run_metadata(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
             for shards in corpus.train
         },
     }
+
+
+def _reviewed(corpus: Corpus) -> str | None:
+    """Return the tokenizer's fingerprint if all data were prepared with it as reviewed."""
+    reviewed = all(shards.index["tokenizer"].get("reviewed") for shards in corpus.train)
+    return corpus.tokenizer.fingerprint if reviewed else None
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:

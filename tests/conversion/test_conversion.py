@@ -134,6 +134,7 @@ def test_agreements_travel_through_every_format(folder, tmp_path) -> None:
     meta = {
         "progress": {"step": 7, "tokens_seen": 1234},
         "data": {"mimic": {"tokens": 99, "license": "PhysioNet 1.5.0"}},
+        "tokenizer_reviewed": "f" * 64,
     }
     source = tmp_path / "source"
     source.mkdir()
@@ -144,6 +145,7 @@ def test_agreements_travel_through_every_format(folder, tmp_path) -> None:
     for place in ("source", "back", "saved"):
         manifest = json.loads((tmp_path / place / "manifest.json").read_text())
         assert (manifest["data"], manifest["step"]) == (meta["data"], 7), place
+        assert manifest["tokenizer_reviewed"] == meta["tokenizer_reviewed"], place
     again = read(tmp_path / "back")
     with pytest.raises(InputError, match="progress of"):
         compare(again._replace(meta={"progress": {"step": 8}}), again)

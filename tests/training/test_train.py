@@ -163,6 +163,7 @@ def test_metrics_checkpoint_and_files(config, tmp_path):
     assert [x["step"] for x in steps] == list(range(1, 9))
     assert [x["step"] for x in evaluations] == [3, 6, 8]
     state, meta = final_state(tmp_path / "run")
+    assert meta["tokenizer_reviewed"] == meta["tokenizer"]["fingerprint"], "of invented notes"
     assert meta["progress"]["tokens_seen"] == steps[-1]["tokens_seen"] >= config.max_tokens
     assert sum(meta["progress"]["tokens_by_source"].values()) == steps[-1]["tokens_seen"]
     assert state.opt_state.step == 8

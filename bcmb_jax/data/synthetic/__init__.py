@@ -138,7 +138,7 @@ def prepare_synthetic(
         train_tokenizer((d.text for d in documents), vocab_size, new / "tokenizer")
         prepare(
             documents,
-            load_tokenizer(str(new / "tokenizer")),
+            load_tokenizer(str(new / "tokenizer"), reviewed=True),  # of invented notes
             new / "shards",
             source="synthetic",
             validation_fraction=validation_fraction,
