@@ -2,6 +2,7 @@
 """The numbers of a run: `metrics.jsonl`, TensorBoard, the terminal. Never a word of a document."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import RunProgress
 from bcmb_jax.training.faults import REFUSED_IN_A_ROW
 from bcmb_jax.training.validation import Scores
+
+log = logging.getLogger(__name__)
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 peak by device kind (vendor data sheets); elsewhere MFU is not reported."""
@@ -182,13 +185,20 @@ class MetricsWriter:
 
     A run that was stopped may have written lines of steps after its last checkpoint. They come
     again, identical, when it resumes: a writer that starts at `step` first removes all later ones.
+    A line that is damaged is left out too, with a warning; nothing that resumes depends on it.
     """
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = []
+        for number, line in enumerate(lines, start=1):
+            at = _step_of(line)
+            if at is None:
+                log.warning("%s: line %d is damaged and left out", path, number)
+            elif at <= step:
+                kept.append(line.decode())
+        write_text(path, "".join(kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
@@ -209,6 +219,17 @@ class MetricsWriter:
         """Close both files."""
         self._file.close()
         self._board.close()
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step that a line of metrics is of, or None where it is damaged or cut off."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        step = json.loads(line.decode())["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, kind: str, devices: int) -> float | None:

@@ -26,6 +26,18 @@ def test_resuming_forgets_what_was_written_after_the_checkpoint(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"step": 2, "lo', b"\0\xff\xfe\0", b"[2]", b"2", b'{"step": "2"}', b"", b"[" * 9999],
+)
+def test_a_damaged_line_is_named_and_left_out(tmp_path, caplog, damage):
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n')
+    MetricsWriter(tmp_path, 3).close()
+    assert steps(tmp_path) == [1, 3]
+    assert "metrics.jsonl: line 2 is damaged and left out" in caplog.text
+
+
 def test_mfu_is_a_share_of_a_known_peak():
     assert mfu(1e5, 1e9, "NVIDIA H100 80GB HBM3", 2) == pytest.approx(1e14 / (2 * 989e12))
     assert mfu(1e5, 1e9, "cpu", 1) is None
