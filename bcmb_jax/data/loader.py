@@ -32,7 +32,7 @@ class Source(Protocol):
     lengths: np.ndarray
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
-        """Return tokens `start:stop` of a document, `[stop - start]` int32."""
+        """Return tokens `start:stop` of a document, `[stop - start]` whole numbers."""
         ...
 
 

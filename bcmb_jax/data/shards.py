@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bcmb_jax.data.tokenize import Tokenizer
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, StorageError
 from bcmb_jax.files import new_directory, package_version, read_json, sha256, write_json
 
 FORMAT_VERSION = 1
@@ -47,28 +48,40 @@ class Shards:
         content = [index["sha256"]["tokens.bin"], index["sha256"]["lengths.npy"]]
         identity = "\n".join([*content, self.tokenizer_fingerprint])
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        # A plain array view: slicing np.memmap itself costs several microseconds a time.
-        self._tokens = np.asarray(
-            np.memmap(directory / "tokens.bin", dtype=_file_dtype(index["dtype"]), mode="r")
-        )
+        self._dtype = _file_dtype(index["dtype"])
+        # A view that gives plain integers: NumPy's take longer to get and to add.
+        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).data
+        # Not a memory map: of a file that is cut short while it is read, that ends the process.
+        self._file = os.open(directory / "tokens.bin", os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled for another process, the memory map would travel as a copy of the whole file.
+        # Another process opens the file itself.
         return open_shards, (self.directory,)
 
     def read(self, document: int, start: int, stop: int) -> np.ndarray:
-        """Return tokens `start:stop` of a document, `[stop - start]` int32."""
+        """Return tokens `start:stop` of a document, `[stop - start]` in the file's unsigned type.
+
+        Raises:
+          StorageError: the file ends before them.
+        """
         if not 0 <= document < len(self.lengths):
             raise IndexError(f"document {document} of {len(self.lengths)} in {self.directory}")
-        length = int(self.lengths[document])  # plain integers: NumPy's take longer to add
+        first, length = self._starts[document], int(self.lengths[document])
         if not 0 <= start <= stop <= length:
             raise IndexError(f"tokens {start}:{stop} of document {document} with {length} tokens")
-        first = int(self._starts[document])
-        return self._tokens[first + start : first + stop].astype(np.int32)
+        size = self._dtype.itemsize
+        content = os.pread(self._file, size * (stop - start), size * (first + start))
+        if len(content) < size * (stop - start):
+            raise StorageError(
+                f"{self.directory / 'tokens.bin'} has {os.fstat(self._file).st_size:,} bytes, "
+                f"expected {size * self._starts[-1]:,}: it was cut short while it was read; put "
+                "the whole file back, then run the same command again"
+            )
+        return np.frombuffer(content, self._dtype)
 
     def verify(self) -> None:
         """Read all of `tokens.bin`, and compare its checksum and largest id with the index.
@@ -76,8 +89,11 @@ class Shards:
         Raises:
           InputError: they differ.
         """
-        _check_sha256(self.directory / "tokens.bin", self.index)
-        largest = int(self._tokens.max(initial=0))
+        file, largest = self.directory / "tokens.bin", 0
+        _check_sha256(file, self.index)
+        with file.open("rb") as stream:
+            while len(tokens := np.fromfile(stream, self._dtype, _GATHER_TOKENS)):
+                largest = max(largest, int(tokens.max()))
         if largest >= self.vocab_size:
             raise InputError(
                 f"{self.directory} has token {largest:,} of a vocabulary of {self.vocab_size:,}: "

@@ -212,7 +212,8 @@ def joined_documents(shards: Shards) -> Iterator[np.ndarray]:
     count = min(len(shards), int(np.searchsorted(ends, MOST_TOKENS_COUNTED)) + 1)
     for first in range(0, count, DOCUMENTS_COUNTED_AT_ONCE):
         last = min(first + DOCUMENTS_COUNTED_AT_ONCE, count)
-        yield np.concatenate([shards.read(d, 0, shards.lengths[d]) for d in range(first, last)])
+        parts = [shards.read(d, 0, shards.lengths[d]) for d in range(first, last)]
+        yield np.concatenate(parts, dtype=np.int32, casting="unsafe")
 
 
 def baseline_scores(log_probabilities: np.ndarray, ranks: np.ndarray) -> Scores:

@@ -2,6 +2,7 @@
 """Token shards: what goes in comes out, in a seeded order, and damage is noticed."""
 
 import json
+import os
 import pickle
 import re
 import socket
@@ -17,7 +18,7 @@ from tokenizers import models
 from bcmb_jax.data import shards as shards_module
 from bcmb_jax.data.shards import ShardWriter, open_shards
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, StorageError
 
 NO_PROCESS = 2**22 + 1  # Linux has no greater number than 2**22
 SEED = 7
@@ -72,7 +73,7 @@ def test_documents_come_back_in_the_seeded_order(train: Path) -> None:
     assert shards.lengths.dtype == np.int32
     for row, document in enumerate(order):
         tokens = shards.read(row, 0, int(shards.lengths[row]))
-        assert tokens.dtype == np.int32
+        assert tokens.dtype == np.uint16
         np.testing.assert_array_equal(tokens, DOCUMENTS[document])
     longest = int(shards.lengths.argmax())
     np.testing.assert_array_equal(shards.read(longest, 3, 9), DOCUMENTS[order[longest]][3:9])
@@ -182,6 +183,18 @@ def test_damage_is_named_on_opening(train: Path, fault: str) -> None:
     with pytest.raises(InputError, match=f"{message}.*run prepare_data.py again") as caught:
         open_shards(train)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_short_while_it_is_read_is_an_error_of_storage(train: Path) -> None:
+    shards = open_shards(train)
+    whole = (train / "tokens.bin").stat().st_size
+    os.truncate(train / "tokens.bin", whole // 2)
+    assert len(shards.read(0, 0, 1)) == 1
+    told = f"tokens.bin has {whole // 2:,} bytes, expected {whole:,}: it was cut short while"
+    with pytest.raises(StorageError, match=told) as caught:
+        for document, length in enumerate(shards.lengths):
+            shards.read(document, 0, int(length))
+    assert caught.value.exit_status == 74
 
 
 def test_a_flipped_bit_is_found_by_verify(train: Path) -> None:
