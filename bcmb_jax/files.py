@@ -2,6 +2,7 @@
 """Files and folders that appear whole or not at all, their checksums, and package versions."""
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -53,6 +54,18 @@ def write_json(file: Path, value: Any, *, indent: int = 2) -> None:
     write_text(file, json.dumps(value, indent=indent) + "\n")
 
 
+def _sync(path: Path) -> None:
+    """Return when a file's content, or the names in a folder, will outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some file systems know this for files alone
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write_text(file: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all, also where the machine stops half-way."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +75,7 @@ def write_text(file: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(partial, file)
+    _sync(file.parent)
 
 
 def read_json(file: Path) -> Any:
@@ -77,8 +91,9 @@ def read_json(file: Path) -> Any:
 def new_directory(directory: Path, *, wait: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `directory` when the block ends.
 
-    After an exception `directory` is as it was. A block that removes the folder gives up: nothing
-    is replaced. Folders that a killed process left half-written are cleared first, and what such a
+    All its files are on the disk before it is in place, and its name when this returns. After an
+    exception `directory` is as it was. A block that removes the folder gives up: nothing is
+    replaced. Folders that a killed process left half-written are cleared first, and what such a
     process had already set aside comes back.
 
     Args:
@@ -90,6 +105,8 @@ def new_directory(directory: Path, *, wait: bool = False) -> Iterator[Path]:
     directory = directory.expanduser().absolute()
     missing = [parent for parent in directory.parents if not parent.exists()]
     directory.parent.mkdir(parents=True, exist_ok=True)
+    for parent in missing:
+        _sync(parent.parent)
     lock = directory.with_name(f".{directory.name}.lock")
     try:
         with locked(lock, directory, wait=wait):
@@ -115,9 +132,12 @@ def _replace_directory(directory: Path) -> Iterator[Path]:
     try:
         yield new
         if new.exists():
+            for path in (new, *new.rglob("*")):
+                _sync(path)
             if directory.exists():
                 directory.rename(old)
             new.rename(directory)
+            _sync(directory.parent)
     except BaseException:
         if old.exists() and not directory.exists():
             old.rename(directory)

@@ -3,6 +3,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,42 @@ def test_json_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
 def test_a_module_without_a_distribution_of_its_name_has_no_version():
     """FlashAttention-4 alone is imported as `flash_attn`, which lost a report at its end."""
     assert files.versions("jax", "tests").keys() == {"python", "jax"}
+
+
+def synced(monkeypatch) -> list[str]:
+    """Names of what is given to `fsync`, and of what takes its place, in their order."""
+    done: list[str] = []
+    fsync, rename, replace = os.fsync, Path.rename, os.replace
+
+    def told(source, target, how) -> None:
+        done.append(f"{Path(source).name} -> {Path(target).name}")
+        how(source, target)
+
+    def note(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "rename", lambda a, b: told(a, b, rename))
+    monkeypatch.setattr(os, "replace", lambda a, b: told(a, b, replace))
+    return done
+
+
+def test_a_file_is_on_disk_before_it_takes_its_place_and_its_name_after(tmp_path, monkeypatch):
+    done = synced(monkeypatch)
+    write_json(tmp_path / "values.json", {})
+    partial = "values.json.partial"
+    assert done == [partial, f"{partial} -> values.json", tmp_path.name]
+
+
+def test_a_folder_is_on_disk_before_it_takes_its_place_and_its_name_after(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    done = synced(monkeypatch)
+    with new_directory(tmp_path / "a" / "b" / "model") as new:
+        (new / "inner").mkdir()
+        (new / "inner" / "weights").write_text("1")
+        (new / "empty").mkdir()
+    renamed = done.index("new -> model")
+    assert done[:1] == ["a"]  # holds the new folder b
+    assert sorted(done[1:renamed]) == ["empty", "inner", "new", "weights"]
+    assert done[renamed + 1 :] == ["b"]
