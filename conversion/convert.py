@@ -13,7 +13,7 @@ proven equal to the input, or not at all.
 
 compares a model's outputs with transformers' on this machine and writes nothing.
 
-Exit status 2: something to correct, told in one line.
+Exit status 2: something to correct; 65: NaN or infinity in weights or moments; told in one line.
 """
 
 import argparse
@@ -75,6 +75,7 @@ def convert(
 
     Raises:
       InputError: something to correct.
+      NumericsError: a tensor or a moment holds NaN or infinity.
     """
     here, there = (Path(p).expanduser().absolute() for p in (source, output))
     if here.exists() and (here.is_relative_to(there) or there.is_relative_to(here / "checkpoints")):
@@ -133,7 +134,7 @@ def in_dtype(weights: Weights, dtype: str) -> Weights:
     """Round weights to `dtype`, in which they are then stored.
 
     Raises:
-      InputError: a number is too large for it.
+      NumericsError: a number is too large for it.
     """
     with np.errstate(over="ignore"):  # refused below, with the tensor's name
         params = {name: x.astype(dtype).astype(np.float32) for name, x in weights.params.items()}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bcmb_jax.errors import InputError, reason
+from bcmb_jax.errors import InputError, NumericsError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import StableAdamWState
@@ -134,8 +134,8 @@ def to_ours(
     """Convert tensors as stored to parameters, float32; every tensor is used exactly once.
 
     Raises:
-      InputError: tensors are missing, unexpected, of another shape, not floating point, or hold
-        NaN or infinity.
+      InputError: tensors are missing, unexpected, of another shape or not floating point.
+      NumericsError: tensors hold NaN or infinity.
     """
     rows = tuple(rows)
     check_complete(stored, {row.name: row.stored for row in rows}, origin)
@@ -183,10 +183,10 @@ def check_complete(
 
 
 def check_finite(params: Mapping[str, np.ndarray], origin: str) -> None:
-    """Raise `InputError` where a tensor holds NaN or infinity."""
+    """Raise `NumericsError` where a tensor holds NaN or infinity."""
     wrong = [name for name, x in params.items() if not np.isfinite(x).all()]
     if wrong:
-        raise InputError(
+        raise NumericsError(
             f"{origin} holds NaN or infinity in {len(wrong)} of {len(params)} tensors: "
             f"{some(wrong)}; take an earlier checkpoint"
         )
@@ -210,7 +210,7 @@ def laid_out_as(kind: str, origin: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except (InputError, NumericsError, MemoryError):
         raise
     except Exception as error:
         raise InputError(

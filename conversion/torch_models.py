@@ -20,6 +20,7 @@ from bcmb_jax.model.heads import Head
 from conversion import torch_files
 from conversion.config_json import ARCHITECTURES, config_json
 from conversion.huggingface import name_tensors
+from conversion.mapping import check_finite
 
 if TYPE_CHECKING:
     import transformers
@@ -75,6 +76,7 @@ def load_model(name: str | Path, kind: str, **config: object) -> "transformers.P
 
     Raises:
       InputError: PyTorch is missing, or transformers cannot load the model.
+      NumericsError: its weights hold NaN or infinity.
     """
     import_torch()
     import transformers
@@ -82,9 +84,11 @@ def load_model(name: str | Path, kind: str, **config: object) -> "transformers.P
     folder = locate(name)
     make = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained
     try:
-        return make(folder, **LOCAL, **config).float()
+        model: transformers.PreTrainedModel = make(folder, **LOCAL, **config).float()
     except Exception as error:  # a file may hold anything
         raise InputError(f"transformers cannot load {name}: {reason(error)}") from error
+    check_finite({n: x.numpy() for n, x in model.state_dict().items()}, str(name))
+    return model
 
 
 def build_modernbert(

@@ -37,6 +37,7 @@ def read(name: str | Path, *, model_config: Path | None = None) -> Weights:
 
     Raises:
       InputError: there is nothing of the kind, or not a whole ModernBERT.
+      NumericsError: its weights or moments hold NaN or infinity.
     """
     path = hub.locate(name)
     weights = _read(path, model_config)

@@ -37,6 +37,12 @@ class DamagedCheckpoint(InputError):
     """A checkpoint that cannot be read, or whose tensors are not what was saved."""
 
 
+class NotFiniteCheckpoint(DamagedCheckpoint):
+    """A checkpoint that is what was saved, and holds numbers that are not finite."""
+
+    exit_status = NumericsError.exit_status
+
+
 class TrainState(NamedTuple):
     """Everything that a step changes."""
 
@@ -208,7 +214,7 @@ def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, d
         )
     not_finite = sorted(name for name, (_, finite) in found.items() if not finite)
     if not_finite:
-        raise DamagedCheckpoint(
+        raise NotFiniteCheckpoint(
             f"checkpoint {directory} holds numbers that are not finite in {len(not_finite)} of "
             f"{len(found)} tensors, first {not_finite[0]}"
         )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversion: every bit kept, nothing half-written, mistakes seen, refusals in one line."""
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -12,12 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
-from bcmb_jax.errors import InputError
+from bcmb_jax.commands import evaluate, fill_mask
+from bcmb_jax.errors import InputError, NumericsError, run
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.training.checkpoint import latest
 from conversion.config_json import config_json
-from conversion.convert import convert, in_dtype
+from conversion.convert import WRITERS, convert, in_dtype
+from conversion.convert import main as convert_command
 from conversion.export import write_huggingface
 from conversion.mapping import table, to_stored
 from conversion.verify import compare
@@ -102,8 +105,34 @@ def test_exports_can_be_rounded_but_not_beyond_their_range(folder, tmp_path) -> 
     assert (error <= 2**-8 * np.abs(before)).all()
     weights = random_weights()
     weights.params["decoder.bias"][5] = 1e5
-    with pytest.raises(InputError, match="random as float16 holds NaN or infinity in 1 of 23"):
+    with pytest.raises(NumericsError, match="random as float16 holds NaN or infinity in 1 of 23"):
         in_dtype(weights, "float16")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_command_takes_weights_that_are_not_finite(
+    folder, tmp_path, capsys, monkeypatch, value
+) -> None:
+    stored = load_file(folder / "model.safetensors")
+    stored["decoder.bias"][3] = value
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    output = str(tmp_path / "out")
+    monkeypatch.setattr("sys.argv", ["fill_mask.py", "--model", str(folder), "--text", "a [MASK]"])
+    converted = [["--input", str(folder), "--output", output, "--to", to] for to in WRITERS]
+    timed = ["--model", str(folder), "--task", "speed", "--output", output]
+    for command in (
+        *(functools.partial(convert_command, arguments) for arguments in converted),
+        functools.partial(evaluate.main, timed),
+        fill_mask.main,
+        functools.partial(conversion.from_pretrained, folder),
+        functools.partial(conversion.load_initial, folder),
+    ):
+        assert run(command) == 65
+        told = f"{folder} holds NaN or infinity in 1 of 23 tensors: decoder.bias; take an earlier"
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"error: {told}")
+        assert printed.count("\n") == 1
+    assert not Path(output).exists()
 
 
 def test_manifest_and_card_travel_along(folder, tmp_path) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, NumericsError
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import split
@@ -78,5 +78,5 @@ def test_nan_and_infinity_are_refused(value) -> None:
     stored = to_stored(random_weights().params, table(TINY))
     stored["decoder.bias"] = stored["decoder.bias"].copy()
     stored["decoder.bias"][3] = value
-    with pytest.raises(InputError, match="x holds NaN or infinity in 1 of 23 tensors: decoder"):
+    with pytest.raises(NumericsError, match="x holds NaN or infinity in 1 of 23 tensors: decoder"):
         to_ours(stored, table(TINY), "x")

@@ -16,7 +16,7 @@ import pytest
 import conversion
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.batch import Batch
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, NumericsError
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
@@ -239,6 +239,22 @@ def test_where_sizes_come_from(sample, tree, tmp_path, caplog) -> None:
     assert guessed.num_hidden_layers == 4
     assert guessed.intermediate_size == 96
     assert "sizes are taken from its tensors, 1 heads, window 128" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["exp_avg", "exp_avg_sq", "max_lr"])
+def test_moments_that_are_not_finite_are_refused(tree, tmp_path, where) -> None:
+    adam = tree["state"]["optimizers"]["StableAdamW"]
+    if where == "max_lr":
+        adam["param_groups"][0]["max_lr"] = adam["param_groups"][1]["max_lr"] = float("inf")
+    else:
+        moment = adam["state"]["model.bert.final_norm.weight"][where]
+        adam["state"]["model.bert.final_norm.weight"][where] = moment.clone().index_fill_(
+            0, torch.tensor([3]), float("nan")
+        )
+    told = "max_lr" if where == "max_lr" else f"^{where} of .* in 1 of 29 tensors: model.final_norm"
+    with pytest.raises(NumericsError, match=told):
+        convert(str(save(tree, tmp_path / "bad")), "orbax", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_the_optimizer_holds_is_not_lost_silently(tree, tmp_path) -> None:

@@ -18,6 +18,7 @@ from bcmb_jax.training import checkpoint, faults
 from bcmb_jax.training import step as training
 from bcmb_jax.training.checkpoint import Checkpoints, RunProgress
 from bcmb_jax.training.replay import replay
+from conversion.weights import read
 from tests.fixtures.runs import final_state, lines, tiny_run, train
 
 ROWS = 8  # of a step
@@ -154,8 +155,9 @@ def test_no_state_that_is_not_finite_is_saved_or_started_from(
         jax.clear_caches()
         checkpoint.save_state(tmp_path / "poisoned", state, meta, RunProgress(**meta["progress"]))
     jax.clear_caches()
-    with pytest.raises(checkpoint.DamagedCheckpoint, match="not finite in 1 of"):
-        checkpoint.load(tmp_path / "poisoned")
+    with pytest.raises(checkpoint.NotFiniteCheckpoint, match="not finite in 1 of") as caught:
+        read(tmp_path / "poisoned")
+    assert caught.value.exit_status == 65
     shutil.rmtree(newest)
     shutil.copytree(tmp_path / "poisoned", newest)
     assert train(config, tmp_path / "run") == DONE  # from step 7
