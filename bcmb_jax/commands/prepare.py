@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bcmb_jax import hub
-from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS, Cleaning
-from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, read
+from bcmb_jax.commands.prepare_options import make_parser
+from bcmb_jax.data.clean import Cleaning
+from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, Bounds, read
 from bcmb_jax.data.ingest.files import Records, list_files
 from bcmb_jax.data.ingest.peek import peek
 from bcmb_jax.data.ledger import list_sources
@@ -29,11 +30,13 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.terminal import Display
 
 ALL = "all"
+INPUT_DIGEST = "input_sha256"
+"""Option of a report that identifies the content of the input's files."""
 
 
 def main() -> None:
     """Run the command."""
-    parser = _parser()
+    parser = make_parser()
     arguments = parser.parse_args()
     if arguments.list_sources:
         print(*list_sources(), sep="\n")
@@ -42,6 +45,9 @@ def main() -> None:
     for name in needed:
         if not getattr(arguments, name):
             parser.error(f"--{name} is needed")
+    for name in ("max_record_bytes", "max_expansion"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} begins at 1")
     if arguments.peek:
         print(*peek(_read(arguments, arguments.source, arguments.input, check=False)), sep="\n")
         return
@@ -64,91 +70,6 @@ def main() -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Turn text into token shards.")
-    parser.add_argument("--list-sources", action="store_true", help="print the sources and stop")
-    parser.add_argument("--source", help="what the input is; see --list-sources; or all")
-    parser.add_argument(
-        "--input", nargs="+", metavar="PATH", help="files, or folders of them; of all: NAME=PATH"
-    )
-    parser.add_argument("--tokenizer", help="folder, hub:OWNER/NAME or a start by name")
-    parser.add_argument(
-        "--tokenizer-reviewed",
-        action="store_true",
-        help="somebody has looked for names in its vocabulary; said in reports and model cards",
-    )
-    hub.add_options(parser)
-    parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
-    parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
-    parser.add_argument("--group-column", help="patient or article, never in both splits")
-    parser.add_argument("--skip-column", help="marks errors, which are left out; none: no column")
-    parser.add_argument("--licenses", help='keep articles under these, by their .json: "CC BY,CC0"')
-    parser.add_argument("--delimiter", metavar="C", help="of csv and tsv, or tab (default: seen)")
-    parser.add_argument("--encoding", help="of all files, as cp1252 (default: seen)")
-    parser.add_argument(
-        "--all-parts", action="store_true", help="a folder of train and test parts is one corpus"
-    )
-    parser.add_argument(
-        "--peek",
-        action="store_true",
-        help="print columns, rows, lengths and empty shares, but no value, and stop",
-    )
-    parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
-    parser.add_argument("--seed", type=int, default=0, help="of split and order")
-    parser.add_argument(
-        "--secret-file",
-        metavar="FILE",
-        help="of split, surrogates and fingerprints where records may be of persons, so that no "
-        "identifier can be searched for in them (default: ~/.config/bcmb_jax/secret, made at first "
-        "use); none: --seed alone decides",
-    )
-    parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
-    parser.add_argument("--license", help="kept in the index (default: the source's own)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    clean = parser.add_argument_group("cleaning", "off unless asked for; report.json counts it")
-    clean.add_argument("--unwrap-lines", action="store_true", help="join hard-wrapped paragraphs")
-    clean.add_argument(
-        "--placeholders",
-        choices=PLACEHOLDERS,
-        default="keep",
-        help="MIMIC's [**...**] and ___: as they are (default), or realistic surrogates; these "
-        "replace placeholders and do not de-identify text",
-    )
-    clean.add_argument(
-        "--date-shift",
-        choices=DATE_SHIFTS,
-        default=DATE_SHIFTS[0],
-        help="of surrogates: a patient's dates all move by one time, which keeps the day of the "
-        "week (default) or the season",
-    )
-    clean.add_argument(
-        "--min-characters",
-        type=int,
-        default=0,
-        metavar="N",
-        help="leave out texts with fewer, white space not counted",
-    )
-    clean.add_argument("--exact-duplicates", action="store_true", help="leave out repeated texts")
-    clean.add_argument(
-        "--near-duplicates",
-        nargs="?",
-        type=float,
-        const=0.8,
-        metavar="J",
-        help="also leave out texts this similar to an earlier one (Jaccard, 0.8 if not given); "
-        "needs bcmb-jax[dedup]",
-    )
-    clean.add_argument(
-        "--not-in",
-        nargs="+",
-        default=[],
-        metavar="FOLDER",
-        help="earlier outputs, made with one of the two above, whose texts count as earlier ones, "
-        "as those of the sources before it do with --source all",
-    )
-    return parser
-
-
 def _prepare_all(arguments: argparse.Namespace) -> None:
     """Each `NAME=PATH` of the input to its own folder; what is there already is kept."""
     paths: dict[str, list[str]] = {}
@@ -169,8 +90,10 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
     for name, inputs in paths.items():
         output = arguments.output / name
         if output.exists() and not arguments.overwrite:
+            print(f"{output}: reading its input, to see whether it is the same", flush=True)
             cleaned = _cleaning(arguments, name, secret, earlier).options()
-            asked = {**_asked(arguments, name, inputs, secret), **cleaned}
+            digest = {INPUT_DIGEST: _read(arguments, name, inputs, check=False).digest()}
+            asked = {**_asked(arguments, name, inputs, secret), **cleaned, **digest}
             _check_same(output, asked, tokenizer)
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
@@ -191,11 +114,15 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
             f"{output} is no finished output of this command: move it away, or choose another "
             "--output"
         ) from error
+    # Reports of version 0.1 lack these: its inputs are taken for the same, its bound for today's.
+    options = {key: asked[key] for key in (INPUT_DIGEST, "max_record_bytes")} | options
     differ = [
         f"{k} was {options.get(k)!r}, now {v!r}"
         for k, v in asked.items()
-        if options.get(k) != v and k != "secret"
+        if options.get(k) != v and k not in ("secret", INPUT_DIGEST)
     ]
+    if options[INPUT_DIGEST] != asked[INPUT_DIGEST]:
+        differ.append("the content of its input's files was another")
     if made_with != tokenizer.fingerprint:
         differ.append("its tokenizer was another")
     if (before := options.get("secret")) != asked["secret"]:
@@ -253,6 +180,7 @@ def _asked(
         "encoding": arguments.encoding,
         "skip_column": arguments.skip_column,
         "licenses": _licenses(arguments, name) or None,
+        "max_record_bytes": arguments.max_record_bytes,
         "validation_fraction": arguments.validation_fraction,
         "seed": arguments.seed,
         "secret": check_value(secret) if _may_hold_persons(arguments, name) else None,
@@ -285,6 +213,7 @@ def _read(
         delimiter=arguments.delimiter,
         encoding=arguments.encoding,
         all_parts=arguments.all_parts,
+        bounds=Bounds(arguments.max_record_bytes, arguments.max_expansion),
         check=check,
     )
 
@@ -318,7 +247,7 @@ def _prepare(
             seed=arguments.seed,
             secret=cleaning.secret,
             cleaning=cleaning,
-            options=_asked(arguments, name, inputs, secret),
+            options={**_asked(arguments, name, inputs, secret), INPUT_DIGEST: records.digest()},
             license=license,
             overwrite=arguments.overwrite,
             progress=line,

@@ -24,6 +24,8 @@ from bcmb_jax.hub import locate
 
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "tokenizer_config.json")
 
+_PIECE = 2**20  # characters of a text that are tokenized at once, in 85 times their memory
+
 # Our own words: Latin and non-Latin letters, composed and decomposed accents, numbers, units,
 # runs of spaces, line ends and a special token spelled out.
 _PROBE = (
@@ -98,7 +100,13 @@ class Tokenizer:
         return np.array(sorted(ordinary), dtype=np.int32)
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Return an int32 array of ids per text: no special tokens, no truncation, no padding."""
+        """Return an int32 array of ids per text: no special tokens, no truncation, no padding.
+
+        A huge text is cut before single spaces, and its pieces are tokenized one after another.
+        """
+        if any(len(text) > _PIECE for text in texts):
+            pieces = ([self.encode_batch([piece])[0] for piece in _cut(text)] for text in texts)
+            return [np.concatenate(ids) for ids in pieces]
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
@@ -144,6 +152,28 @@ class Tokenizer:
             shutil.copyfile(self.directory / "tokenizer.json", file)
         else:
             self._backend.save(str(file))
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Yield a text in pieces, each but the first from a single space between words if there is one.
+
+    No word is cut there, and tokenizers that keep a space keep it with the word after it.
+    """
+    start = 0
+    while len(text) - start > _PIECE:
+        space = _last_single_space(text, start + 1, start + _PIECE)
+        yield text[start:space]
+        start = space
+    yield text[start:]
+
+
+def _last_single_space(text: str, start: int, stop: int) -> int:
+    """Return the place of the last space between words in a range, or its end if there is none."""
+    place = stop
+    while (place := text.rfind(" ", start, place)) > start:
+        if not text[place - 1].isspace() and not text[place + 1].isspace():
+            return place
+    return stop
 
 
 def open_backend(directory: Path) -> tokenizers.Tokenizer:

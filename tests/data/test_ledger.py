@@ -2,6 +2,7 @@
 """The corpus counted beside the paper's, and many sources prepared by one command."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,15 @@ def test_what_was_prepared_otherwise_is_not_kept_as_if_it_were_the_same(
     again = prepare_all(raw, tiny_tokenizer, output, "--seed", "7")
     assert again.returncode == 2
     assert "pubmed was prepared otherwise (seed was 0, now 7)" in again.stderr
+    (file,) = (raw / "pubmed").iterdir()
+    before = file.stat()
+    file.write_text(file.read_text().replace("An abstract, 7.", "An abstract, 8."))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    again = prepare_all(raw, tiny_tokenizer, output)
+    assert again.returncode == 2
+    told = "pubmed was prepared otherwise (the content of its input's files was another): ask for"
+    assert told in again.stderr
     (tmp_path / "empty" / "pubmed").mkdir(parents=True)
     again = prepare_all(raw, tiny_tokenizer, tmp_path / "empty")
     assert again.returncode == 2
@@ -119,6 +129,8 @@ def test_duplicates_are_found_across_the_sources_of_one_command(raw, tiny_tokeni
     assert report["skipped"] == {"repeats an earlier text": 1}
     assert report["documents"] == 2
     assert report["options"]["not_in"] == ["respiratory-interviews"]
+    del report["options"]["input_sha256"], report["options"]["max_record_bytes"]  # as in 0.1
+    (tmp_path / "shards/mtsamples/report.json").write_text(json.dumps(report))
     # Where all is kept, what they are compared by is not even read.
     (tmp_path / "shards/respiratory-interviews/fingerprints.npz").write_bytes(b"?")
     done = script(*command)

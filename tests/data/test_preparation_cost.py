@@ -2,6 +2,7 @@
 """The cost of preparing text: time beside the tokenizers library's own, and memory. Slow:
 `pytest -m slow tests/data/test_preparation_cost.py -s`, on a machine that does nothing else."""
 
+import gzip
 import json
 import os
 import statistics
@@ -14,6 +15,8 @@ import pytest
 import tokenizers
 
 from bcmb_jax.data.ingest import Document, read
+from bcmb_jax.data.ingest.files import LONGEST
+from bcmb_jax.data.ingest.record import TOO_LONG
 from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
@@ -69,12 +72,72 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     with (tmp_path / "notes.jsonl").open("w") as file:
         for _ in range(int(GIGABYTES * 1e9 / len(block))):
             file.write(block)
-    command = ["scripts/prepare_data.py", "--source", "jsonl", "--input", tmp_path / "notes.jsonl"]
-    command += ["--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "shards"]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    peak = usage.ru_maxrss / 1e6  # kB
+    status, _, peak = prepare_measured("jsonl", tmp_path / "notes.jsonl", tmp_path / "tokenizer")
     print(f"{GIGABYTES} GB of text: {peak:.2f} GB of memory")
-    assert process.returncode == 0
+    assert status == 0
     assert peak < BOUND
+
+
+def prepare_measured(
+    source: str, file: Path, tokenizer: Path, *options: str
+) -> tuple[int, str, float]:
+    """Run the command; return its exit status, what it wrote to stderr, and its peak memory, GB."""
+    command = ["scripts/prepare_data.py", "--source", source, "--input", file, *options]
+    command += ["--tokenizer", tokenizer, "--output", file.with_name("shards"), "--overwrite"]
+    with (file.with_name("stderr")).open("w") as errors:
+        process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, file.with_name("stderr").read_text(), usage.ru_maxrss / 1e6  # kB
+
+
+WORDS = "the left lung is clear, no stroke of an artery " * 1000
+RECORDS = {
+    "jsonl": ('{"text": "a"}\n{"text": "', '"}\n{"text": "c"}\n'),
+    "csv": ('id,text\n1,a\n2,"', '"\n3,c\n'),
+    "pmc": ("<x><article><body><p>", "</p></body></article></x>"),
+}
+"""Text before and after a long one."""
+
+
+@pytest.mark.parametrize(("megabytes", "bound"), [(200, 0.6), (60, 2.0)])
+@pytest.mark.parametrize("source", RECORDS)
+def test_a_long_record_is_left_out_or_takes_bounded_memory(
+    tmp_path: Path, tiny_tokenizer: Path, source: str, megabytes: int, bound: float
+) -> None:
+    """Here are only short strings: a child's peak begins with the memory of its parent."""
+    file = tmp_path / ("notes.xml" if source == "pmc" else f"notes.{source}")
+    before, after = RECORDS[source]
+    with file.open("w") as out:
+        out.write(before)
+        for _ in range(megabytes * 1_000_000 // len(WORDS)):
+            out.write(WORDS)
+        out.write(after)
+    options = ("--validation-fraction", "0")
+    status, told, peak = prepare_measured(source, file, tiny_tokenizer, *options)
+    print(f"{source}, {megabytes} MB in a record: {peak:.2f} GB of memory")
+    if megabytes * 1_000_000 > LONGEST and source == "pmc":  # its only article
+        assert (status, "(left out: 1 longer than --max-record-bytes)" in told) == (2, True)
+    else:
+        assert status == 0, told
+        report = json.loads((tmp_path / "shards/report.json").read_text())
+        assert report["skipped"] == ({TOO_LONG: 1} if megabytes * 1_000_000 > LONGEST else {})
+    assert peak < bound
+
+
+@pytest.mark.parametrize("source", ["jsonl", "csv", "pubmed", "pmc"])
+def test_ten_megabytes_of_gzip_do_not_fill_the_memory(
+    tmp_path: Path, tiny_tokenizer: Path, source: str
+) -> None:
+    """Ten gigabytes of one line, of which the first is unpacked."""
+    begin = {"pubmed": b"<PubmedArticle>", "pmc": b"<article>", "csv": b"text\n"}
+    file = tmp_path / ("notes.xml.gz" if source[0] == "p" else f"notes.{source}.gz")
+    with gzip.open(file, "wb", 9) as bomb:
+        bomb.write(begin.get(source, b""))
+        for _ in range(10_000):
+            bomb.write(b"a" * 1_000_000)
+    status, told, peak = prepare_measured(source, file, tiny_tokenizer)
+    print(f"{source}, {file.stat().st_size / 1e6:.1f} MB of gzip: {peak:.2f} GB of memory")
+    assert status == 2
+    assert "unpacks to more than 100 times its" in told
+    assert peak < 0.6

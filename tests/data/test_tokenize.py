@@ -10,6 +10,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from bcmb_jax.data import tokenize
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
 
@@ -46,6 +47,28 @@ def test_a_saved_folder_loads_as_the_same_tokenizer(folder: Path) -> None:
     assert tokenizer.fingerprint == Tokenizer(tiny_backend(), SPECIAL).fingerprint
     tokenizer.save(folder.with_name("copy"))
     assert load_tokenizer(str(folder.with_name("copy"))).fingerprint == tokenizer.fingerprint
+
+
+def test_a_huge_text_is_cut_between_words_and_has_the_same_tokens(tiny_tokenizer, monkeypatch):
+    tokenizer = load_tokenizer(str(tiny_tokenizer))
+    texts = ["the left  lung\n is clear " * 30, "lung" * 100, " ", "", "a stroke", "\n " * 90]
+    whole = tokenizer.encode_batch(texts)
+    monkeypatch.setattr(tokenize, "_PIECE", 100)
+    cut: list[int] = []
+    encode = tokenizer._backend.encode_batch_fast
+
+    class Watched:
+        def encode_batch_fast(self, texts: list[str], **options: bool) -> list[tokenizers.Encoding]:
+            cut.extend(map(len, texts))
+            return encode(texts, **options)
+
+    monkeypatch.setattr(tokenizer, "_backend", Watched())
+    found = tokenizer.encode_batch(texts)
+    assert max(cut) <= 100
+    for text, before, after in zip(texts, whole, found, strict=True):
+        assert after.dtype == np.int32
+        if text[:4] != "lung":  # has no place between words
+            assert after.tolist() == before.tolist()
 
 
 def test_texts_are_neither_cut_nor_padded_nor_wrapped(folder: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from bcmb_jax.data.ingest.delimited import one_letter, read_delimited
 from bcmb_jax.data.ingest.encodings import check_encoding
-from bcmb_jax.data.ingest.files import Records, refuse_parts
+from bcmb_jax.data.ingest.files import BOUNDS, Bounds, Reader, Records, refuse_parts
 from bcmb_jax.data.ingest.record import Document, Skipped
 from bcmb_jax.data.ingest.sources import ALONE, FORMATS, SOURCES, Group, Source
 from bcmb_jax.errors import InputError
 
-__all__ = ["ALONE", "FORMATS", "SOURCES", "Document", "Skipped", "Source", "read"]
+__all__ = ["ALONE", "FORMATS", "SOURCES", "Bounds", "Document", "Skipped", "Source", "read"]
 
 
 def read(
@@ -31,6 +31,7 @@ def read(
     delimiter: str | None = None,
     encoding: str | None = None,
     all_parts: bool = False,
+    bounds: Bounds = BOUNDS,
     check: bool = True,
 ) -> Records:
     """Return the records of files and folders, in order: documents, and reasons for having none.
@@ -47,6 +48,7 @@ def read(
       delimiter: of csv and tsv files, a character or "tab"; None has it recognised.
       encoding: of all files; None has it recognised.
       all_parts: a folder of train and test parts is one corpus.
+      bounds: of a record's length and of a file's expansion.
       check: whether a missing column is to be found at once, by the first record of every file.
 
     Raises:
@@ -77,9 +79,13 @@ def read(
         reader = partial(read_delimited, delimiter=letter, recognise=False)
     if source.make_reader:
         # Only once records are asked for: reading all files may take an hour.
-        chosen = {"licenses": licenses} if licenses else {}
-        make = cache(partial(source.make_reader, files, progress, **chosen))
-        reader = lambda stream, file: make()(stream, file)  # noqa: E731
+        make_reader: Callable[[], Reader]
+        if format == "pubmed":
+            make_reader = partial(source.make_reader, files, progress, bounds=bounds)
+        else:
+            make_reader = partial(source.make_reader, files, progress, licenses=licenses)
+        make = cache(make_reader)
+        reader = lambda stream, file, longest: make()(stream, file, longest)  # noqa: E731
     records = Records(
         files,
         reader,
@@ -89,6 +95,8 @@ def read(
         regroup=group.regroup(paths),
         unique=source.unique,
         encoding=encoding and check_encoding(encoding),
+        bounds=bounds,
+        beside=[*group.tables(paths), *source.beside(files)],
     )
     if check and source.has_columns:
         records.check()

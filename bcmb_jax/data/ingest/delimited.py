@@ -14,14 +14,10 @@ from itertools import chain, islice
 
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
 from bcmb_jax.data.ingest.encodings import recognise_encoding
-from bcmb_jax.data.ingest.files import Stream
+from bcmb_jax.data.ingest.files import LONGEST, Stream
 from bcmb_jax.data.ingest.header import HEAD_ROWS, shape_of
-from bcmb_jax.data.ingest.record import BROKEN_COLUMNS, BROKEN_QUOTES, EMPTY, Skipped
+from bcmb_jax.data.ingest.record import BROKEN_COLUMNS, BROKEN_QUOTES, EMPTY, TOO_LONG, Skipped
 from bcmb_jax.errors import InputError
-
-LARGEST_FIELD = 2**24
-"""Characters. The csv module's own limit of 131,072 is less than many notes; without any, a quote
-left open would fill the memory."""
 
 DELIMITERS = {",": "commas", ";": "semicolons", "|": "pipes", "\t": "tabs"}
 _SAMPLE = 2**23  # bytes of a file that tell its encoding
@@ -30,7 +26,9 @@ _ENOUGH_ROWS, _MOST_ROWS = 5, 1000  # that tell which columns are free text
 _FEW_SHAPES = 3  # of the values in a column that is not
 
 
-def read_delimited(stream: Stream, file: str, *, delimiter: str, recognise: bool = True) -> Table:
+def read_delimited(
+    stream: Stream, file: str, longest: int = LONGEST, *, delimiter: str, recognise: bool = True
+) -> Table:
     """Read a header line, then a row a record; quoted fields may span lines.
 
     Args:
@@ -40,28 +38,32 @@ def read_delimited(stream: Stream, file: str, *, delimiter: str, recognise: bool
     Raises:
       InputError: there is no header line, or encoding or delimiter cannot be told.
     """
-    csv.field_size_limit(LARGEST_FIELD)
+    csv.field_size_limit(longest)  # its own, 131,072, is less than many notes have
     sample = stream.read(_SAMPLE)
     stream.seek(0)
     encoding = recognise_encoding(sample, file)
     usual = delimiter
     if recognise:
         delimiter = recognise_delimiter(sample[: _SAMPLE // 8].decode(encoding, "replace"), usual)
-    rows = _split_rows(stream, file, delimiter, encoding)
-    _, header = next(rows, (0, None))
-    if not header:
+    rows = _split_rows(stream, file, longest, delimiter, encoding)
+    _, header = next(rows, (0, ""))
+    if not header or isinstance(header, str):
         raise InputError(f"{file} does not begin with a header line that names its columns")
     if len(header) == 1 and any(x in header[0] for x in DELIMITERS):
         raise InputError(
             f"{file} is not delimited by {delimiter!r}: its header line is one name that holds "
             "another delimiter; name it with --delimiter"
         )
-    head = list(islice(rows, HEAD_ROWS))
+    head: list[tuple[int, list[str] | str]] = []
+    room = longest
+    while len(head) < HEAD_ROWS and room > 0 and (row := next(rows, None)):
+        head.append(row)
+        room -= sum(map(len, row[1]))
 
     def read_rows(_: Columns) -> Iterator[Row | Skipped]:
         for line, fields in chain(head, rows):
-            if fields is None:
-                yield Skipped(file, line, BROKEN_QUOTES)
+            if isinstance(fields, str):
+                yield Skipped(file, line, fields)
             elif not fields:
                 yield Skipped(file, line, EMPTY)
             elif len(fields) != len(header):
@@ -71,7 +73,8 @@ def read_delimited(stream: Stream, file: str, *, delimiter: str, recognise: bool
 
     written = [] if delimiter == usual else [DELIMITERS.get(delimiter, repr(delimiter))]
     written += [] if encoding == "utf-8-sig" else [encoding]
-    below = [fields for _, fields in head if fields and len(fields) == len(header)]
+    rows_below = (fields for _, fields in head if not isinstance(fields, str))
+    below = [fields for fields in rows_below if len(fields) == len(header)]
     return Table(file, header, read_rows, below=below, written=", ".join(written))
 
 
@@ -95,50 +98,96 @@ def _agreement(text: str, delimiter: str) -> float:
     return sum(len(row) == len(first[0]) for row in below) / len(below)
 
 
+class _TooLong(Exception):
+    """A record that has become longer than the bound."""
+
+
+class _Lines:
+    """Lines for the csv module, and what it has taken of the record that it reads."""
+
+    def __init__(self, lines: TextIOWrapper, longest: int):
+        self._lines, self._longest = lines, longest
+        self.number = 0
+        self.taken: list[str] = []
+
+    def begin(self) -> None:
+        """Begin another record."""
+        self.taken.clear()
+        self._room = self._longest
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._lines.readline(self._room + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.taken.append(line)
+        self._room -= len(line)
+        if self._room < 0:
+            raise _TooLong
+        return line
+
+    @property
+    def ends_inside(self) -> bool:
+        """Whether a quote of the record is still open, as far as it has been taken."""
+        return sum(line.count('"') for line in self.taken) % 2 == 1
+
+    def drop(self) -> bool:
+        """Read to the end of a record that is too long; return whether its quotes are closed."""
+        inside, line = self.ends_inside, self.taken[-1]
+        while inside or not line.endswith(("\r", "\n")):
+            self.number += line.endswith(("\r", "\n"))
+            line = self._lines.readline(self._longest)
+            if not line:
+                return not inside
+            inside ^= line.count('"') % 2 == 1
+        return True
+
+
 def _split_rows(
-    stream: Stream, file: str, delimiter: str, encoding: str
-) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield (first line, fields); no fields where quotes are misplaced.
+    stream: Stream, file: str, longest: int, delimiter: str, encoding: str
+) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield (first line, fields), or instead of the fields the reason why there are none.
 
     Without `strict`, the csv module would merge such records unnoticed. Rows after a broken one
     have no fields either, until one clearly begins a record.
     """
-    taken: list[str] = []  # the lines of a row
     inside = broken = False  # in a broken row's quoted field; after a broken row
     shapes = _Shapes()
 
-    def take(lines: TextIOWrapper) -> Iterator[str]:
-        for line in lines:
-            taken.append(line)
-            yield line
-
-    with TextIOWrapper(stream, encoding, errors="surrogateescape", newline="") as lines:
-        rows = csv.reader(take(lines), delimiter=delimiter, strict=True)
+    with TextIOWrapper(stream, encoding, errors="surrogateescape", newline="") as text:
+        lines = _Lines(text, longest)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
-            line = rows.line_num + 1
-            taken.clear()
+            line = lines.number + 1
+            lines.begin()
             try:
                 row = next(rows)
             except StopIteration:
                 return
-            except csv.Error as error:
+            except (csv.Error, _TooLong) as error:
+                too_long = isinstance(error, _TooLong)
                 # A last line cut short loses itself; a quote left open earlier would swallow all.
-                unfinished = "unexpected end of data" in str(error) and rows.line_num > line
-                if unfinished or "field limit" in str(error):
+                unfinished = "unexpected end of data" in str(error) and lines.number > line
+                if unfinished or (too_long and not lines.drop()):
                     raise InputError(
                         f"{file}: a quote opened in the record at line {line} is still open at "
-                        f"line {rows.line_num}: close it, or double quotes inside fields"
+                        f"line {lines.number}: close it, or double quotes inside fields"
                     ) from error
-                broken, inside = True, "".join(taken).count('"') % 2 == 1
-                yield line, None
+                # After lines that may have had no part in it, the next has to be like a record.
+                broken = broken or not too_long or lines.number > line
+                inside = not too_long and lines.ends_inside
+                yield line, TOO_LONG if too_long else BROKEN_QUOTES
                 continue
-            opens_a_field = f'{delimiter}"' in taken[0]
+            opens_a_field = f'{delimiter}"' in lines.taken[0]
             if broken and not (
-                taken[0].startswith('"')
+                lines.taken[0].startswith('"')
                 or ((opens_a_field or not inside) and shapes.fit(row, opens_a_field))
             ):
-                inside = inside and "".join(taken).count('"') % 2 == 0
-                yield line, None
+                inside = inside and not lines.ends_inside
+                yield line, BROKEN_QUOTES
                 continue
             broken = inside = False
             shapes.add(row)

@@ -9,11 +9,18 @@ from typing import Protocol
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from bcmb_jax.data.ingest.record import TOO_LONG
+
 NOT_XML = "broken: not well-formed XML"
 NO_ENCODING = "broken: XML in an unknown encoding"
 ENTITIES = "broken: XML that declares entities"
 
+TOO_DEEP = "broken: elements nested too deeply"
+LEFT_OUT = "left out"
+"""Attribute of an element without content, by a name that XML cannot have: why it has none."""
+
 _CHUNK = 1 << 16
+_DEEPEST = 100_000
 
 
 class Readable(Protocol):
@@ -38,18 +45,21 @@ class BrokenXml(Exception):
         self.begun, self.around = 0, False
 
 
-def read_elements(stream: Readable, names: Collection[str]) -> Iterator[tuple[int, Element]]:
+def read_elements(
+    stream: Readable, names: Collection[str], longest: int
+) -> Iterator[tuple[int, Element]]:
     """Yield (first line, element) for each outermost element of these names when it has ended.
 
     Several whole documents may follow each other, as `efetch` writes them, and blank lines stand
-    before each. At most the elements of one chunk are in memory. Prefixes of namespaces are taken
+    before each. At most the elements of one chunk are in memory. One longer than `longest` bytes
+    comes without its content, and with the reason as `LEFT_OUT`. Prefixes of namespaces are taken
     off the names. Nothing is fetched; a document type that declares entities is refused, as they
     may expand without end.
 
     Raises:
       BrokenXml: the rest cannot be read.
     """
-    parser, begun = _ElementParser(names), 0
+    parser, begun = _ElementParser(names, longest), 0
     data = stream.read(_CHUNK)
     while True:
         error = parser.feed(data)
@@ -57,7 +67,7 @@ def read_elements(stream: Readable, names: Collection[str]) -> Iterator[tuple[in
         parser.elements.clear()
         if error and parser.is_whole:
             begun += parser.begun
-            parser, data = _ElementParser(names, error.line - 1), error.rest
+            parser, data = _ElementParser(names, longest, error.line - 1), error.rest
         elif error:
             error.begun, error.around = begun + parser.begun, parser.around
             raise error
@@ -78,13 +88,14 @@ class _ElementParser:
       is_whole: whether the outermost element has ended.
     """
 
-    def __init__(self, names: Collection[str], lines_before: int = 0):
+    def __init__(self, names: Collection[str], longest: int, lines_before: int = 0):
         self.elements: list[tuple[int, Element]] = []
         self.begun = 0
         self.around = self.is_whole = False
-        self._names = names
+        self._names, self._longest = names, longest
         self._lines_before = lines_before
         self._depth = self._fed = 0  # elements outside the wanted that are open; bytes
+        self._begun_at = 0  # bytes before the wanted element that is open
         self._recent = b""
         self._builder: TreeBuilder | None = None
         self.expat = expat.ParserCreate()
@@ -111,6 +122,11 @@ class _ElementParser:
             return self._broken(error.reason, error.line)
         except (LookupError, ValueError):  # pyexpat looks encodings up among Python's codecs
             return self._broken(NO_ENCODING, self.expat.CurrentLineNumber)
+        if self._fed - self.expat.CurrentByteIndex > self._longest + _CHUNK:  # a tag or a comment
+            return self._broken(TOO_LONG, self.expat.CurrentLineNumber)
+        if self._builder and self._fed - self._begun_at > self._longest:
+            self._builder = None
+            self.expat.CharacterDataHandler = None
         return None
 
     def _broken(self, reason: str, line: int) -> BrokenXml:
@@ -132,22 +148,43 @@ class _ElementParser:
         if _without_prefix(tag) not in self._names:
             self.around = True
             self._depth += 1
+            if self._depth > _DEEPEST:
+                self._refuse_depth()
             return
         self.begun += 1
         line = self._lines_before + self.expat.CurrentLineNumber
+        self._begun_at = self.expat.CurrentByteIndex
         builder = self._builder = TreeBuilder()
-        root = builder.start(tag, attributes)
+        root, depth = builder.start(tag, attributes), 1
+
+        def start(tag: str, attributes: dict[str, str]) -> None:
+            nonlocal depth
+            depth += 1
+            if depth > _DEEPEST:
+                self._refuse_depth()
+            if self._builder:
+                builder.start(tag, attributes)
 
         def end(tag: str) -> None:
-            if builder.end(tag) is root:
-                for element in root.iter():
-                    element.tag = _without_prefix(element.tag)
-                self.elements.append((line, root))
-                self._leave()
+            nonlocal depth, root
+            depth -= 1
+            if self._builder:
+                builder.end(tag)
+            if depth:
+                return
+            if not self._builder:
+                root = Element(root.tag, {LEFT_OUT: TOO_LONG})
+            for element in root.iter():
+                element.tag = _without_prefix(element.tag)
+            self.elements.append((line, root))
+            self._leave()
 
-        self.expat.StartElementHandler = builder.start
+        self.expat.StartElementHandler = start
         self.expat.CharacterDataHandler = builder.data
         self.expat.EndElementHandler = end
+
+    def _refuse_depth(self) -> None:
+        raise BrokenXml(TOO_DEEP, self.expat.CurrentLineNumber)
 
     def _refuse_entities(self, *_: object) -> None:
         raise BrokenXml(ENTITIES, self.expat.CurrentLineNumber)

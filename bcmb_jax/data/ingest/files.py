@@ -2,24 +2,46 @@
 """Input files: finding them, opening them (plain or gzip), and walking through their records."""
 
 import gzip
+import hashlib
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BufferedReader, TextIOWrapper
+from io import BufferedReader, RawIOBase, TextIOWrapper
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from bcmb_jax.data.ingest.columns import Table
 from bcmb_jax.data.ingest.encodings import recode
 from bcmb_jax.data.ingest.record import Document, Record, Skipped
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import sha256
 
 Stream = BufferedReader | gzip.GzipFile
 
-Reader = Callable[[Stream, str], Table | Iterator[Record]]
-"""`reader(stream, file's name)` returns a table, or the records of a format without columns."""
+LONGEST = 2**26
+"""Bytes (of text characters) of a record that is read, unless another number is given."""
+
+
+class Bounds(NamedTuple):
+    """How much memory and time an input file may take.
+
+    Attributes:
+      record: bytes, of text characters, of a record; longer ones are left out and counted.
+      expansion: how many times its size a compressed file may become, but for one record.
+    """
+
+    record: int = LONGEST
+    expansion: int = 100
+
+
+BOUNDS = Bounds()
+
+Reader = Callable[[Stream, str, int], Table | Iterator[Record]]
+"""`reader(stream, file's name, bound of a record)` returns a table, or the records of a format
+without columns."""
 
 Regroup = Callable[[Path, str | None], str | None]
 """`regroup(file, group)` returns the group that a document of that file and group shall have."""
@@ -124,6 +146,57 @@ def open_text(stream: Stream, newline: str | None) -> TextIOWrapper:
     return TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
 
 
+class Lines:
+    """The lines of a text, once; None for each longer than `longest`, of which nothing is kept.
+
+    Attributes:
+      characters: how many have been read.
+    """
+
+    def __init__(self, lines: TextIOWrapper, longest: int):
+        self.characters = 0
+        self._lines, self._longest = lines, longest
+
+    def __iter__(self) -> Iterator[str | None]:
+        with self._lines as lines:
+            while line := lines.readline(self._longest + 1):
+                self.characters += len(line)
+                if len(line) <= self._longest:
+                    yield line
+                    continue
+                while line and not line.endswith("\n"):
+                    line = lines.readline(self._longest)
+                yield None
+
+
+class _Unpacked(RawIOBase):
+    """The content of a gzip file, up to a bound."""
+
+    def __init__(self, file: BufferedReader, bounds: Bounds):
+        self.name = file.name  # what lies beside a file is found by it
+        self._stream, self._expansion = gzip.GzipFile(fileobj=file), bounds.expansion
+        self._size = os.fstat(file.fileno()).st_size
+        self._bound = max(bounds.record, bounds.expansion * self._size)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = self._stream.readinto(buffer)
+        if self._stream.tell() > self._bound:
+            raise InputError(
+                f"input {self.name} unpacks to more than {self._expansion:,} times its "
+                f"{self._size:,} bytes: if it is not a mistake, allow more with --max-expansion"
+            )
+        return count
+
+
 class Records:
     """The records of many files, in order.
 
@@ -133,6 +206,8 @@ class Records:
       regroup: changes the group of every document.
       unique: makes, for each reading, the function that tells repeated documents.
       encoding: of all files; None has it recognised.
+      bounds: of a record's length and of a file's expansion.
+      beside: files that are read with them and hold no records of their own.
     """
 
     def __init__(
@@ -146,7 +221,10 @@ class Records:
         regroup: Regroup | None = None,
         unique: Callable[[], Repeats] | None = None,
         encoding: str | None = None,
+        bounds: Bounds = BOUNDS,
+        beside: Sequence[Path] = (),
     ):
+        self._bounds = bounds
         self._reader = reader
         self._columns = (text_column, group_column, skip_column)
         self._regroup = regroup
@@ -160,6 +238,7 @@ class Records:
         root = os.path.commonpath([file.parent for file in absolute])
         self._files = [(file, file.relative_to(root).as_posix()) for file in absolute]
         self._sizes = [file.stat().st_size for file in absolute]
+        self._beside = beside
         self._bytes_before = 0
         self._raw: BufferedReader | None = None
 
@@ -168,6 +247,11 @@ class Records:
         """The part of the input's bytes that has been read, 0 to 1."""
         here = self._raw.tell() if self._raw and not self._raw.closed else 0
         return (self._bytes_before + here) / max(1, sum(self._sizes))
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all files that are read, by their order and content."""
+        files = [*(file for file, _ in self._files), *self._beside]
+        return hashlib.sha256("\n".join(map(sha256, files)).encode()).hexdigest()
 
     def check(self) -> None:
         """Read the first record of every file, so that a missing column is found at once."""
@@ -212,10 +296,12 @@ class Records:
                 if begin.startswith(mark):
                     raise InputError(f"input {file} is {how.replace('FILE', file.name)}")
             try:
-                stream: Stream = gzip.GzipFile(fileobj=raw) if begin[:2] == _GZIP_MARK else raw
+                stream = raw
+                if begin[:2] == _GZIP_MARK:
+                    stream = BufferedReader(_Unpacked(raw, self._bounds), 2**18)
                 if self._encoding:
                     stream = recode(stream, self._encoding)
-                content = self._reader(stream, name)
+                content = self._reader(stream, name, self._bounds.record)
                 if isinstance(content, Table) and content.written:
                     self.written[name] = content.written
                 yield content, place

@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from bcmb_jax.data.ingest.elements import (
+    LEFT_OUT,
     LEVEL,
     SCRIPTS,
+    TOO_DEEP,
     BrokenXml,
     Readable,
     read_elements,
     spell_scripts,
 )
+from bcmb_jax.data.ingest.files import LONGEST
 from bcmb_jax.data.ingest.record import NOT_ENGLISH, Record, Skipped, make_record
 from bcmb_jax.errors import InputError
 
 NO_ARTICLE = "broken: no article element"
-TOO_DEEP = "broken: elements nested too deeply"
 NO_BODY = "no body text"
 
 _ARTICLE = re.compile(rb"<([\w.-]+:)?article[\s/>]")
@@ -50,7 +52,7 @@ _NOTES = {"aff", "author-notes", "corresp", "fn", "table-fn"}
 _TEASERS = {"graphical", "key-points", "short", "teaser", "toc", "web-summary"}
 
 
-def read_jats(stream: Readable, file: str) -> Iterator[Record]:
+def read_jats(stream: Readable, file: str, longest: int = LONGEST) -> Iterator[Record]:
     """Yield a record an article, its group the PMCID, else the PMID, else the file.
 
     The text is title, abstract and body, separated by blank lines, with a line for each paragraph
@@ -60,7 +62,7 @@ def read_jats(stream: Readable, file: str) -> Iterator[Record]:
     """
     empty = True
     try:
-        for line, article in read_elements(stream, ("article",)):
+        for line, article in read_elements(stream, ("article",), longest):
             empty = False
             try:
                 yield _record(article, file, line)
@@ -88,6 +90,8 @@ def _count_articles(rest: bytes, stream: Readable) -> int:
 
 
 def _record(article: Element, file: str, line: int) -> Record:
+    if reason := article.get(LEFT_OUT):
+        return Skipped(file, line, reason)
     element = article.find("body")
     if not _is_english(article) or not _is_english(element):
         return Skipped(file, line, NOT_ENGLISH)

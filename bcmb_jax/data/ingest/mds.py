@@ -13,18 +13,20 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
-from bcmb_jax.data.ingest.files import Stream, list_files
+from bcmb_jax.data.ingest.files import LONGEST, Stream, list_files
+from bcmb_jax.data.ingest.record import TOO_LONG, Skipped
 from bcmb_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
 _CODECS = {"br": "brotli", "bz2": "bz2", "gz": "gzip", "zstd": "zstd"}  # streaming's: pyarrow's
 _HASHES = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # these have no fixed length
+_BLOCK = 2**20  # bytes
 _READABLE = re.compile(r"str|int|u?int(8|16|32|64)|ndarray(:u?int(8|16|32|64)(:\d+)?)?")
 _DTYPES = {8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 32: "uint32", 33: "int32"}
 _DTYPES |= {64: "uint64", 65: "int64"}  # by the first byte of an array whose column names no type
@@ -45,11 +47,18 @@ class StoredFile(NamedTuple):
                 "changed; fetch it again"
             )
 
-    def check_hashes(self, data: bytes, where: str) -> None:
-        """Raise `InputError` about `where` unless the hashes that Python knows are right."""
-        for name in sorted(_HASHES & self.hashes.keys()):
-            expected = self.hashes[name]
-            actual = hashlib.new(name, data, usedforsecurity=False).hexdigest()
+    def check(self, stream: BinaryIO, where: str) -> None:
+        """Raise `InputError` about `where` unless a stream has the size and the known hashes."""
+        names = sorted(_HASHES & self.hashes.keys())
+        hashes = [hashlib.new(name, usedforsecurity=False) for name in names]
+        size = 0
+        while size <= self.size and (block := stream.read(_BLOCK)):
+            size += len(block)
+            for each in hashes:
+                each.update(block)
+        self.check_size(size, where)
+        for name, each in zip(names, hashes, strict=True):
+            actual, expected = each.hexdigest(), self.hashes[name]
             if actual != expected:
                 raise InputError(
                     f"{where} is damaged ({name} {actual[:12]}…, the index says "
@@ -86,29 +95,30 @@ class Shard(NamedTuple):
         """Return the error that names the shard's file and the damage."""
         return InputError(f"{self.find().path} is damaged: {reason}; fetch it again")
 
-    def load(self) -> bytes:
-        """Return the content, unpacked; sizes and hashes are checked before and after."""
+    def open(self) -> BinaryIO:
+        """Open the content, unpacked, when sizes and hashes of all of it were found right."""
         file, plain = self.find(), self.files[0]
-        where, data = str(file.path), file.path.read_bytes()
-        file.check_hashes(data, where)
+        where = str(file.path)
+        with file.path.open("rb") as stream:
+            file.check(stream, where)
         if file is plain:
-            return data
+            return file.path.open("rb")
         if self.codec not in _CODECS:
             raise InputError(
                 f"{where} is packed with {self.codec}, which is not read (but {', '.join(_CODECS)} "
                 f"are): unpack it to {plain.path.name}"
             )
-        import pyarrow
-
         try:
-            packed = pyarrow.py_buffer(data)
-            unpacked = pyarrow.input_stream(packed, compression=_CODECS[self.codec])
-            data = bytes(unpacked.read(plain.size + 1))
+            with self._unpack(file.path) as stream:
+                plain.check(stream, f"{where}, unpacked,")
+            return self._unpack(file.path)
         except OSError as error:
             raise InputError(f"{where} is not readable as {self.codec}: fetch it again") from error
-        plain.check_size(len(data), f"{where}, unpacked,")
-        plain.check_hashes(data, f"{where}, unpacked,")
-        return data
+
+    def _unpack(self, path: Path) -> BinaryIO:
+        import pyarrow
+
+        return cast(BinaryIO, pyarrow.input_stream(str(path), compression=_CODECS[self.codec]))
 
 
 def read_index(content: bytes, path: Path) -> list[Shard]:
@@ -169,7 +179,14 @@ def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[P
     return [file for file in files if file in kept]
 
 
-def read_mds(stream: Stream, file: str) -> Table:
+def shards_of(indexes: Sequence[Path]) -> list[Path]:
+    """Return the files of all shards that the indexes name."""
+    return [
+        shard.find().path for index in indexes for shard in read_index(index.read_bytes(), index)
+    ]
+
+
+def read_mds(stream: Stream, file: str, longest: int = LONGEST) -> Table:
     """Read the shards of an index: a row's file is the shard, its line the sample's number from 1.
 
     `stream` is the index, opened in the folder of its shards. The columns are those that all shards
@@ -187,7 +204,7 @@ def read_mds(stream: Stream, file: str) -> Table:
     arrays = [name for name in encodings if encodings[name].startswith("ndarray")]
     text = "input_ids" if "input_ids" in arrays else arrays[0] if len(arrays) == 1 else None
 
-    def read_rows(columns: Columns) -> Iterator[Row]:
+    def read_rows(columns: Columns) -> Iterator[Row | Skipped]:
         for name in columns.names:
             readable = _READABLE.fullmatch(encodings[name])
             if not readable or (name == columns.group and name in arrays):
@@ -198,7 +215,10 @@ def read_mds(stream: Stream, file: str) -> Table:
                 )
         for done, shard in enumerate(shards, start=1):
             name = (PurePosixPath(file).parent / shard.name).as_posix()
-            for line, sample in enumerate(_split_samples(shard), start=1):
+            for line, sample in enumerate(_split_samples(shard, longest), start=1):
+                if sample is None:
+                    yield Skipped(name, line, TOO_LONG)
+                    continue
                 try:
                     values = _decode_sample(sample, shard, columns.names)
                 except (ValueError, LookupError) as error:
@@ -217,22 +237,28 @@ def read_mds(stream: Stream, file: str) -> Table:
     return Table(file, list(encodings), read_rows, text)
 
 
-def _split_samples(shard: Shard) -> Iterator[bytes]:
-    """Yield the samples of a shard, checking that they fill it.
+def _split_samples(shard: Shard, longest: int) -> Iterator[bytes | None]:
+    """Yield the samples of a shard, None for those that are too long; they must fill it.
 
     A shard is the number of samples, where each starts and the last ends, a copy of what the index
     says of the columns, and the samples.
     """
-    data = shard.load()
-    count, expected = int.from_bytes(data[:4], "little"), shard.samples
-    if count != expected:
-        raise shard.damaged(f"it has {count:,} samples, the index says {expected:,}")
-    head = 4 * (count + 2)
-    bounds = np.frombuffer(data[4:head], "<u4").tolist() if head <= len(data) else []
-    if not bounds or bounds[-1] != len(data) or [head, *bounds] != sorted([head, *bounds]):
-        raise shard.damaged(f"its {count:,} samples do not follow each other to its end")
-    for start, stop in pairwise(bounds):
-        yield data[start:stop]
+    with shard.open() as stream:
+        count, expected = int.from_bytes(stream.read(4), "little"), shard.samples
+        if count != expected:
+            raise shard.damaged(f"it has {count:,} samples, the index says {expected:,}")
+        head, size = 4 * (count + 2), shard.files[0].size
+        bounds = np.frombuffer(stream.read(head - 4), "<u4").tolist() if head <= size else []
+        if not bounds or bounds[-1] != size or [head, *bounds] != sorted([head, *bounds]):
+            raise shard.damaged(f"its {count:,} samples do not follow each other to its end")
+        stream.read(bounds[0] - head)
+        for start, stop in pairwise(bounds):
+            if stop - start <= longest:
+                yield stream.read(stop - start)
+                continue
+            for left in range(stop - start, 0, -_BLOCK):
+                stream.read(min(left, _BLOCK))
+            yield None
 
 
 def _decode_sample(sample: bytes, shard: Shard, wanted: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from bcmb_jax.data.ingest.columns import is_yes
-from bcmb_jax.data.ingest.files import Reader, Repeats, Stream, list_files, suffix_of
+from bcmb_jax.data.ingest.files import LONGEST, Reader, Repeats, Stream, list_files, suffix_of
 from bcmb_jax.data.ingest.formats import read_jsonl
 from bcmb_jax.data.ingest.jats import read_jats
 from bcmb_jax.data.ingest.record import SUPERSEDED, Document, Record, Skipped
@@ -36,14 +36,14 @@ _PMCID = re.compile(r"PMC([0-9]{1,12})")
 _BLOCK = 1024  # PMCIDs that share an integer of bits
 
 
-def read_pmc(stream: Stream, file: str) -> Iterator[Record]:
+def read_pmc(stream: Stream, file: str, longest: int = LONGEST) -> Iterator[Record]:
     """Return the records of a package, of jsonl, or the one of a single article.
 
     The keys of jsonl are pmcid, title, abstract and body.
     """
     if suffix_of(file) == ".jsonl":
-        return read_jsonl(stream, file).records("title,abstract,body", "pmcid")
-    return (read_package if suffix_of(file) in _PACKAGES else read_jats)(stream, file)
+        return read_jsonl(stream, file, longest).records("title,abstract,body", "pmcid")
+    return (read_package if suffix_of(file) in _PACKAGES else read_jats)(stream, file, longest)
 
 
 def newest_first(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Path]:
@@ -76,13 +76,13 @@ def pmc_reader(
             newest[article] = max(version, newest.get(article, 1))
     wanted = {_plain(license) for license in licenses}
 
-    def read(stream: Stream, file: str) -> Iterator[Record]:
+    def read(stream: Stream, file: str, longest: int) -> Iterator[Record]:
         article, version = _version(file) or (0, 1)
         if version < newest.get(article, 1):
             yield Skipped(file, 1, SUPERSEDED)
             return
         reason = _reason_against(_read_details(Path(stream.name)), wanted)
-        for record in read_pmc(stream, file):
+        for record in read_pmc(stream, file, longest):
             unwanted = reason and isinstance(record, Document)
             yield Skipped(file, record.line, reason) if unwanted else record
 
@@ -100,17 +100,24 @@ def _plain(license: object) -> str:
     return " ".join(re.split(r"[\s_-]+", str(license or "").strip())).lower()
 
 
+def details_of(files: Sequence[Path]) -> list[Path]:
+    """Return the .json of each article's file that has one."""
+    return [found for file in files if (found := _details_file(file))]
+
+
+def _details_file(file: Path) -> Path | None:
+    name = re.sub(r"\.n?xml(\.gz)?$", "", file.name, flags=re.IGNORECASE) + ".json"
+    places = (file.parent / name, file.parent.parent / "metadata" / name)
+    return next((place for place in places if place.is_file()), None)
+
+
 def _read_details(file: Path) -> object:
     """Return what the .json of an article's file says, {} if there is none, None if broken."""
-    name = re.sub(r"\.n?xml(\.gz)?$", "", file.name, flags=re.IGNORECASE) + ".json"
-    for folder in (file.parent, file.parent.parent / "metadata"):
-        try:
-            return json.loads((folder / name).read_bytes())
-        except FileNotFoundError:
-            continue
-        except (ValueError, RecursionError):
-            return None
-    return {}
+    found = _details_file(file)
+    try:
+        return json.loads(found.read_bytes()) if found else {}
+    except (ValueError, RecursionError):
+        return None
 
 
 def _reason_against(details: object, wanted: set[str]) -> str:
@@ -155,7 +162,7 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def read_package(stream: Stream, file: str) -> Iterator[Record]:
+def read_package(stream: Stream, file: str, longest: int = LONGEST) -> Iterator[Record]:
     """Yield the records of every XML file in a package, each named `package.tar.gz!member`.
 
     Nothing is written to disk, whatever members call themselves.
@@ -180,7 +187,7 @@ def read_package(stream: Stream, file: str) -> Iterator[Record]:
                 if content is None:
                     yield Skipped(name, 1, NOT_A_FILE)
                 else:
-                    yield from read_jats(content, name)
+                    yield from read_jats(content, name, longest)
                 done += 1
     except tarfile.TarError as error:
         raise InputError(

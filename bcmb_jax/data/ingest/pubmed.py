@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from bcmb_jax.data.ingest.elements import (
+    LEFT_OUT,
     LEVEL,
     LOWERED,
     RAISED,
@@ -27,9 +28,16 @@ from bcmb_jax.data.ingest.elements import (
     read_elements,
     spell_scripts,
 )
-from bcmb_jax.data.ingest.files import Reader, Records, Stream, suffix_of
+from bcmb_jax.data.ingest.files import BOUNDS, LONGEST, Bounds, Reader, Records, Stream, suffix_of
 from bcmb_jax.data.ingest.formats import read_jsonl
-from bcmb_jax.data.ingest.record import NOT_ENGLISH, SUPERSEDED, Record, Skipped, make_record
+from bcmb_jax.data.ingest.record import (
+    NOT_ENGLISH,
+    SUPERSEDED,
+    TOO_LONG,
+    Record,
+    Skipped,
+    make_record,
+)
 from bcmb_jax.errors import InputError
 
 NOT_ARTICLE = "not a journal article"
@@ -55,16 +63,18 @@ _NO_LABEL = ("", "UNLABELLED", "UNASSIGNED")
 _NO_TITLE = ("[not available].", "[in process citation]")
 
 
-def read_pubmed(stream: Stream, file: str, fates: np.ndarray | None = None) -> Iterator[Record]:
+def read_pubmed(
+    stream: Stream, file: str, longest: int = LONGEST, fates: np.ndarray | None = None
+) -> Iterator[Record]:
     """Yield a record an article, its group the PMID; or each of jsonl (pmid, title, abstract).
 
     Args:
       fates: for each article of XML an index of `_REASONS`, see `pubmed_reader`; else all count.
     """
     if suffix_of(file) == ".jsonl":
-        yield from read_jsonl(stream, file).records("title,abstract", "pmid")
+        yield from read_jsonl(stream, file, longest).records("title,abstract", "pmid")
         return
-    citations = read_citations(stream, file)
+    citations = read_citations(stream, file, longest)
     articles = (found for found in citations if found[1].tag != "DeleteCitation")
     pairs = zip(articles, repeat(0)) if fates is None else zip_longest(articles, fates)
     for article, fate in pairs:
@@ -74,7 +84,7 @@ def read_pubmed(stream: Stream, file: str, fates: np.ndarray | None = None) -> I
         yield Skipped(file, line, _REASONS[fate]) if fate else make_article(element, file, line)
 
 
-def read_citations(stream: Readable, file: str) -> Iterator[tuple[int, Element]]:
+def read_citations(stream: Readable, file: str, longest: int) -> Iterator[tuple[int, Element]]:
     """Yield (line, element) for each article and each `DeleteCitation`.
 
     Raises:
@@ -83,8 +93,10 @@ def read_citations(stream: Readable, file: str) -> Iterator[tuple[int, Element]]
     """
     empty = True
     try:
-        for found in read_elements(stream, _CITATIONS):
+        for found in read_elements(stream, _CITATIONS, longest):
             empty = False
+            if found[1].tag == "DeleteCitation" and LEFT_OUT in found[1].attrib:
+                raise BrokenXml(f"a list of deletions {TOO_LONG}", found[0])
             yield found
     except BrokenXml as error:
         raise InputError(
@@ -105,6 +117,8 @@ def read_pmid(pmid: Element | None) -> tuple[int, int]:
 
 def make_article(element: Element, file: str, line: int) -> Record:
     """Return the record of one article."""
+    if reason := element.get(LEFT_OUT):
+        return Skipped(file, line, reason)
     article = element.find("MedlineCitation/Article")
     if article is None:
         return Skipped(file, line, NOT_ARTICLE)
@@ -185,14 +199,20 @@ def _unescape(match: re.Match[str]) -> str:
     return html.unescape(f"&{name};") if name[0] == "#" else html5.get(f"{name};", match[0])
 
 
-def pubmed_reader(files: Sequence[Path], progress: Callable[..., None] | None = None) -> Reader:
+def pubmed_reader(
+    files: Sequence[Path],
+    progress: Callable[..., None] | None = None,
+    bounds: Bounds = BOUNDS,
+) -> Reader:
     """Return a reader of these files that skips versions replaced or deleted later."""
-    versions = latest_versions(files, progress)
-    return lambda stream, file: read_pubmed(stream, file, versions[file])
+    versions = latest_versions(files, progress, bounds)
+    return lambda stream, file, longest: read_pubmed(stream, file, longest, versions[file])
 
 
 def latest_versions(
-    files: Sequence[Path], progress: Callable[..., None] | None = None
+    files: Sequence[Path],
+    progress: Callable[..., None] | None = None,
+    bounds: Bounds = BOUNDS,
 ) -> dict[str, np.ndarray]:
     """Read every file once; return by file, for each of its articles, an index of `_REASONS`.
 
@@ -205,8 +225,9 @@ def latest_versions(
     deletions: dict[int, int] = {}  # id of an article: number of articles before its deletion
     ends: dict[str, int] = {}
 
-    def note(stream: Stream, file: str) -> Iterator[Record]:
-        for _, element in () if suffix_of(file) == ".jsonl" else read_citations(stream, file):
+    def note(stream: Stream, file: str, longest: int) -> Iterator[Record]:
+        is_xml = suffix_of(file) != ".jsonl"
+        for _, element in read_citations(stream, file, longest) if is_xml else ():
             if element.tag == "DeleteCitation":
                 deletions.update((_id(*read_pmid(e)), len(pmids)) for e in element.iter("PMID"))
                 continue
@@ -218,7 +239,7 @@ def latest_versions(
         ends[file] = len(pmids)
         yield from ()
 
-    records = Records(sorted(files, key=lambda file: file.name), note)
+    records = Records(sorted(files, key=lambda file: file.name), note, bounds=bounds)
     for _ in records:
         pass
     known = np.frombuffer(pmids, np.uint32), np.frombuffer(versions, np.uint16)

@@ -7,6 +7,7 @@ from hashlib import blake2b
 import numpy as np
 
 EMPTY = "empty"
+TOO_LONG = "longer than --max-record-bytes"
 BROKEN_COLUMNS = "broken: wrong number of columns"
 BROKEN_JSON = "broken: not a JSON object"
 BROKEN_QUOTES = "broken: misplaced quote"

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from bcmb_jax.data.ingest.columns import Row, Table, group_value
 from bcmb_jax.data.ingest.files import (
+    LONGEST,
+    Lines,
     Reader,
     Records,
     Regroup,
@@ -31,13 +33,14 @@ from bcmb_jax.data.ingest.formats import (
     read_text,
     read_tsv,
 )
-from bcmb_jax.data.ingest.mds import list_indexes, read_mds
-from bcmb_jax.data.ingest.pmc import by_article, newest_first, pmc_reader, read_pmc
+from bcmb_jax.data.ingest.mds import list_indexes, read_mds, shards_of
+from bcmb_jax.data.ingest.pmc import by_article, details_of, newest_first, pmc_reader, read_pmc
 from bcmb_jax.data.ingest.pubmed import pubmed_reader, read_pubmed
 from bcmb_jax.data.ingest.record import (
     BROKEN_COLUMNS,
     EMPTY,
     REPEATED,
+    TOO_LONG,
     Document,
     Record,
     Skipped,
@@ -101,10 +104,15 @@ class Group(NamedTuple):
         """Return whether a file is the table rather than one with texts."""
         return path.is_file() and matches(path, self.table)
 
-    def _read_table(self, paths: Sequence[str | Path]) -> dict[str, str | None]:
+    def tables(self, paths: Sequence[str | Path]) -> list[Path]:
+        """Return the tables among and below `paths`."""
         tables: list[Path] = []
-        for path in map(Path, paths):
+        for path in map(Path, paths) if self.table else ():
             tables += [path] if self.is_table(path) else find_files(path, self.table)
+        return tables
+
+    def _read_table(self, paths: Sequence[str | Path]) -> dict[str, str | None]:
+        tables = self.tables(paths)
         if not tables:
             without = f", or --group-column {self.column} to do without" if self.column else ""
             raise InputError(
@@ -133,8 +141,9 @@ class Source(NamedTuple):
       persons: whether records may be of persons: then a secret chooses split and surrogates.
       unique: makes the function that tells repeated documents, for each reading.
       find: lists the input's files.
+      beside: lists what is read with these files, such as the shards of an index.
       make_reader: makes a reader that has to know all files before the first record; called as
-        `make_reader(files, progress)`, for PMC perhaps with `licenses`.
+        `make_reader(files, progress)`, for PMC perhaps with `licenses`, for PubMed with `bounds`.
     """
 
     files: Sequence[str]
@@ -152,6 +161,7 @@ class Source(NamedTuple):
     persons: bool = True
     unique: Callable[[], Repeats] | None = None
     find: Callable[[Sequence[str | Path], Sequence[str]], list[Path]] = list_files
+    beside: Callable[[Sequence[Path]], list[Path]] = lambda files: []
     make_reader: Callable[..., Reader] | None = None
 
 
@@ -169,23 +179,24 @@ def by_text() -> Repeats:
     return repeats
 
 
-def read_ade(stream: Stream, file: str) -> Iterator[Record]:
+def read_ade(stream: Stream, file: str, longest: int = LONGEST) -> Iterator[Record]:
     """Yield ADE's sentences, one a line: between bars (DRUG-AE.rel) or behind "NEG" (ADE-NEG.txt).
 
     The group is the PubMed id of the article.
     """
     layout = _RELATION if suffix_of(file) == ".rel" else _NEGATIVE
-    with open_text(stream, newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
-            if match := layout.fullmatch(line.rstrip("\r\n")):
-                yield make_record(match[2], match[1], file, number)
-            else:
-                yield Skipped(file, number, BROKEN_COLUMNS if line.strip() else EMPTY)
+    for number, line in enumerate(Lines(open_text(stream, newline="\n"), longest), start=1):
+        if line is None:
+            yield Skipped(file, number, TOO_LONG)
+        elif match := layout.fullmatch(line.rstrip("\r\n")):
+            yield make_record(match[2], match[1], file, number)
+        else:
+            yield Skipped(file, number, BROKEN_COLUMNS if line.strip() else EMPTY)
 
 
-def read_medqa(stream: Stream, file: str) -> Table | Iterator[Record]:
+def read_medqa(stream: Stream, file: str, longest: int = LONGEST) -> Table | Iterator[Record]:
     """Read MedQA's questions, as jsonl or as a table; their options become lines "A. aspirin"."""
-    table = read_by_name(stream, file)
+    table = read_by_name(stream, file, longest)
     return table.map(_spell_options) if isinstance(table, Table) else table
 
 
@@ -211,6 +222,7 @@ _TABLES: dict[str, Reader] = {"csv": read_csv, "tsv": read_tsv, "json": read_jso
 _TABLES |= {"jsonl": read_jsonl, "parquet": read_parquet, "mds": read_mds, "by name": read_by_name}
 _TABLES |= {"medqa": read_medqa}
 _FIND = {"mds": list_indexes, "pmc": newest_first}
+_BESIDE = {"mds": shards_of, "pmc": details_of}
 _MAKE_READER: dict[str, Callable[..., Reader]] = {"pubmed": pubmed_reader, "pmc": pmc_reader}
 _COUNT_ONCE = {"text": by_text, "article": by_article}
 
@@ -229,6 +241,7 @@ def _make_source(
         group=Group(**(group or {})),
         unique=_COUNT_ONCE.get(count_once),
         find=_FIND.get(format, list_files),
+        beside=_BESIDE.get(format, lambda files: []),
         make_reader=_MAKE_READER.get(format),
         **rest,
     )

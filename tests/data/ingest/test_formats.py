@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bcmb_jax.data.ingest import delimited
+from bcmb_jax.data.ingest import Bounds
 from bcmb_jax.errors import InputError
 from tests.fixtures.ingested import records
 
@@ -59,11 +59,11 @@ def test_the_rest_of_a_broken_record_is_no_document(tmp_path: Path) -> None:
     ]
 
 
-def test_a_quote_left_open_does_not_fill_the_memory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(delimited, "LARGEST_FIELD", 1000)
+def test_a_quote_left_open_does_not_fill_the_memory(tmp_path: Path) -> None:
     lines = "".join(f"{n},a short text\n" for n in range(2, 200))
     with pytest.raises(InputError, match="opened in the record at line 2 is still open at line"):
-        records(tmp_path, f'id,text\n1,"open\n{lines}'.encode(), "csv")
+        content = f'id,text\n1,"open\n{lines}'.encode()
+        records(tmp_path, content, "csv", bounds=Bounds(1000))
 
 
 def test_another_delimiter_is_seen(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of `prepare_data.py`."""
+
+import argparse
+from pathlib import Path
+
+from bcmb_jax import hub
+from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS
+from bcmb_jax.data.ingest.files import BOUNDS, LONGEST
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description="Turn text into token shards.")
+    parser.add_argument("--list-sources", action="store_true", help="print the sources and stop")
+    parser.add_argument("--source", help="what the input is; see --list-sources; or all")
+    parser.add_argument(
+        "--input", nargs="+", metavar="PATH", help="files, or folders of them; of all: NAME=PATH"
+    )
+    parser.add_argument("--tokenizer", help="folder, hub:OWNER/NAME or a start by name")
+    parser.add_argument(
+        "--tokenizer-reviewed",
+        action="store_true",
+        help="somebody has looked for names in its vocabulary; said in reports and model cards",
+    )
+    hub.add_options(parser)
+    parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
+    parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
+    parser.add_argument("--group-column", help="patient or article, never in both splits")
+    parser.add_argument("--skip-column", help="marks errors, which are left out; none: no column")
+    parser.add_argument("--licenses", help='keep articles under these, by their .json: "CC BY,CC0"')
+    parser.add_argument("--delimiter", metavar="C", help="of csv and tsv, or tab (default: seen)")
+    parser.add_argument("--encoding", help="of all files, as cp1252 (default: seen)")
+    parser.add_argument(
+        "--all-parts", action="store_true", help="a folder of train and test parts is one corpus"
+    )
+    parser.add_argument(
+        "--peek",
+        action="store_true",
+        help="print columns, rows, lengths and empty shares, but no value, and stop",
+    )
+    parser.add_argument(
+        "--max-record-bytes",
+        type=int,
+        default=LONGEST,
+        metavar="N",
+        help="leave out and count longer records (characters, of text; default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-expansion",
+        type=int,
+        default=BOUNDS.expansion,
+        metavar="N",
+        help="refuse a gzip file that unpacks to more than N times its size (default: %(default)s)",
+    )
+    parser.add_argument("--validation-fraction", type=float, default=0.01, metavar="F")
+    parser.add_argument("--seed", type=int, default=0, help="of split and order")
+    parser.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="of split, surrogates and fingerprints where records may be of persons, so that no "
+        "identifier can be searched for in them (default: ~/.config/bcmb_jax/secret, made at first "
+        "use); none: --seed alone decides",
+    )
+    parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
+    parser.add_argument("--license", help="kept in the index (default: the source's own)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    clean = parser.add_argument_group("cleaning", "off unless asked for; report.json counts it")
+    clean.add_argument("--unwrap-lines", action="store_true", help="join hard-wrapped paragraphs")
+    clean.add_argument(
+        "--placeholders",
+        choices=PLACEHOLDERS,
+        default="keep",
+        help="MIMIC's [**...**] and ___: as they are (default), or realistic surrogates; these "
+        "replace placeholders and do not de-identify text",
+    )
+    clean.add_argument(
+        "--date-shift",
+        choices=DATE_SHIFTS,
+        default=DATE_SHIFTS[0],
+        help="of surrogates: a patient's dates all move by one time, which keeps the day of the "
+        "week (default) or the season",
+    )
+    clean.add_argument(
+        "--min-characters",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out texts with fewer, white space not counted",
+    )
+    clean.add_argument("--exact-duplicates", action="store_true", help="leave out repeated texts")
+    clean.add_argument(
+        "--near-duplicates",
+        nargs="?",
+        type=float,
+        const=0.8,
+        metavar="J",
+        help="also leave out texts this similar to an earlier one (Jaccard, 0.8 if not given); "
+        "needs bcmb-jax[dedup]",
+    )
+    clean.add_argument(
+        "--not-in",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="earlier outputs, made with one of the two above, whose texts count as earlier ones, "
+        "as those of the sources before it do with --source all",
+    )
+    return parser
