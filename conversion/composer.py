@@ -222,7 +222,7 @@ def _read_optimizer(
     exp_avg, exp_avg_sq = (
         to_ours(moments[moment], rows, f"{moment} of {origin}") for moment in MOMENTS
     )
-    check_finite({"max_lr": np.float32(max(rates))}, origin)
+    check_finite({"max_lr": np.array(max(rates), np.float32)}, origin)
     negative = [name for name, x in exp_avg_sq.items() if x.min() < 0]
     if negative:
         raise InputError(f"{origin}: exp_avg_sq of {negative[0]} has negative elements")
