@@ -42,6 +42,9 @@ def attempt(began, lines, ended=False):
     return [json.dumps(line) + "\n" for line in written]
 
 
+# A compilation is booked when it ends; until then it looks like the step that needed it.
+COMPILING = (0, 1, 0, {"start": 10.0, "step": 18.0})
+COMPILED = (0, 2, 0, {"start": 10.0, "compile": 20.0, "step": 1.0})
 STARTED = (None, 0, 0, {"start": 10.0})
 SAVED = (0, 4, 1, {"start": 10.0, "compile": 20.0, "step": 40.0, "data": 1.0, "save": 2.0})
 BEYOND = (0, 7, 1, SAVED[3] | {"step": 65.0, "data": 2.0, "evaluation": 4.0})
@@ -52,7 +55,7 @@ def test_steps_that_are_made_again_are_lost(tmp_path):
     file = tmp_path / "goodput.jsonl"
     # Killed in step 7, in the second try before the first step; then it ends. A line is cut off.
     lines = [
-        *attempt(1000.0, [STARTED, SAVED, BEYOND]),
+        *attempt(1000.0, [STARTED, COMPILING, COMPILED, SAVED, BEYOND]),
         '{"began": 1000.0, "ti',
         *attempt(1200.0, [(None, 0, 0, {"start": 2.0}), (None, 0, 0, {"start": 5.0})]),
         "[3]\n",
@@ -60,6 +63,7 @@ def test_steps_that_are_made_again_are_lost(tmp_path):
     ]
     file.write_text("".join(lines))
     attempts = read(file)
+    assert attempts[0][1].seconds | {"step": 1.0, "compile": 17.0} == attempts[0][1].seconds
     found = totals(attempts)
     assert found.pop("lost") == 25 + 1 + 4
     assert found.pop("down") == (1200 - 1103) + (1300 - 1205)
@@ -95,7 +99,7 @@ def test_without_a_failure_the_assumption_is_told(tmp_path):
 
 
 def test_data_hold_up_only_a_device_that_is_free(tmp_path):
-    step = jax.jit(lambda x: jax.lax.fori_loop(0, 150, lambda _, x: jnp.sin(x @ x), x))
+    step = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, x: jnp.sin(x @ x), x))
     given = jnp.ones((300, 300))
     step(given).block_until_ready()
     with RunClock(tmp_path / "goodput.jsonl") as clock:
@@ -106,23 +110,24 @@ def test_data_hold_up_only_a_device_that_is_free(tmp_path):
         result = step(given)
         clock.dispatched(result)
         clock.switch("data", 2)
-        assert not result.is_ready()
-        assert clock.switch("step", 2) == 0
+        time.sleep(0.02)
+        assert clock.switch("step", 2) == 0 or result.is_ready()
         clock.switch("data", 2)
-        begun = time.monotonic()
+        begun, busy = time.monotonic(), 0.0
         while not result.is_ready():
+            busy = time.monotonic() - begun
             time.sleep(0.001)
-        busy = time.monotonic() - begun
         time.sleep(0.3)
         waited, passed = clock.switch("step", 2), time.monotonic() - begun
-        assert 0.1 < waited < passed - busy + 0.02  # a busy machine may notice the end late
+        assert 0 < waited < passed - busy + 0.002
         jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))
         clock.switch("save", 2)
         clock.switch("end", 2)
-    ((*_, last),) = attempts = read(tmp_path / "goodput.jsonl")
+    ((*lines, last),) = attempts = read(tmp_path / "goodput.jsonl")
+    assert sum(line.step == 2 and not line.saves for line in lines) >= 2  # no switch wrote these
     assert (last.first, last.step, last.saves, last.ended) == (0, 2, 1, True)
     assert last.seconds["data"] == pytest.approx(first + waited, abs=1e-3)
-    assert last.seconds["step"] > busy - 0.02
+    assert last.seconds["step"] > busy
     assert last.seconds["compile"] > 0.003
     assert sum(totals(attempts).values()) == pytest.approx(last.time - last.began, abs=1e-3)
     assert not (tmp_path / "goodput.png").exists()
