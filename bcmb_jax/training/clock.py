@@ -126,7 +126,8 @@ class RunClock:
                 self._write()
 
     def _write(self, ended: bool = False) -> None:
-        assert self._file
+        if not self._file:
+            return
         with self._writing:  # in the order of time; `switch` does not wait for the disk
             with self._lock:
                 self._book()

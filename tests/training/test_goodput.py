@@ -133,6 +133,16 @@ def test_data_hold_up_only_a_device_that_is_free(tmp_path):
     assert not (tmp_path / "goodput.png").exists()
 
 
+def test_another_process_than_the_first_writes_nothing(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_index", lambda: 1)
+        clock = RunClock(tmp_path / "goodput.jsonl")
+    with clock:
+        for phase in ("data", "step", "save", "data", "end"):
+            clock.switch(phase, 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_end_of_a_longer_run_is_told_and_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(goodput, "WORTH_TELLING", 0.1)
     with RunClock(tmp_path / "goodput.jsonl", process_start()):
