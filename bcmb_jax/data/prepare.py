@@ -72,8 +72,8 @@ def prepare(
     and nothing else.
 
     Args:
-      secret: keeps ids of groups from being searched for by their split; empty: the seed alone
-        decides. `cleaning` has its own.
+      secret: keeps ids of groups from being searched for by their split, and the input's order
+        from being seen; empty: the seed alone decides. `cleaning` has its own.
       options: only written down.
       progress: called after every batch.
       overwrite: replace an existing output, at the very end.
@@ -109,6 +109,7 @@ def prepare(
                         source=source,
                         split=split,
                         seed=seed,
+                        secret=secret,
                         options=options,
                         license=license,
                         skipped=report["skipped"],

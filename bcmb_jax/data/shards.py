@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bcmb_jax.data.secret import purpose_key
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError, StorageError
 from bcmb_jax.files import new_directory, package_version, read_json, sha256, write_json
@@ -244,16 +245,23 @@ class ShardWriter:
         source: str,
         split: str,
         seed: int,
+        secret: bytes = b"",
         options: dict[str, Any],
         license: str = "",
         skipped: dict[str, int] | None = None,
         progress: Callable[[int, int, float], None] = lambda documents, tokens, fraction: None,
     ) -> dict[str, Any]:
-        """Write the folder, documents in an order drawn from `seed`, and return its index."""
+        """Write the folder, documents in an order drawn from `seed`, and return its index.
+
+        Args:
+          secret: without it, whoever knows the seed could put the documents back in the input's
+            order, which is often that of record numbers; empty: none.
+        """
         if not len(self):
             raise ValueError(f"no documents for {self.directory}")
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
-        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(lengths))
+        drawn_from = int.from_bytes(purpose_key(secret, f"order {seed}")) if secret else seed
+        order = np.random.Generator(np.random.PCG64(drawn_from)).permutation(len(lengths))
         order = order[~np.isin(order, self._moved)]
         with new_directory(self.directory) as folder:
             np.save(folder / "lengths.npy", lengths[order].astype("<i4"))

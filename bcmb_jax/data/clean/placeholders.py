@@ -22,7 +22,7 @@ _DATES = [
         r"(?P<year>\d{4})",
     )
 ]
-_DATED = re.compile(r"\[\*\*\s*(\d{4})-\d")
+_DATED = re.compile(r"\[\*\*\s*(\d{4})[-/]\d")
 _LABELS = [(re.compile(pattern), str(kind)) for pattern, kind in DATA["labels"].items()]
 _PHRASES = {phrase: str(kind) for kind, phrases in DATA["phrases"].items() for phrase in phrases}
 _LONGEST_PHRASE = 3  # words
