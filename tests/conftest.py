@@ -61,6 +61,15 @@ def tiny_tokenizer(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Path:
+    """A folder of prepared synthetic notes; a test that changes it takes a copy."""
+    from bcmb_jax.data.synthetic import prepare_synthetic
+
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    return prepare_synthetic(folder, vocab_size=512, notes=150)
+
+
 @pytest.fixture
 def folder(tmp_path, tiny_tokenizer) -> Path:
     """A Hugging Face folder with random weights and a tokenizer."""

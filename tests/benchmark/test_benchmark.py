@@ -16,7 +16,6 @@ from bcmb_jax.benchmark.timing import OURS, Setting, time_interleaved
 from bcmb_jax.benchmark.torch_baselines import Baseline, choose_candidates
 from bcmb_jax.commands import benchmark
 from bcmb_jax.data.rows import in_batches, packed, padded, trimmed
-from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import Target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.speed import lengths_of, random_documents
@@ -97,11 +96,6 @@ def run(tmp_path, *arguments):
         assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"])
         assert line["case"] in output.with_suffix(".md").read_text()
     return report["results"]
-
-
-@pytest.fixture
-def shards(tmp_path):
-    return prepare_synthetic(tmp_path / "data", vocab_size=512, notes=150)
 
 
 def test_inference(tmp_path, capsys):

@@ -14,9 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
     ("arguments", "message"),
     [
         (["--config.train_rows_per_stp=4"], "nearest is config.train_rows_per_step"),
-        (["--config.max_tokens=abc"], "--config.max_tokens=abc: invalid literal for int()"),
         (["--config.data.train=/nowhere"], "/nowhere/train do not exist"),
-        (["--config", "nowhere.py"], "nowhere.py"),
+        pytest.param(
+            ["--config.max_tokens=abc"],
+            "--config.max_tokens=abc: invalid literal for int()",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--config", "nowhere.py"], "nowhere.py", marks=pytest.mark.slow),
     ],
 )
 def test_train_refuses_in_one_line(arguments, message, tmp_path):

@@ -44,10 +44,10 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["configs/phase1.py"],
         ["configs/phase2.py:bio_large", "--plan"],
-        ["configs/tiny.py", "--config.data.train=()"],
         ["configs/phase1.py", "--config.init_from=nowhere"],
+        pytest.param(["configs/phase1.py"], marks=pytest.mark.slow),
+        pytest.param(["configs/tiny.py", "--config.data.train=()"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

@@ -45,10 +45,22 @@ def test_round_trip_keeps_every_bit(folder, tmp_path) -> None:
 
 
 CLASSIFIERS = ("sequence_classification", "token_classification")
+HALVES = ("bfloat16", "float16")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *((kind, "float32") for kind in MODELS),
+        *(("masked_lm", dtype) for dtype in HALVES),
+        *(
+            pytest.param(kind, dtype, marks=pytest.mark.slow)
+            for kind in MODELS
+            for dtype in HALVES
+            if kind != "masked_lm"
+        ),
+    ],
+)
 def test_every_head_and_dtype_goes_both_ways(kind, dtype, tmp_path) -> None:
     head = Head(kind, ("a", "b", "c") if kind in CLASSIFIERS else (), "cls")
     weights = in_dtype(random_weights(head=head), dtype)

@@ -116,13 +116,14 @@ def wait_for_work(process: subprocess.Popen[bytes], output: Path) -> None:
         time.sleep(0.002)
 
 
-def test_kills_at_random_moments_change_no_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_no_byte(tmp_path: Path, kills: int) -> None:
     make_tokenizer().save(tmp_path / "tokenizer")
     lines = (json.dumps({"text": f"w{i % 2000} " * (i % 90 + 1), "id": i}) for i in range(20_000))
     (tmp_path / "notes.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
     arguments = ["--source", "jsonl", "--input", str(tmp_path / "notes.jsonl.gz")]
     arguments += ["--tokenizer", str(tmp_path / "tokenizer"), "--workers", "2"]
-    kill_and_rerun(tmp_path, [*arguments, "--exact-duplicates"], kills=3)
+    kill_and_rerun(tmp_path, [*arguments, "--exact-duplicates"], kills)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from bcmb_jax.data.shards import open_shards
-from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.evaluation.masked_lm import Bigram, one_at_a_time
 from bcmb_jax.model.heads import ModernBertForMaskedLM
@@ -16,16 +15,13 @@ from bcmb_jax.sharding import make_mesh
 from bcmb_jax.training.validation import Evaluator, Unigram, evaluation_rows, mask_document
 from tests.fixtures.tiny_model import TINY
 
-VOCAB = 512
+VOCAB = 512  # of `shards`
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = prepare_synthetic(
-        tmp_path_factory.mktemp("synthetic") / "data", vocab_size=VOCAB, notes=150
-    )
-    shards = {split: open_shards(folder / split) for split in ("train", "validation")}
-    return shards, load_tokenizer(str(folder / "tokenizer"))
+def corpus(shards):
+    opened = {split: open_shards(shards / split) for split in ("train", "validation")}
+    return opened, load_tokenizer(str(shards / "tokenizer"))
 
 
 def rows_of(corpus, row_length, max_tokens=3000):

@@ -135,10 +135,10 @@ def one_device():
 
 SPLITS = [
     (1, (1, 1, 1), 8),
-    (2, (2, 1, 1), 2),
-    (8, (8, 1, 1), 1),
     (8, (1, 8, 1), 1),
     (8, (2, 2, 2), 2),
+    pytest.param(2, (2, 1, 1), 2, marks=pytest.mark.slow),
+    pytest.param(8, (8, 1, 1), 1, marks=pytest.mark.slow),
 ]
 
 

@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 
 from bcmb_jax import files
-from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, InputError, StorageError
 from bcmb_jax.training import checkpoint
 from tests.fixtures.runs import final_state, tiny_run, train
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic") / "data"
-    return prepare_synthetic(folder, vocab_size=512, notes=150)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, StorageError
 from tests.fixtures.runs import final_state, tiny_run, train
 
@@ -41,12 +40,6 @@ cp -r disk/run result
 
 
 IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic") / "data"
-    return prepare_synthetic(folder, vocab_size=512, notes=150)
 
 
 @pytest.mark.slow

@@ -27,9 +27,17 @@ from tests.fixtures.runs import final_state, lines, tiny_run, train
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic") / "data"
-    return prepare_synthetic(folder, vocab_size=512, notes=150)
+def once(shards, tmp_path_factory):
+    """An undisturbed run."""
+    workdir = tmp_path_factory.mktemp("once")
+    assert train(tiny_run(shards), workdir) == DONE
+    return workdir
+
+
+@pytest.fixture
+def finished(once, tmp_path):
+    """A copy of it that may be changed."""
+    return shutil.copytree(once, tmp_path / "finished")
 
 
 @pytest.fixture
@@ -69,8 +77,7 @@ def crash():
     raise Crash
 
 
-def test_stopped_and_resumed_is_identical_to_the_bit(config, tmp_path, monkeypatch):
-    assert train(config, tmp_path / "undisturbed") == DONE
+def test_stopped_and_resumed_is_identical_to_the_bit(config, once, tmp_path, monkeypatch):
     workdir = tmp_path / "disturbed"
     for steps in (0, 2):  # stopped by a signal in the first step, then in the third from there
         with monkeypatch.context() as patch:
@@ -81,13 +88,13 @@ def test_stopped_and_resumed_is_identical_to_the_bit(config, tmp_path, monkeypat
         train(config, workdir)
     assert train(config, workdir) == DONE
 
-    assert lines(workdir) == lines(tmp_path / "undisturbed")
+    assert lines(workdir) == lines(once)
     resumed, resumed_meta = final_state(workdir)
-    undisturbed, undisturbed_meta = final_state(tmp_path / "undisturbed")
+    undisturbed, undisturbed_meta = final_state(once)
     assert resumed_meta["progress"] == undisturbed_meta["progress"]
     jax.tree.map(np.testing.assert_array_equal, resumed, undisturbed)
     assert train(config, workdir) == DONE  # nothing left to do
-    assert lines(workdir) == lines(tmp_path / "undisturbed")
+    assert lines(workdir) == lines(once)
 
     attempts = goodput.read(workdir / "goodput.jsonl")
     ends = [(x[-1].first, x[-1].step, x[-1].saves, x[-1].ended) for x in attempts]
@@ -106,8 +113,17 @@ def recorded_precisions(workdir):
     return stored["precision"], final_state(workdir)[1]["config"]["precision"]
 
 
-@pytest.mark.parametrize("begun", ["bf16", "fp32", ""])
-@pytest.mark.parametrize("instructions", [True, False])
+@pytest.mark.parametrize(
+    ("instructions", "begun"),
+    [
+        (True, ""),
+        (False, "bf16"),
+        pytest.param(True, "bf16", marks=pytest.mark.slow),
+        pytest.param(True, "fp32", marks=pytest.mark.slow),
+        pytest.param(False, "fp32", marks=pytest.mark.slow),
+        pytest.param(False, "", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_goes_on_in_the_precision_it_was_begun_in(
     config, tmp_path, monkeypatch, caplog, begun, instructions
 ):
@@ -154,21 +170,19 @@ def test_a_record_without_a_precision_or_damaged(config, tmp_path, caplog):
             start.with_precision(plain, tmp_path)
 
 
-def test_metrics_checkpoint_and_files(config, tmp_path):
-    (tmp_path / "run").mkdir()
-    train(config, tmp_path / "run")
-    written = lines(tmp_path / "run")
+def test_metrics_checkpoint_and_files(config, once):
+    written = lines(once)
     steps = [x for x in written if "loss" in x]
     evaluations = [x for x in written if "eval/synthetic/loss" in x]
     assert [x["step"] for x in steps] == list(range(1, 9))
     assert [x["step"] for x in evaluations] == [3, 6, 8]
-    state, meta = final_state(tmp_path / "run")
+    state, meta = final_state(once)
     assert meta["tokenizer_reviewed"] == meta["tokenizer"]["fingerprint"], "of invented notes"
     assert meta["progress"]["tokens_seen"] == steps[-1]["tokens_seen"] >= config.max_tokens
     assert sum(meta["progress"]["tokens_by_source"].values()) == steps[-1]["tokens_seen"]
     assert state.opt_state.step == 8
     names = {"checkpoints", "metrics.jsonl", "tensorboard", "tokenizer"}
-    assert names <= {x.name for x in (tmp_path / "run").iterdir()}
+    assert names <= {x.name for x in once.iterdir()}
 
 
 def test_changed_tokens_are_refused_when_a_run_starts_and_when_it_resumes(
@@ -205,27 +219,25 @@ def test_training_learns(config, tmp_path):
     assert np.mean(losses[-5:]) < losses[0] - 0.7
 
 
-def test_a_damaged_checkpoint_is_set_aside(config, tmp_path, caplog):
-    train(config, tmp_path)
-    newest = checkpoint.latest(tmp_path)
+def test_a_damaged_checkpoint_is_set_aside(config, finished, caplog):
+    newest = checkpoint.latest(finished)
     for file in (newest / "state").rglob("d/*"):  # Orbax keeps its parts beside their merger
         damaged = bytearray(file.read_bytes())
         damaged[len(damaged) // 2] ^= 1
         file.write_bytes(damaged)
     with caplog.at_level(logging.ERROR):
-        assert train(config, tmp_path) == DONE
+        assert train(config, finished) == DONE
     assert "trying the one before" in caplog.text
-    assert [x.name for x in (tmp_path / "checkpoints-damaged").iterdir()] == ["8"]
-    assert checkpoint.latest(tmp_path).name == "8"  # trained again from step 4
+    assert [x.name for x in (finished / "checkpoints-damaged").iterdir()] == ["8"]
+    assert checkpoint.latest(finished).name == "8"  # trained again from step 4
 
 
-def test_another_run_in_the_same_workdir_is_refused(config, tmp_path):
-    train(config, tmp_path)
+def test_another_run_in_the_same_workdir_is_refused(config, once):
     config.model.hidden_size = 64
     for refuse in (forecast, train):
         with pytest.raises(InputError, match="was started with model="):
-            refuse(config, tmp_path)
-    assert checkpoint.latest(tmp_path).name == "8"
+            refuse(config, once)
+    assert checkpoint.latest(once).name == "8"
 
 
 def _change(config, key, value):
@@ -282,18 +294,16 @@ def test_another_order_of_sources_is_another_run(config, shards, tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_all_checkpoints_damaged_is_told_again_and_again(config, tmp_path):
-    train(config, tmp_path)
-    for meta in (tmp_path / "checkpoints").glob("*/meta"):
+def test_all_checkpoints_damaged_is_told_again_and_again(config, finished):
+    for meta in (finished / "checkpoints").glob("*/meta"):
         shutil.rmtree(meta)
     for _ in range(2):
         with pytest.raises(InputError, match="none of the 2 checkpoints"):
-            train(config, tmp_path)
+            train(config, finished)
 
 
-def test_weights_start_a_run_with_their_moments(config, tmp_path):
-    train(config, tmp_path / "first")
-    state, _ = final_state(tmp_path / "first")
+def test_weights_start_a_run_with_their_moments(config, once, tmp_path):
+    state, _ = final_state(once)
     host = jax.device_get(state)
     config.init_from, config.max_tokens = "first", 800  # one step
     config.schedule.name, config.schedule.warmup_tokens = "constant_with_warmup", 0
@@ -308,9 +318,8 @@ def test_weights_start_a_run_with_their_moments(config, tmp_path):
     assert 0 < moved[0] != moved[1] > 0
 
 
-def test_weights_of_another_shape_or_tokenizer_are_refused(config, tmp_path):
-    train(config, tmp_path / "first")
-    given = initial(config, final_state(tmp_path / "first")[0])
+def test_weights_of_another_shape_or_tokenizer_are_refused(config, once, tmp_path):
+    given = initial(config, final_state(once)[0])
     other = prepare_synthetic(tmp_path / "other", vocab_size=400, notes=150) / "tokenizer"
     for refuse in (forecast, train):
         with pytest.raises(InputError, match="has another tokenizer"):
@@ -340,19 +349,17 @@ def test_weights_of_another_model_in_equal_tensors_are_warned_of(other, caplog):
         assert f"model.{name} {getattr(ours, name)}" in caplog.text
 
 
-def test_weights_with_another_activation_are_refused(config, tmp_path):
-    train(config, tmp_path / "first")
-    host = jax.device_get(final_state(tmp_path / "first")[0].params)
+def test_weights_with_another_activation_are_refused(config, once, tmp_path):
+    host = jax.device_get(final_state(once)[0].params)
     model = RunConfig.from_dict(config.to_dict()).model
     theirs = dataclasses.replace(model, hidden_activation="silu")
     with pytest.raises(InputError, match=r"trained with silu where this run has model.hidden_act"):
         train(config, tmp_path / "run", lambda: Initial(host, None, None, theirs))
 
 
-def test_forecast_tells_what_training_does(config, tmp_path):
+def test_forecast_tells_what_training_does(config, once):
     text = forecast(config)
-    train(config, tmp_path)
-    steps = [x for x in lines(tmp_path) if "loss" in x]
+    steps = [x for x in lines(once) if "loss" in x]
     assert f"about {len(steps):,} steps" in text
     for word in ("documents", "packing", "checkpoints", "memory", "rate"):
         assert word in text
