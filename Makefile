@@ -16,7 +16,7 @@ PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
 
-.PHONY: train test test-all lint parity gpu-compile clean
+.PHONY: train test test-all faults lint parity gpu-compile clean
 
 # The offline demo: train a tiny model on embedded text, convert it, fill masks with it.
 train: export HF_HUB_OFFLINE = 1
@@ -31,6 +31,11 @@ test: $(VENV)/.installed
 # The tests marked slow too: real corpora, base and large through every conversion, memory of long runs.
 test-all: $(VENV)/.installed
 	$(PYTEST) -m ""
+
+# Every fault of a run, short and long: kills, signals, processes, disks, numbers, damage (40 minutes).
+faults: $(VENV)/.installed
+	$(PYTEST) -m "" $(addprefix tests/training/test_,sweeps.py processes.py disks.py faults.py checkpoint.py) \
+		tests/test_peers.py tests/test_locks.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

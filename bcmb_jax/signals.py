@@ -4,8 +4,12 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
+
+from bcmb_jax.errors import StorageError
 
 NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """SLURM sends such a signal before it takes the machine back (`#SBATCH --signal`)."""
@@ -23,11 +27,6 @@ class StopSignal:
         self.requested = False
         self.when = "before the first step"
 
-    def install(self) -> None:
-        """Catch the signals, again where a library has put its own handler there."""
-        for number in NUMBERS:
-            signal.signal(number, self._request)
-
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:  # not by print, which the signal may have interrupted
             os.write(2, f"{signal.Signals(number).name}: stopping {self.when}\n".encode())
@@ -38,9 +37,17 @@ class StopSignal:
 _caught: list[StopSignal] = []
 
 
+def catch_stop_signals() -> StopSignal:
+    """Catch the signals from now on, for every `stop_signals` of this process."""
+    _caught.append(StopSignal())
+    for number in NUMBERS:
+        signal.signal(number, _caught[0]._request)
+    return _caught[0]
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopSignal]:
-    """Catch the signals inside the block; a block within another one shares its flag.
+    """Catch the signals inside the block, unless they are caught already; then share that flag.
 
     Use it in the main thread. The handlers that were there come back at the end.
     """
@@ -48,11 +55,22 @@ def stop_signals() -> Iterator[StopSignal]:
         yield _caught[0]
         return
     before = {number: signal.getsignal(number) for number in NUMBERS}
-    _caught.append(StopSignal())
     try:
-        _caught[0].install()
-        yield _caught[0]
+        yield catch_stop_signals()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _caught.clear()
+
+
+def end_process(status: int) -> NoReturn:
+    """End the process with a status that no signal changes any more.
+
+    Python puts back the system's handlers, which kill, before it has ended. And it waits for all
+    threads: after a disk has failed, for minutes for those of Orbax that still expect it.
+    """
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+    if status == StorageError.exit_status:
+        os._exit(status)
+    sys.exit(status)

@@ -31,7 +31,7 @@ from bcmb_jax.cluster import Place, find_place, local_devices
 from bcmb_jax.config import RunConfig, check_key
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
-from bcmb_jax.errors import InputError, reason
+from bcmb_jax.errors import PREEMPTED, InputError, reason
 from bcmb_jax.peers import Peers
 from bcmb_jax.signals import stop_signals
 from bcmb_jax.training.checkpoint import newest_meta
@@ -67,8 +67,7 @@ SYNTHETIC = ("synthetic notes",)  # data.train of configs/tiny.py
 def main() -> int:
     """Train, or print the plan, as the command line says; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Orbax logs every file that it writes, and with a traceback each error that it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    silence_orbax()
     parse_flags()
     keep_freed_memory()
     if CONFIG.value is None:
@@ -88,8 +87,25 @@ def main() -> int:
         with Peers(place, WAIT.value) as peers:
             if place:
                 preflight(peers, place, values, workdir)
-                stop.install()  # JAX has taken SIGTERM
+            if any(peers.gather("signals", stop.requested)):
+                return PREEMPTED  # before weights and data are read, which may take long
             return run(values, workdir, peers)
+
+
+def silence_orbax() -> None:
+    """Keep from the log what Orbax writes there beside the one error that it raises.
+
+    It logs each file that it writes, and with a traceback each write that fails. Writes that are
+    under way at the first failure come back to an event loop that is closed.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = report
 
 
 def preflight(peers: Peers, place: Place, values: dict[str, Any], workdir: Path) -> None:
@@ -110,6 +126,7 @@ def preflight(peers: Peers, place: Place, values: dict[str, Any], workdir: Path)
             f"than {CLOCK_SECONDS:g}: set them"
         )
     check_shared(peers, place.process, workdir)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
     jax.distributed.initialize(
         place.coordinator,
         place.processes,

@@ -47,6 +47,8 @@ class RunClock:
     def __enter__(self) -> "RunClock":
         if self._file:
             jax.monitoring.register_event_duration_secs_listener(self._on_event)
+            with contextlib.suppress(OSError):
+                self._file.touch()
             self._thread.start()
         return self
 
@@ -135,7 +137,8 @@ class RunClock:
                 entry = Entry(
                     self._began, self._since, self._first, self._step, self._saves, ended, seconds
                 )
-            with self._file.open("a", encoding="utf-8") as out:
+            with self._file.open("r+", encoding="utf-8") as out:  # never makes a file that has gone
+                out.seek(0, os.SEEK_END)
                 out.write(json.dumps(entry._asdict()) + "\n")
 
 

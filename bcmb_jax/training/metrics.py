@@ -155,6 +155,10 @@ class Reporter:
             f" the rows out with --config.data.skip_rows={rows}"
         )
 
+    def lacks_evaluation(self) -> bool:
+        """Tell whether the metrics hold no evaluation of the step that this process starts from."""
+        return bool(self._unigram and self._writer and not self._writer.evaluated)
+
     def evaluation(self, progress: RunProgress, scores: Mapping[str, Scores]) -> None:
         """Write one evaluation of every source; its time does not count as training's."""
         self.flush()
@@ -186,18 +190,22 @@ class MetricsWriter:
     A run that was stopped may have written lines of steps after its last checkpoint. They come
     again, identical, when it resumes: a writer that starts at `step` first removes all later ones.
     A line that is damaged is left out too, with a warning; nothing that resumes depends on it.
+
+    Attributes:
+      evaluated: whether there is an evaluation of `step`, which a signal may have interrupted.
     """
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = []
+        kept, self.evaluated = [], False
         for number, line in enumerate(lines, start=1):
             at = _step_of(line)
             if at is None:
                 log.warning("%s: line %d is damaged and left out", path, number)
             elif at <= step:
                 kept.append(line.decode())
+                self.evaluated |= at == step and b'"eval/' in line
         write_text(path, "".join(kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)

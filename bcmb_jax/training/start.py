@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -163,6 +164,7 @@ def begin(
     )
     if restored is not None:
         return restored
+    log.info("no checkpoint in %s: starting from %s", workdir, config.init_from or "random weights")
     progress = RunProgress(tokens_by_source={x.name: 0 for x in prepared.corpus.train})
     if load_initial is None:
         return init_state(prepared.make_model, optimizer, config.seed, like), progress
@@ -219,18 +221,32 @@ def init_state(
     return state
 
 
-def check_room(shapes: Parameters, workdir: Path) -> None:
-    """Refuse a disk that has no room for one more checkpoint.
+def check_room(shapes: Parameters, workdir: Path, begun: os.stat_result) -> None:
+    """Refuse a disk that has no room for one more checkpoint, or that is not there any more.
+
+    Args:
+      begun: of `workdir` when the run started. If its disk is unmounted since, another folder may
+        lie there, or Orbax would make one.
 
     Raises:
-      StorageError: the message names the folder and both sizes.
+      StorageError: the message names the folder, and both sizes.
     """
+    try:
+        is_there = os.path.samestat(workdir.stat(), begun)
+    except OSError:
+        is_there = False
+    if not is_there:
+        raise StorageError(
+            f"{workdir} is gone, or not the folder any more that this run writes (was its disk "
+            "unmounted?): bring it back and run the same command again, it goes on from the last "
+            "checkpoint"
+        )
     needed = 3 * sum(4 * x.size for x in shapes.values())  # parameters and two moments, fp32
     free = shutil.disk_usage(workdir).free
     if free < needed:
         raise StorageError(
-            f"{workdir} has {free / 1e9:.2f} GB free, a checkpoint takes {needed / 1e9:.2f} GB: "
-            "make room, or name another --workdir"
+            f"{workdir} has {free / 1e6:,.1f} MB free, a checkpoint takes {needed / 1e6:,.1f} MB: "
+            "make room, then run the same command again, or name another --workdir"
         )
 
 

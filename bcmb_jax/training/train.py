@@ -80,7 +80,8 @@ def train(
         stack.enter_context(storage_errors(workdir))
         stop = stack.enter_context(stop_signals())
         workdir.mkdir(parents=True, exist_ok=True)
-        check_room(prepared.shapes, workdir)
+        begun = workdir.stat()
+        check_room(prepared.shapes, workdir, begun)
         if jax.process_index() == 0:
             stack.enter_context(locked(workdir / ".lock", workdir))
         clock = stack.enter_context(RunClock(workdir / "goodput.jsonl", began))
@@ -118,16 +119,38 @@ def train(
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(products_in(config.precision))
 
-        # --- loop -------------------------------------------------------------------------------
-        done = progress.tokens_seen >= config.max_tokens
-        stopping = any(peers.gather("first step", stop.requested))
-        stop.when = "after this step"
         watchdog = stack.enter_context(Watchdog(config.hang_seconds, peers.leave))
 
         def begin_phase(phase: str, step: int) -> float:
             watchdog.switch(phase, step)
             return clock.switch(phase, step)
 
+        def due(every: int) -> bool:
+            return bool(every and progress.step % every == 0)
+
+        def evaluated() -> bool:
+            """Evaluate this step, if it is due; return False if a signal came first."""
+            if not (done or due(config.eval_every)):
+                return True
+            reporter.flush()  # waits for the step, whose time is not the evaluation's
+            begin_phase("evaluation", progress.step)
+            stop.when = "in this evaluation, which the next start makes again"
+            scores = evaluate.until(stop_now, state.params)
+            stop.when = "after this step"
+            if scores is None:
+                return False
+            reporter.evaluation(progress, scores)
+            return True
+
+        # --- loop -------------------------------------------------------------------------------
+        done = progress.tokens_seen >= config.max_tokens
+        stopping = any(peers.gather("first step", stop.requested))
+        interrupted = progress.step > 0 and any(
+            peers.gather("evaluation", reporter.lacks_evaluation())
+        )
+        stop.when = "after this step"
+        if interrupted and not stopping:
+            stopping = interrupted = not evaluated()
         while not done and not stopping:
             begin_phase("data", progress.step + 1)
             item = next(batches)
@@ -141,20 +164,22 @@ def train(
             done = progress.tokens_seen >= config.max_tokens
             # While the device is busy with this step, the one before it is written.
             reporter.step(progress, metrics, rate, item, seconds_waiting)
-            if done or (config.eval_every and progress.step % config.eval_every == 0):
-                reporter.flush()  # waits for the step, whose time is not the evaluation's
-                begin_phase("evaluation", progress.step)
-                reporter.evaluation(progress, evaluate(state.params))
-            stopping = stop_now()
-            if done or stopping or (config.save_every and progress.step % config.save_every == 0):
+            interrupted = not evaluated()
+            stopping = interrupted or stop_now()
+            if done or stopping or due(config.save_every):
                 # First the metrics: a checkpoint never lacks a line.
                 reporter.flush()
                 begin_phase("save", progress.step)
+                check_room(prepared.shapes, workdir, begun)
                 checkpoints.save(state, progress, metadata)
+        stop.when = "once the last checkpoint is written"
         clock.switch("end", progress.step)
-    if stopping and jax.process_index() == 0:
-        Display().say(f"stopped at step {progress.step}; the same command resumes")
-    return DONE if done else PREEMPTED
+    if done and not interrupted:
+        return DONE
+    if jax.process_index() == 0:
+        reached = f"saved at step {progress.step}" if progress.step else "nothing to save yet"
+        Display().say(f"{reached}; the same command resumes")
+    return PREEMPTED
 
 
 def steps_from(config: RunConfig, prepared: Prepared, progress: RunProgress) -> Steps:

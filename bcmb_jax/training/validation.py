@@ -10,7 +10,7 @@ at every evaluation, in every run and however the documents are packed.
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -143,10 +143,21 @@ class Evaluator:
 
     def __call__(self, params: Parameters) -> dict[str, Scores]:
         """Return the scores of every source."""
+        scores = self.until(lambda: False, params)
+        assert scores is not None
+        return scores
+
+    def until(self, stop: Callable[[], bool], params: Parameters) -> dict[str, Scores] | None:
+        """Return the scores of every source; None if `stop`, which is asked at each batch, says so.
+
+        Where there are several processes, `stop` gives all of them the same answer.
+        """
         scores = {}
         for name, rows in self.sources.items():
             total = np.zeros(4)
             for batch in self._batches(rows):
+                if stop():
+                    return None
                 total += np.asarray(self._step(params, batch), float)
             predicted = int(total[3])
             # A source may be so small that not a token of it is masked.

@@ -20,6 +20,7 @@ def test_resuming_forgets_what_was_written_after_the_checkpoint(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "los')  # killed in the middle of a line
     writer = MetricsWriter(tmp_path, 2)
+    assert not writer.evaluated
     writer.write(3, {"loss": 2.0})
     writer.close()
     assert steps(tmp_path) == [1, 2, 3]
@@ -32,9 +33,11 @@ def test_resuming_forgets_what_was_written_after_the_checkpoint(tmp_path):
 )
 def test_a_damaged_line_is_named_and_left_out(tmp_path, caplog, damage):
     file = tmp_path / "metrics.jsonl"
-    file.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n')
-    MetricsWriter(tmp_path, 3).close()
-    assert steps(tmp_path) == [1, 3]
+    file.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n{"step": 3, "eval/x/loss": 2.5}\n')
+    writer = MetricsWriter(tmp_path, 3)
+    writer.close()
+    assert writer.evaluated
+    assert steps(tmp_path) == [1, 3, 3]
     assert "metrics.jsonl: line 2 is damaged and left out" in caplog.text
 
 

@@ -106,7 +106,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, told):
     assert [status for status, _ in ended] == [75, 75]
     assert "stopping after this step" in ended[told][1]
     (step,) = [x.name for x in (tmp_path / "checkpoints").iterdir()]
-    assert f"stopped at step {step}; the same command resumes" in ended[0][1]
+    assert f"saved at step {step}; the same command resumes" in ended[0][1]
     (lines,) = goodput.read(tmp_path / "goodput.jsonl")  # one process alone writes it
     assert lines[-1].ended
     assert [x.name for x in tmp_path.rglob("goodput*.jsonl")] == ["goodput.jsonl"]

@@ -22,6 +22,7 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training import checkpoint, goodput, start
 from bcmb_jax.training import forecast as forecasting
 from bcmb_jax.training.initial import Initial, check_constants
+from bcmb_jax.training.validation import Evaluator
 from configs import base, phase1, phase2
 from tests.fixtures.runs import final_state, lines, tiny_run, train
 
@@ -77,7 +78,19 @@ def crash():
     raise Crash
 
 
-def test_stopped_and_resumed_is_identical_to_the_bit(config, once, tmp_path, monkeypatch):
+def stop_in_evaluation(monkeypatch, number):
+    """Raise a signal at the start of the evaluation of this number."""
+    original, left = Evaluator._batches, [signal.SIGTERM, *[None] * (number - 1)]
+
+    def batches(self, rows):
+        if left and (told := left.pop()):
+            signal.raise_signal(told)
+        return original(self, rows)
+
+    monkeypatch.setattr(Evaluator, "_batches", batches)
+
+
+def test_stopped_and_resumed_is_identical_to_the_bit(config, once, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "disturbed"
     for steps in (0, 2):  # stopped by a signal in the first step, then in the third from there
         with monkeypatch.context() as patch:
@@ -86,6 +99,14 @@ def test_stopped_and_resumed_is_identical_to_the_bit(config, once, tmp_path, mon
     with monkeypatch.context() as patch, pytest.raises(Crash):
         stop_after(patch, 2, crash)  # in step 7, after the save of step 4
         train(config, workdir)
+    # In the evaluation of step 6, then, once that is made again, in the one of the last step.
+    for step, evaluation in ((6, 1), (8, 2)):
+        with monkeypatch.context() as patch:
+            stop_in_evaluation(patch, evaluation)
+            assert train(config, workdir) == PREEMPTED
+        assert checkpoint.latest(workdir).name == str(step)
+        assert [x for x in lines(workdir) if x["step"] == step and "loss" not in x] == []
+        assert f"saved at step {step}; the same command resumes" in capsys.readouterr().err
     assert train(config, workdir) == DONE
 
     assert lines(workdir) == lines(once)
@@ -203,11 +224,13 @@ def test_changed_tokens_are_refused_when_a_run_starts_and_when_it_resumes(
             train(config, workdir)
 
 
-def test_a_workdir_in_use_is_refused(config, tmp_path):
+def test_a_workdir_in_use_is_refused(config, tmp_path, caplog):
     with locked(tmp_path / ".lock", tmp_path), pytest.raises(InputError, match="is being written"):
         train(config, tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
-    assert train(config, tmp_path) == DONE
+    with caplog.at_level(logging.INFO):
+        assert train(config, tmp_path) == DONE
+    assert f"no checkpoint in {tmp_path}: starting from random weights" in caplog.text
     assert not (tmp_path / ".lock").exists()
 
 
@@ -389,6 +412,6 @@ def test_recipe(size, rows, rate, decay):
 def test_a_disk_without_room_for_a_checkpoint_is_refused(config, tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(StorageError, match=r"has 0\.00 GB free, a checkpoint takes 0\.\d+ GB"):
+    with pytest.raises(StorageError, match=r"has 0\.1 MB free, a checkpoint takes 0\.\d MB"):
         train(config, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
