@@ -5,8 +5,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from bcmb_jax.training.checkpoint import TrainState, save_state
 from configs import base, phase1
 from conversion.convert import convert
 from conversion.export import write_huggingface
+from tests.fixtures.processes import catches, finish, start
 from tests.fixtures.shards import write_shards
 from tests.fixtures.tiny_weights import TINY, random_weights
 
@@ -39,6 +42,18 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
+
+
+def test_signals_during_the_imports_end_with_75_and_leave_nothing(tmp_path) -> None:
+    process = start("scripts/train.py", "--config=configs/tiny.py", f"--workdir={tmp_path / 'run'}")
+    while not catches(process, signal.SIGUSR1):  # the script's first lines; SIGTERM is first
+        time.sleep(0.001)
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
+    ((status, text),) = finish([process])
+    assert status == 75, text
+    assert "SIGUSR1: stopping before the first step\n" in text
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import DONE, PREEMPTED
 from bcmb_jax.training.checkpoint import load, read_meta
-from tests.fixtures.processes import ROOT, free_port
+from tests.fixtures.processes import ROOT, catches, free_port
 from tests.fixtures.runs import lines
 
 pytestmark = pytest.mark.slow
@@ -107,12 +106,6 @@ class Life:
             assert all(p.poll() is None for p in self.processes), self.log()
             assert time.monotonic() < until, self.log()
             time.sleep(0.002)
-
-    def catches(self):
-        """Tell whether every process has its handlers: Linux shows them as a mask."""
-        status = [Path(f"/proc/{p.pid}/status").read_text() for p in self.processes]
-        masks = [int(text.partition("SigCgt:")[2].split()[0], 16) for text in status]
-        return all(mask >> (TERM - 1) & 1 and mask >> (USR1 - 1) & 1 for mask in masks)
 
     def send(self, number, targets):
         """Send a signal to the processes of these numbers."""
@@ -238,7 +231,7 @@ def tell(life, moment, numbers, targets, chance):
         # The metrics are one step behind.
         "evaluation": lambda: life.steps() and last_step(life.workdir) % EVAL_EVERY == 3,
     }
-    life.wait_until(life.catches)
+    life.wait_until(lambda: all(catches(p, x) for p in life.processes for x in (TERM, USR1)))
     life.wait_until(conditions.get(moment, lambda: life.steps() >= 2))
     time.sleep(chance.uniform(0, {"evaluation": 0.1, "last save": 0.1}.get(moment, 1.0)))
     life.send(numbers[0], targets)
