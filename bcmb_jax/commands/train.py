@@ -44,6 +44,8 @@ from bcmb_jax.training.train import train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
 
+log = logging.getLogger(__name__)
+
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME-variant.")
 PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
@@ -66,7 +68,9 @@ SYNTHETIC = ("synthetic notes",)  # data.train of configs/tiny.py
 
 def main() -> int:
     """Train, or print the plan, as the command line says; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # By force: a library that was imported has set up the log already, without our messages.
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("bcmb_jax").setLevel(logging.INFO)
     silence_orbax()
     parse_flags()
     keep_freed_memory()
@@ -81,7 +85,7 @@ def main() -> int:
             "--config.data.train=\"('shards/pubmed', 'shards/notes')\""
         )
     if WORKDIR.value is None:
-        logging.info("the run's folder is %s", workdir)
+        log.info("the run's folder is %s", workdir)
     with stop_signals() as stop:
         place = find_place(os.environ, COORDINATOR.value, PROCESSES.value, PROCESS.value)
         with Peers(place, WAIT.value) as peers:

@@ -33,7 +33,9 @@ def test_resuming_forgets_what_was_written_after_the_checkpoint(tmp_path):
 )
 def test_a_damaged_line_is_named_and_left_out(tmp_path, caplog, damage):
     file = tmp_path / "metrics.jsonl"
-    file.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n{"step": 3, "eval/x/loss": 2.5}\n')
+    file.write_bytes(
+        b'{"step": 1}\n' + damage + b'\n{"step": 3}\n{"step": 3, "eval/x/loss": 2.5}\n'
+    )
     writer = MetricsWriter(tmp_path, 3)
     writer.close()
     assert writer.evaluated
