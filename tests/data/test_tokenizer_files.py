@@ -212,3 +212,14 @@ def test_the_tokenizers_that_failed(shared: Path, tmp_path: Path) -> None:
     assert len(rows) == 4
     assert all(np.array_equal(row, rows[0]) for row in rows)
     assert len(rows[0]) < 12
+
+
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    auto = {"AutoTokenizer": ["theirs.Theirs", "theirs.Theirs"]}
+    for name, kind in (("config.json", "bert"), ("tokenizer_config.json", "theirs")):
+        (tmp_path / name).write_text(json.dumps({"model_type": kind, "auto_map": auto}))
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertTokenizer as Theirs\n"
+    (tmp_path / "theirs.py").write_text(code)
+    open_backend(tmp_path)  # BERT's own in its place
+    assert not (tmp_path / "ran").exists()
