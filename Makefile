@@ -7,16 +7,21 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints/$(shell $(PYTHON) -c 'import sys; print("py311-jax0.10" if sys.version_info < (3, 12) else "py312-jax0.12")').txt
 # From PyPI, torch on Linux brings its own CUDA libraries (several GB). For the CPU build:
 #   make parity TORCH_INSTALL="torch --index-url https://download.pytorch.org/whl/cpu"
-TORCH_INSTALL ?= torch==2.13.0
+TORCH = torch==2.13.0
+TORCH_INSTALL ?= $(TORCH)
 HUB = huggingface_hub==0.36.2 requests urllib3 idna certifi charset-normalizer # of transformers 4
 
 # Tests in as many processes as there are cores, at most four (each takes up to 4 GB); a module is not split.
 PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
+LOCK = $(VENV)-lock/bin/uv pip compile --quiet --no-annotate --generate-hashes --upgrade
+LINUX = --python-platform x86_64-manylinux_2_28 # aarch64 needs the same packages
+TORCH_CPU ?= --extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match
+
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
 
-.PHONY: train test test-all faults lint parity gpu-compile clean
+.PHONY: train test test-all faults lint parity gpu-compile lock sbom clean
 
 # The offline demo: train a tiny model on embedded text, convert it, fill masks with it.
 train: export HF_HUB_OFFLINE = 1
@@ -51,8 +56,22 @@ gpu-compile: export JAX_SKIP_CUDA_CONSTRAINTS_CHECK = 1
 gpu-compile: $(VENV)-gpu/.installed
 	$(VENV)-gpu/bin/python -m pytest -s tests/gpu $(GPU_TESTS)
 
+# constraints/*.lock: the versions of constraints/*.txt with the hashes of all their files, for
+# pip install --require-hashes (docs/offline.md). build.lock is what seqeval, which has no wheel, is built with.
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock: $(VENV)-lock/.installed
+	$(LOCK) pyproject.toml --extra test -c constraints/py311-jax0.10.txt $(LINUX) --python-version 3.11 -o constraints/py311-jax0.10.lock
+	$(LOCK) pyproject.toml --extra test -c constraints/py312-jax0.12.txt $(LINUX) --python-version 3.12 -o constraints/py312-jax0.12.lock
+	printf 'setuptools>=77\nsetuptools-scm\n' | $(LOCK) - -c constraints/py311-jax0.10.txt --universal --python-version 3.11 -o constraints/build.lock
+	echo $(TORCH) | $(LOCK) - -c constraints/py311-jax0.10.txt --universal --python-version 3.11 -o constraints/torch-pypi.lock
+	echo $(TORCH) | $(LOCK) - -c constraints/py311-jax0.10.txt $(LINUX) --python-version 3.11 $(TORCH_CPU) -o constraints/torch-cpu.lock
+
+# A bill of materials, CycloneDX JSON, of what a lock installs.
+sbom: $(VENV)-lock/.installed
+	$(VENV)-lock/bin/cyclonedx-py requirements $(CONSTRAINTS:.txt=.lock) --pyproject pyproject.toml --output-reproducible -o sbom.json
+
 clean:
-	rm -rf $(VENV) $(VENV)-gpu build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-gpu $(VENV)-lock sbom.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -70,6 +89,11 @@ $(VENV)-gpu/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]' \
 		jax-cuda12-plugin==$$(sed -n 's/^jax==//p' $(CONSTRAINTS))
+	@touch $@
+
+$(VENV)-lock/.installed:
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
 	@touch $@
 
 # Beside torch, the oldest and the last transformers 4 that exports must load in, each in a folder.
