@@ -219,7 +219,8 @@ def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
     auto = {"AutoTokenizer": ["theirs.Theirs", "theirs.Theirs"]}
     for name, kind in (("config.json", "bert"), ("tokenizer_config.json", "theirs")):
         (tmp_path / name).write_text(json.dumps({"model_type": kind, "auto_map": auto}))
-    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertTokenizer as Theirs\n"
-    (tmp_path / "theirs.py").write_text(code)
+    ran = tmp_path / "ran"
+    code = ["from transformers import BertTokenizer as Theirs", f"open({str(ran)!r}, 'w')"]
+    (tmp_path / "theirs.py").write_text("\n".join(code))
     open_backend(tmp_path)  # BERT's own in its place
-    assert not (tmp_path / "ran").exists()
+    assert not ran.exists()
