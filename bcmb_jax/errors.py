@@ -21,8 +21,9 @@ STORAGE_ERRORS = (
 )
 """Numbers of system errors for which a disk is to blame."""
 
-DONE, PREEMPTED = 0, 75
-"""The command is complete; it was told to stop, has saved, and wants to be started again."""
+DONE, PREEMPTED, HUNG = 0, 75, 70
+"""The command is complete; it was told to stop, has saved, and wants to be started again; it was
+ended because it, or another process of its run, did not move."""
 
 
 class InputError(ValueError):

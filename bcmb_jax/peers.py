@@ -7,6 +7,7 @@ once, one that is stopped falls silent. JAX's own service takes over the same po
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import socket
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from bcmb_jax.cluster import Place, is_loopback
-from bcmb_jax.errors import DONE, PREEMPTED, InputError, PeerLostError, reason, run
+from bcmb_jax.errors import DONE, HUNG, PREEMPTED, InputError, PeerLostError, reason, run
 
 Value = TypeVar("Value")  # as JSON gives it back
 
@@ -48,6 +49,8 @@ class Peers:
         self._news = threading.Condition()
         self._values: dict[int, dict[int, Any]] = {}  # by number of the exchange, then process
         self._exchanges = 0
+        self._stands = [0, False]  # as the signs of life tell it, and of the others
+        self._others: dict[int, list[int]] = {}
         self._left: set[int] = set()
         self._leaving = False
         self._links: dict[int, socket.socket] = {}
@@ -124,6 +127,19 @@ class Peers:
         if self.place.process == 0:
             self._send({"exchange": number, "values": every})
         return every
+
+    def stand(self, *, in_step: bool) -> None:
+        """Tell the others that this process begins its next part of the training loop.
+
+        Args:
+          in_step: whether it is a step, whose length is known, and nothing that may take long.
+        """
+        self._stands = [self._stands[0] + 1, in_step]
+
+    def behind(self) -> dict[int, int]:
+        """Return the processes that are in a step which this one has ended, and where each is."""
+        stands = dict(self._others).items()
+        return {i: part for i, (part, in_step) in stands if in_step and part < self._stands[0]}
 
     def agree(self, what: str, values: Mapping[str, Any]) -> None:
         """Refuse processes of which one has other values than process 0.
@@ -213,7 +229,7 @@ class Peers:
     def _beat(self) -> None:
         while not self._leaving:
             time.sleep(BEAT_SECONDS)
-            self._send({})
+            self._send({"stands": self._stands})
 
     def _listen(self, process: int, link: socket.socket) -> None:
         link.settimeout(BEAT_SECONDS)
@@ -239,7 +255,9 @@ class Peers:
             self._end(PeerLostError.exit_status, f"process {process} on {host} {how}")
 
     def _read(self, process: int, message: Mapping[str, Any]) -> None:
-        if "left" in message:
+        if "stands" in message:
+            self._others[process] = message["stands"]
+        elif "left" in message:
             self._left.add(process)
             status = message["left"]
             if status not in (DONE, PREEMPTED) and not self._leaving:
@@ -254,6 +272,8 @@ class Peers:
     def _end(self, status: int, why: str) -> NoReturn:
         self._send({"left": status, "why": why, "end": why})
         again = "; start the same command again" if status == PeerLostError.exit_status else ""
+        if status == HUNG:  # perhaps it is this process that the others wait for
+            faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
         print(f"error: {why}{again}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(status)

@@ -119,7 +119,7 @@ def train(
         stack.enter_context(jax.set_mesh(mesh))
         stack.enter_context(products_in(config.precision))
 
-        watchdog = stack.enter_context(Watchdog(config.hang_seconds, peers.leave))
+        watchdog = stack.enter_context(Watchdog(config.hang_seconds, peers))
 
         def begin_phase(phase: str, step: int) -> float:
             watchdog.switch(phase, step)
