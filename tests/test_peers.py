@@ -3,15 +3,13 @@
 
 import re
 import signal
-import threading
-import time
 
 import pytest
 
 from bcmb_jax.cluster import Place, find_place, first_host, local_devices
 from bcmb_jax.errors import InputError, PeerLostError
 from bcmb_jax.peers import ALONE, Peers
-from tests.fixtures.processes import finish, free_port, start
+from tests.fixtures.processes import finish, free_port, start, together
 
 SLURM = {
     "SLURM_STEP_NUM_TASKS": "4",
@@ -87,27 +85,6 @@ def test_who_does_not_come_is_named():
         Peers(Place(f"localhost:{port}", 3, 1), 0.2)
     with pytest.raises(InputError, match=r"unknown host nowhere\.invalid"):
         Peers(Place("nowhere.invalid:1", 3, 1), 0.2)
-
-
-def together(count, work):
-    """Join `count` peers in threads; return what `work` returned or raised in each."""
-    port, results = free_port(), [None] * count
-
-    def run(process):
-        peers = Peers(Place(f"localhost:{port}", count, process), 5)
-        try:
-            results[process] = work(peers)
-        except InputError as error:
-            results[process] = error
-        time.sleep(0.2)
-        peers.leave(0)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_values_of_all_reach_all():

@@ -91,10 +91,9 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
         output = arguments.output / name
         if output.exists() and not arguments.overwrite:
             print(f"{output}: reading its input, to see whether it is the same", flush=True)
-            cleaning = _cleaning(arguments, name, secret, earlier)
-            digest = _read(arguments, name, inputs, check=False).digest(cleaning.secret)
-            asked = {**_asked(arguments, name, inputs, secret), **cleaning.options()}
-            asked[INPUT_DIGEST] = digest
+            cleaned = _cleaning(arguments, name, secret, earlier).options()
+            digest = {INPUT_DIGEST: _read(arguments, name, inputs, check=False).digest()}
+            asked = {**_asked(arguments, name, inputs, secret), **cleaned, **digest}
             _check_same(output, asked, tokenizer)
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
@@ -122,12 +121,12 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
         for k, v in asked.items()
         if options.get(k) != v and k not in ("secret", INPUT_DIGEST)
     ]
+    if options[INPUT_DIGEST] != asked[INPUT_DIGEST]:
+        differ.append("the content of its input's files was another")
     if made_with != tokenizer.fingerprint:
         differ.append("its tokenizer was another")
     if (before := options.get("secret")) != asked["secret"]:
         differ.append("--secret-file was " + ("another" if before else NO_SECRET))
-    elif options[INPUT_DIGEST] != asked[INPUT_DIGEST]:
-        differ.append("the content of its input's files was another")
     if differ:
         raise InputError(
             f"{output} was prepared otherwise ({'; '.join(differ)}): ask for the same, choose "
@@ -238,8 +237,6 @@ def _prepare(
     line = StageProgress(lambda: records.fraction, display)
     cleaning = _cleaning(arguments, name, secret, earlier)
     records = _read(arguments, name, inputs, progress=line)
-    options = _asked(arguments, name, inputs, secret)
-    options[INPUT_DIGEST] = records.digest(cleaning.secret)
     try:
         report = prepare(
             records,
@@ -250,7 +247,7 @@ def _prepare(
             seed=arguments.seed,
             secret=cleaning.secret,
             cleaning=cleaning,
-            options=options,
+            options={**_asked(arguments, name, inputs, secret), INPUT_DIGEST: records.digest()},
             license=license,
             overwrite=arguments.overwrite,
             progress=line,

@@ -79,87 +79,6 @@ class RunProgress:
         return self.epoch, self.row, self.row_id
 
 
-class Checkpoints:
-    """The folder of a run's checkpoints, of which the newest are kept."""
-
-    def __init__(self, directory: Path, keep: int) -> None:
-        keep_policy = ocp.checkpoint_managers.preservation_policy.LatestN(keep)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep_policy, cleanup_tmp_directories=True
-        )
-        self.directory = directory.resolve()
-        self._aside = self.directory.with_name("checkpoints-damaged")
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
-
-    def save(self, state: TrainState, progress: RunProgress, metadata: Mapping[str, Any]) -> None:
-        """Write a checkpoint in the background; `metadata` holds JSON values.
-
-        Raises:
-          NumericsError: a number of the state is not finite; nothing is written.
-        """
-        meta = sealed_meta(state, metadata, progress)
-        self._manager.save(
-            progress.step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(state._asdict()), meta=ocp.args.JsonSave(meta)
-            ),
-        )
-
-    def restore(
-        self,
-        like: TrainState,
-        check: Callable[[Mapping[str, Any]], None],
-        before: int | None = None,
-    ) -> tuple[TrainState, RunProgress] | None:
-        """Load the newest checkpoint that is whole; None where there is none at all.
-
-        A checkpoint that was read and proved wrong is moved aside, and the one before is tried. One
-        that could not be read is left where it is, and ends the start.
-
-        Args:
-          like: the state as `jax.ShapeDtypeStruct`s with shardings.
-          check: takes a checkpoint's metadata and raises if it is of another run.
-          before: take a checkpoint of an earlier step than this.
-
-        Raises:
-          InputError: there are checkpoints, and not one is whole.
-          StorageError: a checkpoint cannot be read.
-        """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            if before is not None and step >= before:
-                continue
-            folder = self.directory / str(step)
-            try:
-                check(read_meta(folder))
-                state, meta = load(folder, like)
-                return state, _progress(folder, meta)
-            except DamagedCheckpoint as error:
-                self._set_aside(step, str(error))
-        damaged = len(list(self._aside.iterdir())) if self._aside.is_dir() else 0
-        if damaged:
-            raise InputError(
-                f"none of the {damaged} checkpoints of this run is whole; they are in "
-                f"{self._aside}. Start again with a new --workdir, or move one that you trust back "
-                f"to {self.directory}/<step>"
-            )
-        return None
-
-    def close(self) -> None:
-        """Wait until the last checkpoint is written."""
-        self._manager.close()
-
-    def _set_aside(self, step: int, what: str) -> None:
-        source = self.directory / str(step)
-        target = self._aside / str(step)
-        if jax.process_index() == 0:
-            self._aside.mkdir(exist_ok=True)
-            while target.exists():
-                target = target.with_name(f"{target.name}-again")
-            source.rename(target)
-        log.error("%s; trying the one before (to undo: mv %s %s)", what, target, source)
-        self._manager.reload()
-
-
 def save_state(
     directory: Path,
     state: TrainState,
@@ -203,7 +122,22 @@ def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, d
       StorageError: the folder cannot be read.
     """
     meta = read_meta(directory)
-    state = _read(directory, lambda: _restore(directory / "state", like))
+    state = read_state(directory, like)
+    compare(directory, state, meta)
+    return with_health(state, like), meta
+
+
+def read_state(directory: Path, like: TrainState | None) -> TrainState:
+    """Read a checkpoint's arrays as `load` does; those of this process's devices alone."""
+    return _read(directory, lambda: _restore(directory / "state", like))
+
+
+def compare(directory: Path, state: TrainState, meta: Mapping[str, Any]) -> None:
+    """Refuse arrays without their checksums in `meta`; all processes call this together.
+
+    Raises:
+      DamagedCheckpoint: the message names the first tensor.
+    """
     found = inspect(state._asdict())
     saved = meta["checksums"]
     wrong = [name for name, value in saved.items() if found.get(name, (None,))[0] != value]
@@ -218,10 +152,14 @@ def load(directory: Path, like: TrainState | None = None) -> tuple[TrainState, d
             f"checkpoint {directory} holds numbers that are not finite in {len(not_finite)} of "
             f"{len(found)} tensors, first {not_finite[0]}"
         )
-    if like is not None and state.health is None:  # version 1 did not keep it
-        fresh = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), good_health(), like.health)
-        state = state._replace(health=fresh)
-    return state, meta
+
+
+def with_health(state: TrainState, like: TrainState | None) -> TrainState:
+    """Return a state with a health, on the devices of `like`, also where none was stored."""
+    if like is None or state.health is not None:
+        return state
+    fresh = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), good_health(), like.health)
+    return state._replace(health=fresh)  # version 1 did not keep it
 
 
 def _restore(folder: Path, like: TrainState | None) -> TrainState:
@@ -233,10 +171,10 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
     else:
         target = {name: tree for name, tree in like._asdict().items() if name in stored}
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-    with ocp.Checkpointer(handler) as checkpointer:
-        restored = checkpointer.restore(
-            folder, args=ocp.args.PyTreeRestore(target, restore_args=restore_args)
-        )
+    # Not by a Checkpointer, which waits for all processes: one of them may fail here.
+    restored = handler.restore(
+        folder, args=ocp.args.PyTreeRestore(target, restore_args=restore_args)
+    )
     moments, health = restored.get("opt_state"), restored.get("health")
     if isinstance(moments, dict):
         moments = StableAdamWState(**moments)
@@ -256,7 +194,8 @@ def _read(directory: Path, read: Callable[[], Result]) -> Result:
         ) from error
 
 
-def _progress(directory: Path, meta: Mapping[str, Any]) -> RunProgress:
+def read_progress(directory: Path, meta: Mapping[str, Any]) -> RunProgress:
+    """Return the progress that stands in `meta`."""
     try:
         return RunProgress(**meta["progress"])
     except TypeError as error:  # only version 1 gets so far
@@ -286,8 +225,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 
 def _restore_meta(folder: Path) -> object:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(folder)
+    return ocp.JsonCheckpointHandler().restore(folder, ocp.args.JsonRestore())
 
 
 def sealed_meta(

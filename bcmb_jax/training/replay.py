@@ -25,8 +25,8 @@ from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import merge
 from bcmb_jax.sharding import to_mesh, whole_over_fsdp
-from bcmb_jax.training.checkpoint import Checkpoints
 from bcmb_jax.training.initial import Initial
+from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.start import begin, prepare, run_metadata, with_precision
 from bcmb_jax.training.step import gradients, make_optimizer, make_rule, make_step, row_keys
 from bcmb_jax.training.train import next_progress, steps_from

@@ -37,9 +37,10 @@ from bcmb_jax.sharding import (
     replicated,
 )
 from bcmb_jax.signals import StopSignal
-from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from bcmb_jax.training.checkpoint import RunProgress, TrainState
 from bcmb_jax.training.faults import good_health
 from bcmb_jax.training.initial import Initial, check_initial, place_initial
+from bcmb_jax.training.kept import Checkpoints
 
 log = logging.getLogger(__name__)
 

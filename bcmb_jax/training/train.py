@@ -21,9 +21,10 @@ from bcmb_jax.peers import ALONE, Peers
 from bcmb_jax.sharding import rows_held_here, to_mesh
 from bcmb_jax.signals import stop_signals
 from bcmb_jax.terminal import Display
-from bcmb_jax.training.checkpoint import Checkpoints, RunProgress
+from bcmb_jax.training.checkpoint import RunProgress
 from bcmb_jax.training.clock import RunClock
 from bcmb_jax.training.initial import Initial
+from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.metrics import Reporter
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
@@ -90,7 +91,7 @@ def train(
         # --- start: resume this workdir, else the given weights, else from scratch --------------
         metadata = run_metadata(config, corpus)
         checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints))
+            contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints, peers))
         )
         optimizer = make_optimizer(config)
         state, progress = begin(config, prepared, optimizer, checkpoints, metadata, load_initial)

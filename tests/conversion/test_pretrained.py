@@ -19,7 +19,8 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.model.heads import Head
 from bcmb_jax.ops import cpu
 from bcmb_jax.optimizer import stable_adamw
-from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from bcmb_jax.training.checkpoint import RunProgress, TrainState
+from bcmb_jax.training.kept import Checkpoints
 from conversion import pretrained
 from conversion.export import write_huggingface
 from conversion.weights import read

@@ -86,38 +86,6 @@ def search(note: str, candidates: Iterable[int]) -> list[int]:
     return [x for x in found if replace_placeholders(template, 0, str(x)) == note]
 
 
-def test_the_digest_of_the_input_does_not_tell_the_number_in_a_small_table(
-    tmp_path, tiny_tokenizer
-) -> None:
-    """The column of ids is not in the output, but the digest of one patient's table is."""
-
-    def table(number: int) -> str:
-        return f"id,text\n{number},the left lung\n"
-
-    (tmp_path / "notes.csv").write_text(table(PATIENT))
-    arguments = ["--source", "csv", "--input", tmp_path / "notes.csv", "--group-column", "id"]
-    arguments += ["--text-column", "text", "--tokenizer", tiny_tokenizer]
-    arguments += ["--validation-fraction", "0"]
-    for secret_file, expected in (("none", [PATIENT]), (str(default_file()), [])):
-        output = tmp_path / secret_file.rpartition("/")[2]
-        main(
-            *arguments,
-            "--secret-file",
-            secret_file,
-            "--validation-fraction",
-            "0",
-            "--output",
-            output,
-        )
-        known = open_shards(output / "train").index["options"]["input_sha256"]
-        found = [
-            number
-            for number in NEARBY
-            if sha256(sha256(table(number).encode()).hexdigest().encode()).hexdigest() == known
-        ]
-        assert found == expected
-
-
 def note_of(output: Path) -> str:
     """The prepared note of `PATIENT`, whose last word is 0."""
     [note] = [text for text in texts(output) if text.endswith("artery 0")]

@@ -20,7 +20,8 @@ from bcmb_jax.errors import InputError, NumericsError
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import Head
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.training.checkpoint import Checkpoints, RunProgress, TrainState
+from bcmb_jax.training.checkpoint import RunProgress, TrainState
+from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.step import train_step
 from configs import tiny
 from conversion import torch_files

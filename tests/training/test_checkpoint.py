@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints whose storage fails or whose bits flip: nothing is moved or loaded wrongly."""
 
+import contextlib
 import errno
 import json
 import logging
+import re
 import shutil
+import threading
 
 import numpy as np
 import pytest
 
 from bcmb_jax import files
+from bcmb_jax.config import RunConfig
 from bcmb_jax.errors import DONE, InputError, StorageError
-from bcmb_jax.training import checkpoint
+from bcmb_jax.training import checkpoint, kept, start
+from bcmb_jax.training.step import make_optimizer
+from tests.fixtures.processes import together
 from tests.fixtures.runs import final_state, tiny_run, train
 
 
@@ -115,6 +121,52 @@ def test_what_was_proved_wrong_is_moved_aside_and_can_be_moved_back(workdir, con
     shutil.rmtree(newest)
     moved.rename(newest)
     assert checkpoint.read_meta(newest)["progress"]["step"] == int(newest.name)
+
+
+def restored_by_two(workdir, config, monkeypatch, fails):
+    """Restore in two processes, of which the one numbered `fails` finds the newest one damaged."""
+    run = RunConfig.from_dict(config.to_dict())
+    prepared = start.prepare(run)
+    like = start.abstract_state(prepared.shapes, make_optimizer(run), prepared.mesh)
+    newest, read_state = checkpoint.latest(workdir), kept.read_state
+
+    def read(folder, like):
+        if folder == newest and threading.current_thread().name == fails:
+            raise checkpoint.DamagedCheckpoint(f"checkpoint {folder} is damaged here")
+        return read_state(folder, like)
+
+    def work(peers):
+        with contextlib.closing(kept.Checkpoints(newest.parent, 3, peers)) as checkpoints:
+            _, progress = checkpoints.restore(like, lambda meta: None)
+            return progress.step
+
+    monkeypatch.setattr(kept, "read_state", read)
+    return together(2, work)
+
+
+def test_two_processes_go_back_to_the_same_checkpoint(workdir, config, monkeypatch):
+    newest = checkpoint.latest(workdir)
+    for file in (newest / "state").rglob("d/*"):  # Orbax keeps its parts beside their merger
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        file.write_bytes(damaged)
+    assert restored_by_two(workdir, config, monkeypatch, "none") == [2, 2]
+    assert [x.name for x in (workdir / "checkpoints-damaged").iterdir()] == [newest.name]
+
+
+@pytest.mark.parametrize("fails", ["0", "1"])
+def test_damage_that_one_process_alone_finds(workdir, config, monkeypatch, fails):
+    newest, found = checkpoint.latest(workdir), restored_by_two(workdir, config, monkeypatch, fails)
+    if fails == "0":  # it decides
+        assert found == [2, 2]
+        return
+    for error in found:
+        assert isinstance(error, StorageError)
+        assert re.search(
+            f"^process 1 on .*{newest} is damaged here; process 0 .* whole", str(error)
+        )
+    assert newest.is_dir()
+    assert not (workdir / "checkpoints-damaged").exists()
 
 
 def test_a_checkpoint_of_version_1_is_read_with_a_line_that_says_so(workdir, config, caplog):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bcmb_jax.errors import DONE, StorageError
-from bcmb_jax.training.checkpoint import Checkpoints
+from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.start import check_room
 from tests.fixtures.runs import final_state, lines, tiny_run, train
 
@@ -167,7 +167,7 @@ def test_what_libraries_make_of_a_failing_disk_is_one_line(shards, tmp_path, mon
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("bcmb_jax.training.checkpoint.Checkpoints.save", fail)
+    monkeypatch.setattr("bcmb_jax.training.kept.Checkpoints.save", fail)
     with pytest.raises(StorageError, match=r"run: .* MB are free\); mend that") as caught:
         train(tiny_run(shards), tmp_path / "run")
     assert "\n" not in str(caught.value)

@@ -15,7 +15,8 @@ from bcmb_jax.errors import DONE, InputError, NumericsError
 from bcmb_jax.model import modernbert
 from bcmb_jax.training import checkpoint, faults
 from bcmb_jax.training import step as training
-from bcmb_jax.training.checkpoint import Checkpoints, RunProgress
+from bcmb_jax.training.checkpoint import RunProgress
+from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.replay import replay
 from conversion.weights import read
 from tests.fixtures.runs import final_state, lines, tiny_run, train
