@@ -168,7 +168,7 @@ def test_processes_that_do_not_meet_are_told_why(
 def test_too_little_disk_is_told_by_all_processes(tmp_path):
     huge = "--config.model.hidden_size=131072"
     for ended in finish(run(tmp_path / "run", huge, program=TIMED), 300):
-        refused(ended, 74, "run has .* GB free, a checkpoint takes .* GB")
+        refused(ended, 74, "run has .* MB free, a checkpoint takes .* MB")
 
 
 def wait_for(file, words, seconds=300):
