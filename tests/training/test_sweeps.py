@@ -224,10 +224,12 @@ MOMENTS = (
 
 def tell(life, moment, numbers, targets, chance):
     """Send signals at a moment of a life."""
+    ledger = life.workdir / "goodput.jsonl"
     conditions = {
         "import": lambda: True,
         "restore": lambda: "precision fp32" in life.log(),
-        "compilation": lambda: "no checkpoint in" in life.log(),
+        # The ledger of time knows that the first step has begun, of which most is compilation.
+        "compilation": lambda: ledger.exists() and '"first": 0' in ledger.read_text(),
         # The metrics are one step behind.
         "evaluation": lambda: life.steps() and last_step(life.workdir) % EVAL_EVERY == 3,
     }
