@@ -9,6 +9,8 @@ import errno
 import sys
 from collections.abc import Callable
 
+from bcmb_jax import private
+
 STORAGE_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -66,8 +68,10 @@ def reason(error: BaseException) -> str:
 def run(main: Callable[[], int | None]) -> int:
     """Run a command and return its exit status; an error of the kinds above is one line on stderr.
 
-    So is any other `OSError`: of storage if the disk is to blame, else of what the user gave.
+    So is any other `OSError`: of storage if the disk is to blame, else of what the user gave. What
+    a command writes is private.
     """
+    private.withhold()
     try:
         return main() or DONE
     except (InputError, NumericsError, PeerLostError, StorageError) as error:

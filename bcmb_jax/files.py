@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from bcmb_jax.errors import STORAGE_ERRORS, InputError, StorageError, reason
 from bcmb_jax.locks import locked
+from bcmb_jax.private import make_directory, opener, settle
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,28 @@ def _sync(path: Path) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all, also where the machine stops half-way."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(file) as out:
+        out.write(text.encode())
+
+
+@contextlib.contextmanager
+def new_file(file: Path) -> Iterator[BinaryIO]:
+    """Yield a private file that takes the place of `file` when the block ends without an error.
+
+    Its content is on the disk by then, and its name when this returns. A link that somebody has put
+    in its place, or in that of the half-written file, is replaced and never followed.
+    """
+    make_directory(file.parent)
     partial = file.with_name(file.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
+    partial.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        with open(partial, "xb", opener=opener) as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, file)
     _sync(file.parent)
 
@@ -91,6 +108,7 @@ def read_json(file: Path) -> Any:
 def new_directory(directory: Path, *, wait: bool = False) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `directory` when the block ends.
 
+    It and all that is put into it is made private then, and a link in its place is not followed.
     All its files are on the disk before it is in place, and its name when this returns. After an
     exception `directory` is as it was. A block that removes the folder gives up: nothing is
     replaced. Folders that a killed process left half-written are cleared first, and what such a
@@ -104,7 +122,7 @@ def new_directory(directory: Path, *, wait: bool = False) -> Iterator[Path]:
     """
     directory = directory.expanduser().absolute()
     missing = [parent for parent in directory.parents if not parent.exists()]
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(directory.parent)
     for parent in missing:
         _sync(parent.parent)
     lock = directory.with_name(f".{directory.name}.lock")
@@ -133,6 +151,7 @@ def _replace_directory(directory: Path) -> Iterator[Path]:
         yield new
         if new.exists():
             for path in (new, *new.rglob("*")):
+                settle(path)
                 _sync(path)
             if directory.exists():
                 directory.rename(old)

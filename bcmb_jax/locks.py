@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bcmb_jax.errors import InputError
+from bcmb_jax.private import opener
 
 HEARTBEAT = 15.0
 """Seconds between two renewals of a held lock's time."""
@@ -69,7 +70,7 @@ def locked(file: Path, what: Path, *, wait: bool = False) -> Iterator[None]:
 
 def _try_to_lock(file: Path, what: Path) -> TextIO | None:
     """Return the locked file, or None where its holder removed it just now."""
-    stream = file.open("a+", encoding="utf-8")
+    stream = open(file, "a+", encoding="utf-8", opener=opener)  # noqa: SIM115 - the caller closes it
     try:
         holder = _read_holder(stream)
         if not _flock(stream) or _is_held_elsewhere(stream, holder):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcmb_jax import hub
+from bcmb_jax import hub, private
 from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
@@ -158,6 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
     parser.add_argument("--verify", metavar="MODEL", help="compare a model; write nothing")
     hub.add_options(parser)
+    private.add_option(parser)
     options = parser.parse_args(arguments)
     display = Display(stream=sys.stdout)  # what goes wrong stands alone on stderr
     if options.verify:

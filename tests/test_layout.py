@@ -97,6 +97,7 @@ LAYERS = (
         "bcmb_jax/hub.py",
         "bcmb_jax/locks.py",
         "bcmb_jax/peers.py",
+        "bcmb_jax/private.py",
         "bcmb_jax/signals.py",
         "bcmb_jax/terminal.py",
         "bcmb_jax/__init__.py",
@@ -120,6 +121,7 @@ DATA_MAY_IMPORT = (
     "bcmb_jax.files",
     "bcmb_jax.hub",
     "bcmb_jax.locks",
+    "bcmb_jax.private",
     "bcmb_jax.terminal",
 )
 TORCH_ROOMS = (

@@ -14,7 +14,7 @@ import numpy as np
 from bcmb_jax.benchmark.timing import OURS, Setting, Times
 from bcmb_jax.benchmark.torch_baselines import Baseline, LabelledBatches
 from bcmb_jax.device import commit, describe_device, on_cpu
-from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
+from bcmb_jax.files import REPORTED_PACKAGES, new_file, versions, write_json, write_text
 from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.training.metrics import mfu
 
@@ -190,13 +190,14 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel("true tokens a second")
     axes.set_xscale("log")
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
+    with new_file(path) as out:
+        figure.savefig(out, dpi=150, format="png")
 
 
 def write(report: Mapping[str, Any], output: Path) -> list[Path]:
     """Write `output` (JSON), and beside it the table and the plot."""
     table, picture = output.with_suffix(".md"), output.with_suffix(".png")
     write_json(output, report)
-    table.write_text(markdown(report))
+    write_text(table, markdown(report))
     plot(report, picture)
     return [output, table, picture]

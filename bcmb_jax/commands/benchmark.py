@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jax
 
-from bcmb_jax import hub
+from bcmb_jax import hub, private
 from bcmb_jax.attention import IMPLEMENTATIONS, choose
 from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, training
 from bcmb_jax.benchmark.report import Result, markdown, report, write
@@ -167,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--documents", type=_number, default=0, help="of a case; real ones: of a step")
     add("--rounds", type=_number, default=3, help="turns of each side")
     add("--output", type=Path, metavar="FILE.json")
+    private.add_option(every)
     model, add = _group()
     add("--size", choices=SIZES, default="base")
     add("--precision", choices=("bf16", "fp32"), help="default: fp32 on a CPU, else bf16")

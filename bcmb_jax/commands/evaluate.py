@@ -23,7 +23,7 @@ from typing import Any
 import jax
 
 import conversion
-from bcmb_jax import hub
+from bcmb_jax import hub, private
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import PRECISIONS, describe_device, target
 from bcmb_jax.errors import InputError
@@ -102,6 +102,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--tokenizer", help="likewise (default: the model's; mlm: the one beside the shards)")
     hub.add_options(parser)
     add("--output", type=Path)
+    private.add_option(parser)
     add = parser.add_argument_group("fine-tuning").add_argument
     add("--seeds", type=numbers(int), default=[42, 43, 44, 45, 46], help="default: 42,43,44,45,46")
     add(

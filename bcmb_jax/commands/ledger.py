@@ -8,8 +8,10 @@ a draft of a dataset card, card.md (README.md of a folder on the Hub).
 import argparse
 from pathlib import Path
 
+from bcmb_jax import private
 from bcmb_jax.data.ledger import card, make_figure, read_ledger, table
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import new_file, write_text
 
 
 def main() -> None:
@@ -20,6 +22,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="written by prepare_data.py")
     parser.add_argument("--output", type=Path, metavar="DIR")
     parser.add_argument("--title", default="Biomedical and clinical text", help="of the card")
+    private.add_option(parser)
     options = parser.parse_args()
     if options.output and options.output.is_file():
         raise InputError(f"--output {options.output} is a file: name a folder")
@@ -27,7 +30,7 @@ def main() -> None:
     text = table(entries)
     print(text)
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "corpus.md").write_text(text + "\n")
-        (options.output / "card.md").write_text(card(entries, options.title))
-        make_figure(entries).savefig(options.output / "corpus.png", dpi=150)
+        write_text(options.output / "corpus.md", text + "\n")
+        write_text(options.output / "card.md", card(entries, options.title))
+        with new_file(options.output / "corpus.png") as out:
+            make_figure(entries).savefig(out, dpi=150, format="png")

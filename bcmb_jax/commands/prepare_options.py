@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from bcmb_jax import hub
+from bcmb_jax import hub, private
 from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS
 from bcmb_jax.data.ingest.files import BOUNDS, LONGEST
 
@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     hub.add_options(parser)
     parser.add_argument("--output", type=Path, help="folder to write; its name names the source")
+    private.add_option(parser)
     parser.add_argument("--text-column", help='column with the text; "title,abstract" joins two')
     parser.add_argument("--group-column", help="patient or article, never in both splits")
     parser.add_argument("--skip-column", help="marks errors, which are left out; none: no column")

@@ -10,6 +10,7 @@ paper's Tables 2, 3, 5 and 6, ours above the published rows), tables.json and pl
 import argparse
 from pathlib import Path
 
+from bcmb_jax import private
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.report import write
 from bcmb_jax.evaluation.results import read_results
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="MODEL=LABEL",
         help="label of a model (named as for evaluate.py); default: its folder's name",
     )
+    private.add_option(parser)
     options = parser.parse_args(arguments)
     for name in options.names:
         if not all(name.rpartition("=")):

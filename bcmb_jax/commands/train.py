@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import conversion
-from bcmb_jax import files, hub
+from bcmb_jax import files, hub, private
 from bcmb_jax.cluster import Place, find_place, local_devices
 from bcmb_jax.config import RunConfig, check_key
 from bcmb_jax.data.synthetic import prepare_synthetic
@@ -54,6 +54,7 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its
 
 ONLINE = flags.DEFINE_bool("online", False, "Fetch a start by name, if init_from is one.")
 TOKEN = flags.DEFINE_string("hub-token-file", None, "Send the token in it to the hub; else none.")
+GROUP_READABLE = flags.DEFINE_bool("group-readable", False, private.GROUP_READABLE)
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several.")
 PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; SLURM and mpirun give it.")
@@ -73,6 +74,8 @@ def main() -> int:
     logging.getLogger("bcmb_jax").setLevel(logging.INFO)
     silence_orbax()
     parse_flags()
+    if GROUP_READABLE.value:
+        private.withhold(private.ALL_BUT_READING)
     keep_freed_memory()
     if CONFIG.value is None:
         raise InputError("no --config; try --config configs/tiny.py")
@@ -154,15 +157,14 @@ def check_shared(peers: Peers, process: int, workdir: Path) -> None:
     marker, failure = workdir / ".preflight", ""
     if process == 0:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            marker.write_text(secrets.token_hex(8))
+            files.write_text(marker, secrets.token_hex(8))
         except OSError as error:
             failure = f"{workdir} cannot be written ({reason(error)})"
     token = peers.gather("run's folder", "" if process or failure else marker.read_text())[0]
     if not failure:
         try:
             failure = "" if marker.read_text() == token else "another folder"
-            (workdir / f".preflight-{process}").write_text("")
+            files.write_text(workdir / f".preflight-{process}", "")
             (workdir / f".preflight-{process}").unlink()
         except OSError as error:
             failure = f"{workdir} is not shared with process 0, or not writable ({reason(error)})"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bcmb_jax.errors import InputError
+from bcmb_jax.private import make_directory
 
 NO_SECRET = "none"
 """The name of a secret's file that stands for having none."""
@@ -94,8 +95,7 @@ def read_secret(file: Path | None = None) -> tuple[bytes, bool]:
 
 def _make(file: Path) -> bool:
     """Write a new secret, whole or not at all; return False if another process was quicker."""
-    file.parent.parent.mkdir(parents=True, exist_ok=True)
-    file.parent.mkdir(mode=0o700, exist_ok=True)
+    make_directory(file.parent)
     with tempfile.NamedTemporaryFile(dir=file.parent) as new:  # of mode 0600
         new.write(secrets.token_bytes(LEAST_BYTES))
         new.flush()

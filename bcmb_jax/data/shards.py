@@ -24,6 +24,7 @@ from bcmb_jax.data.secret import purpose_key
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError, StorageError
 from bcmb_jax.files import new_directory, package_version, read_json, sha256, write_json
+from bcmb_jax.private import make_directory
 
 FORMAT_VERSION = 1
 
@@ -195,7 +196,7 @@ class ShardWriter:
         self._moved: list[int] = []
         self._dtype = _file_dtype("uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
         self._lengths = array("i")
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory.parent)
         self._spool = tempfile.TemporaryFile(dir=self.directory.parent)  # noqa: SIM115 - closed by `__exit__`
 
     def __enter__(self) -> "ShardWriter":

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.results import Result, machine
+from bcmb_jax.files import new_file
 
 STYLE = Path(__file__).with_name("plots.mplstyle")
 # The palette of Okabe and Ito, distinct with any colour vision; after seven the line style changes.
@@ -57,7 +58,8 @@ def draw(
             if confused := [x for x in single if x.values["confusion"]]:
                 figures[f"confusion-{task}"] = _confusions(task, confused)
         for name, figure in figures.items():
-            figure.savefig(output / f"{name}.png")
+            with new_file(output / f"{name}.png") as out:
+                figure.savefig(out, format="png")
     return [output / f"{name}.png" for name in figures]
 
 

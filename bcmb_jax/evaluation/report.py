@@ -12,6 +12,7 @@ from bcmb_jax.evaluation.plots import draw
 from bcmb_jax.evaluation.published import title
 from bcmb_jax.evaluation.results import Result, machine
 from bcmb_jax.files import write_json, write_text
+from bcmb_jax.private import make_directory
 
 NONE = "–"
 Tasks = Mapping[str, Sequence[Result]]
@@ -20,7 +21,7 @@ Tasks = Mapping[str, Sequence[Result]]
 
 def write(results: Sequence[Result], output: Path) -> list[Path]:
     """Write `tables.md`, `tables.json` and the plots into a folder, and return their paths."""
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     tasks, speed, _ = _by_task(results)
     pictures = draw(tasks, speed, output)
     text = markdown(results)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 
+from bcmb_jax.private import opener
 from bcmb_jax.training.goodput import PHASES, Entry, tell
 
 LEAST_SECONDS, SHARE = 0.1, 1 / 200
@@ -48,7 +49,7 @@ class RunClock:
         if self._file:
             jax.monitoring.register_event_duration_secs_listener(self._on_event)
             with contextlib.suppress(OSError):
-                self._file.touch()
+                open(self._file, "a", opener=opener).close()
             self._thread.start()
         return self
 
@@ -137,7 +138,8 @@ class RunClock:
                 entry = Entry(
                     self._began, self._since, self._first, self._step, self._saves, ended, seconds
                 )
-            with self._file.open("r+", encoding="utf-8") as out:  # never makes a file that has gone
+            # Opened so, it is never made anew where it has gone.
+            with open(self._file, "r+", encoding="utf-8", opener=opener) as out:
                 out.seek(0, os.SEEK_END)
                 out.write(json.dumps(entry._asdict()) + "\n")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bcmb_jax.files import new_file
 from bcmb_jax.terminal import Display
 
 REPEATED = ("step", "data", "evaluation", "save")
@@ -154,7 +155,8 @@ def draw(attempts: Sequence[Sequence[Entry]], file: Path) -> None:
     axes.set_ylabel(f"time by what it went to ({unit})")
     axes.margins(0)
     axes.legend(loc="upper left", reverse=True)
-    figure.savefig(file, dpi=150)
+    with new_file(file) as out:
+        figure.savefig(out, dpi=150, format="png")
 
 
 def tell(file: Path) -> None:

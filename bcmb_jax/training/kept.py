@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 
 from bcmb_jax.errors import InputError, StorageError
 from bcmb_jax.peers import ALONE, Peers
+from bcmb_jax.private import make_directory
 from bcmb_jax.training.checkpoint import (
     DamagedCheckpoint,
     RunProgress,
@@ -38,6 +39,7 @@ class Checkpoints:
             preservation_policy=keep_policy, cleanup_tmp_directories=True
         )
         self.directory, self._peers = directory.resolve(), peers
+        make_directory(self.directory)
         self._aside = self.directory.with_name("checkpoints-damaged")
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -126,7 +128,7 @@ class Checkpoints:
         source = self.directory / str(step)
         target = self._aside / str(step)
         if self._peers.place.process == 0:
-            self._aside.mkdir(exist_ok=True)
+            make_directory(self._aside)
             while target.exists():
                 target = target.with_name(f"{target.name}-again")
             source.rename(target)

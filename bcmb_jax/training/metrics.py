@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 from bcmb_jax.data.loader import StepBatch
 from bcmb_jax.errors import NumericsError
 from bcmb_jax.files import write_text
+from bcmb_jax.private import make_directory, opener
 from bcmb_jax.terminal import Display
 from bcmb_jax.training.checkpoint import RunProgress
 from bcmb_jax.training.faults import REFUSED_IN_A_ROW
@@ -207,8 +208,10 @@ class MetricsWriter:
                 kept.append(line.decode())
                 self.evaluated |= at == step and b'"eval/' in line
         write_text(path, "".join(kept))
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._file = open(path, "a", opener=opener)  # noqa: SIM115 - `close` does
+        board = workdir / "tensorboard"
+        make_directory(board)
+        self._board = SummaryWriter(str(board), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """Write the metrics of a step by name; TensorBoard has no place for None.

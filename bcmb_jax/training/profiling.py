@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar, cast
 import jax
 
 from bcmb_jax.device import target
+from bcmb_jax.private import make_directory
 
 PARTS = (
     "masking",
@@ -51,6 +52,7 @@ def record(directory: Path, run: Callable[[], object], programs: Iterable[str]) 
       run: returns when its work is done; compiled and warm.
       programs: the texts of the programs it runs (`jax.stages.Compiled.as_text()`).
     """
+    make_directory(directory)
     with jax.profiler.trace(directory):
         run()
     return table(read_events(directory), programs)

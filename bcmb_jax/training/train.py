@@ -18,6 +18,7 @@ from bcmb_jax.locks import locked
 from bcmb_jax.masking import MaskedBatch
 from bcmb_jax.model.cost import forward_flops_per_token
 from bcmb_jax.peers import ALONE, Peers
+from bcmb_jax.private import make_directory
 from bcmb_jax.sharding import rows_held_here, to_mesh
 from bcmb_jax.signals import stop_signals
 from bcmb_jax.terminal import Display
@@ -80,7 +81,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage_errors(workdir))
         stop = stack.enter_context(stop_signals())
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_directory(workdir)
         begun = workdir.stat()
         check_room(prepared.shapes, workdir, begun)
         if jax.process_index() == 0:

@@ -21,6 +21,7 @@ from bcmb_jax.training.checkpoint import TrainState, save_state
 from configs import base, phase1
 from conversion.convert import convert
 from conversion.export import write_huggingface
+from tests.fixtures.modes import modes
 from tests.fixtures.processes import catches, finish, start
 from tests.fixtures.shards import write_shards
 from tests.fixtures.tiny_weights import TINY, random_weights
@@ -41,6 +42,7 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
         text=True,
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        umask=0o022,
     )
 
 
@@ -172,3 +174,4 @@ def test_a_wider_model_is_continued_and_resumed_without_a_model_flag(
     stored = json.loads((tmp_path / "runs" / "continue-notes" / "config.json").read_text())
     assert stored["model"]["hidden_size"] == 32
     assert stored["model"]["num_attention_heads"] == 4
+    assert modes(tmp_path / "runs") == {0o700, 0o600}

@@ -153,11 +153,12 @@ def full(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
             lambda a, b: refuse() if (a.name, b.name) == ("new", "out") else rename(a, b),
         )
     else:
-        opened = Path.open
+        opened = open
         monkeypatch.setattr(
-            Path,
-            "open",
-            lambda p, *a, **k: refuse() if p.name == f"{what}.partial" else opened(p, *a, **k),
+            "builtins.open",
+            lambda p, *a, **k: (
+                refuse() if Path(str(p)).name == f"{what}.partial" else opened(p, *a, **k)
+            ),
         )
 
 
