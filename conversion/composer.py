@@ -5,6 +5,7 @@
     state.optimizers.StableAdamW.state   both moments of each tensor, by name or by number
                     ….param_groups       hyperparameters, step, max_lr; group 0 is not decayed
     state.{timestamp, schedulers, …}     counters and the rest
+    state.data_agreements                ours, which Composer passes over
     rng                                  a list, one entry a rank
 
 The rest is carried as it is, so that a file that comes back is the one that went in.
@@ -20,6 +21,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
+from bcmb_jax import agreements
 from bcmb_jax.data.tokenize import TOKENIZER_FILES, load_tokenizer
 from bcmb_jax.errors import InputError, reason
 from bcmb_jax.files import write_json
@@ -41,7 +43,7 @@ from conversion.mapping import (
     to_stored,
     untied,
 )
-from conversion.model_card import read_manifest
+from conversion.model_card import with_manifest
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +77,12 @@ def read_composer(file: Path, model_config: Path | None = None) -> Weights:
         counters = {name: int(clock[unit]) for name, unit in units.items()}
         parts = hub_files.get("tokenizer", {}).items()
         tokenizer = {n: p["content"] for n, p in parts if p.get("file_extension") == ".json"}
+        record = agreements.parse(state.pop(agreements.KEY, []), origin)
         rest = torch_files.to_json(tree)
     place, special = _unpack_tokenizer(tokenizer, origin)
-    meta = read_manifest(file.parent) | ({"progress": counters} if counters else {})
-    meta["composer"] = rest
-    return Weights(config, params, special, place, origin, opt_state=opt_state, meta=meta)
+    meta = {"composer": rest} | ({"progress": counters} if counters else {})
+    weights = Weights(config, params, special, place, origin, meta=meta, agreements=record)
+    return with_manifest(weights._replace(opt_state=opt_state), file.parent)
 
 
 def write_composer(weights: Weights, file: Path) -> None:
@@ -98,7 +101,8 @@ def write_composer(weights: Weights, file: Path) -> None:
     model[f"model.{DECODER}"] = model[flexbert_name(TOKEN_TABLE)]
     bias = "model.decoder.bias"
     model[bias] = model.pop(bias)  # after the weight, as PyTorch orders them
-    tree["state"] = {"model": OrderedDict(model), **tree["state"]}
+    record = {agreements.KEY: agreements.to_json(weights.agreements)}
+    tree["state"] = {"model": OrderedDict(model), **tree["state"], **record}
     if opt_state is not None:
         ((_, optimizer),) = tree["state"]["optimizers"].items()
         groups = optimizer.pop("param_groups")

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bcmb_jax import files
+from bcmb_jax import agreements, files
+from bcmb_jax.agreements import Agreements
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
@@ -58,6 +59,7 @@ class FolderConfig(NamedTuple):
       problem_type: a classifier's loss, or "".
       file: where all this stands.
       unlike_ours: keys of heads whose values do not exist here.
+      agreements: those of the data behind the weights.
     """
 
     config: ModelConfig
@@ -68,6 +70,7 @@ class FolderConfig(NamedTuple):
     problem_type: str = ""
     file: str = ""
     unlike_ours: Mapping[str, object] = {}
+    agreements: Agreements = ()
 
     def check_head(self, kind: str) -> None:
         """Raise `InputError` where a head of this kind would not be as it is here."""
@@ -147,6 +150,7 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
         problem_type=values.get("problem_type") or "",
         file=file,
         unlike_ours={k: values[k] for k, only in in_heads.items() if values.get(k, only) != only},
+        agreements=agreements.parse(values.get(agreements.KEY, []), file),
     )
 
 

@@ -2,6 +2,7 @@
 """Convert a model between formats, and prove the copy equal.
 
     python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
+        [--license TEXT]
 
 The input is a Hugging Face folder, a checkpoint or workdir of ours (then the newest whole
 checkpoint), a Composer .pt, hub:OWNER/NAME, or, with --online, a start by name
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcmb_jax import hub, private
+from bcmb_jax import agreements, hub, private
 from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError, run
 from bcmb_jax.terminal import Display
@@ -64,6 +65,7 @@ def convert(
     overwrite: bool = False,
     model_config: Path | None = None,
     dtype: str | None = None,
+    license: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
     """Convert and verify; `output` appears only if that succeeds.
@@ -71,6 +73,7 @@ def convert(
     Args:
       model_config: sizes for a `.pt` that does not hold them.
       dtype: of the tensors in a Hugging Face folder; None keeps the source's.
+      license: the agreement of training data for which none is on record.
       say: called with a line for each stage.
 
     Raises:
@@ -86,6 +89,7 @@ def convert(
 
     def load() -> Weights:
         weights = read(source, model_config=model_config)
+        weights = weights._replace(agreements=agreements.state(weights.agreements, license))
         if to == "huggingface":  # which has no place for them
             weights = weights._replace(opt_state=None)
         if to == "composer":  # which trains in float32
@@ -105,6 +109,7 @@ def convert(
         export.check_free_space(output, size + BESIDE_WEIGHTS)
         stage(f"writing {gigabytes:.2f} GB to {output}")
         WRITERS[to](weights, folder, output.name)
+        say(agreements.describe(weights.agreements))
         del weights  # read again below: for the proof two whole models are held, and no more
         stage(f"reading {gigabytes:.2f} GB back, and the original again")
         if to == "orbax":  # reading Orbax takes room of its own, so it comes before a mapped .pt
@@ -155,6 +160,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", metavar="DIR", type=Path, help="a new folder")
     parser.add_argument("--model-config", metavar="FILE", type=Path, help="for a bare .pt")
     parser.add_argument("--dtype", choices=DTYPES, help="to huggingface; default: as the input")
+    parser.add_argument(
+        "--license", default="", metavar="TEXT", help="of training data that has none on record"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
     parser.add_argument("--verify", metavar="MODEL", help="compare a model; write nothing")
     hub.add_options(parser)
@@ -180,6 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
         overwrite=options.overwrite,
         model_config=options.model_config,
         dtype=options.dtype,
+        license=options.license,
         say=display.say,
     )
     print(f"{options.output}: {tensors.tensors} tensors, every bit equal")

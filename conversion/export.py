@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -13,6 +14,7 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import new_directory, write_json
 from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.sharing import shared_path
 from bcmb_jax.training import checkpoint
 from conversion import composer, huggingface
 from conversion.config_json import read_json
@@ -80,7 +82,7 @@ def write_orbax(weights: Weights, folder: Path, title: str = "") -> None:
     """Write a checkpoint to start runs from, with the optimizer's state if there is one."""
     metadata = {
         **weights.meta,
-        "config": {**weights.meta.get("config", {}), "model": weights.config.as_dict()},
+        "config": _shared_config(weights),
         "tokenizer": {"special": weights.token_ids},
         "head": dataclasses.asdict(weights.head),
         "dtype": weights.dtype,
@@ -88,11 +90,23 @@ def write_orbax(weights: Weights, folder: Path, title: str = "") -> None:
     }
     known = {field.name for field in dataclasses.fields(checkpoint.RunProgress)}
     progress = {k: v for k, v in metadata.pop("progress", {}).items() if k in known}
+    progress["agreements"] = weights.agreements
     folder.rmdir()  # Orbax makes it
     state = checkpoint.TrainState(weights.params, weights.opt_state)
     checkpoint.save_state(folder, state, metadata, checkpoint.RunProgress(**progress))
     if weights.tokenizer is not None:
         write_tokenizer(weights.tokenizer, folder / "tokenizer", weights.config)
+
+
+def _shared_config(weights: Weights) -> dict[str, Any]:
+    """Return the configuration of the weights' run, without the paths of its machine."""
+    config = {**weights.meta.get("config", {}), "model": weights.config.as_dict()}
+    for key in ("tokenizer", "init_from"):
+        config |= {key: shared_path(config[key])} if key in config else {}
+    if "data" in config:
+        folders = {k: [shared_path(x) for x in config["data"][k]] for k in ("train", "validation")}
+        config["data"] = {**config["data"], **folders}
+    return config
 
 
 def write_composer(weights: Weights, folder: Path, title: str = "") -> None:

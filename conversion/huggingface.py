@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from bcmb_jax import agreements
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import write_json
 from bcmb_jax.model.config import ModelConfig
@@ -16,7 +17,7 @@ from bcmb_jax.model.heads import Head
 from conversion import torch_files
 from conversion.config_json import config_json, read_config, read_json
 from conversion.mapping import Weights, laid_out_as, table, to_ours, to_stored, untied
-from conversion.model_card import read_manifest
+from conversion.model_card import with_manifest
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def read_huggingface(folder: Path) -> Weights:
         head = content.head(stored, origin)
         params = to_ours(stored, table(content.config, head), origin)
     types = {x.dtype.name for x in stored.values()}
-    return Weights(
+    weights = Weights(
         content.config,
         params,
         content.token_ids,
@@ -60,9 +61,10 @@ def read_huggingface(folder: Path) -> Weights:
         origin=origin,
         head=head,
         dtype=types.pop() if len(types) == 1 else "float32",  # mixed types count as float32
-        meta=read_manifest(folder),
         folder=folder,
+        agreements=content.agreements,
     )
+    return with_manifest(weights, folder)
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -140,7 +142,8 @@ def name_tensors(
 def write_model(weights: Weights, token_ids: Mapping[str, int | None], folder: Path) -> None:
     """Write config.json and model.safetensors into an existing folder."""
     config, head, dtype = weights.config, weights.head, weights.dtype
-    write_json(folder / "config.json", config_json(config, token_ids, head, dtype))
+    record = {agreements.KEY: agreements.to_json(weights.agreements)}  # transformers keeps it
+    write_json(folder / "config.json", config_json(config, token_ids, head, dtype) | record)
     stored = name_tensors(weights.params, config, head)
     stored = {name: x.astype(dtype, copy=False) for name, x in stored.items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})

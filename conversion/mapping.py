@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bcmb_jax.agreements import Agreements
 from bcmb_jax.errors import InputError, NumericsError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
@@ -38,6 +39,7 @@ class Weights(NamedTuple):
         seen, `tokenizer_reviewed` (the fingerprint of a tokenizer that was looked at for names),
         and the rest of a `composer` file.
       folder: the Hugging Face folder it was read from, which transformers can read too.
+      agreements: those of all data it was trained on; empty where there is no record of them.
     """
 
     config: ModelConfig
@@ -50,6 +52,7 @@ class Weights(NamedTuple):
     opt_state: StableAdamWState | None = None
     meta: Mapping[str, Any] = {}
     folder: Path | None = None
+    agreements: Agreements = ()
 
 
 class Row(NamedTuple):

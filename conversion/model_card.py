@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files beside a converted model: a manifest for programs, a model card for people."""
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
 from typing import Any
 
+from bcmb_jax.agreements import Agreement, merge, of_data, parse, to_json
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.data.vocabulary import review
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import package_version, write_json
+from bcmb_jax.sharing import escape_markdown, shared_path
 from conversion.config_json import ARCHITECTURES, read_json
 from conversion.mapping import Weights, table, to_stored, weights_fingerprint
 
@@ -26,26 +28,19 @@ def manifest(weights: Weights) -> dict[str, Any]:
     """Return where a model is from and what made this copy of it, without times or user names."""
     progress = weights.meta.get("progress", {})
     return {
-        "source": source_name(weights),
-        # As stored, in the order of the table: of the model, so the same in every format.
-        "weights_sha256": weights_fingerprint(
-            to_stored(weights.params, table(weights.config, weights.head))
-        ),
+        "source": shared_path(weights.origin),
+        "weights_sha256": _fingerprint(weights),
         "tools": {name: version for name in TOOLS if (version := package_version(name))},
         "tokenizer_reviewed": weights.meta.get("tokenizer_reviewed"),
         "step": progress.get("step"),
         "tokens_seen": progress.get("tokens_seen"),
-        "data": {
-            name: {key: source.get(key) for key in ("tokens", "license")}
-            for name, source in weights.meta.get("data", {}).items()
-        },
+        "agreements": to_json(weights.agreements),
     }
 
 
-def source_name(weights: Weights) -> str:
-    """Return a name on the hub, or the last part of a path, which may name somebody's home."""
-    path = Path(weights.origin)
-    return path.name if path.is_absolute() else weights.origin
+def _fingerprint(weights: Weights) -> str:
+    """Return the SHA-256 of a model, which is the same in every format."""
+    return weights_fingerprint(to_stored(weights.params, table(weights.config, weights.head)))
 
 
 def write_manifest(weights: Weights, folder: Path) -> None:
@@ -53,21 +48,42 @@ def write_manifest(weights: Weights, folder: Path) -> None:
     write_json(folder / "manifest.json", manifest(weights))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what the manifest of an earlier conversion records of training and data.
+def with_manifest(weights: Weights, folder: Path) -> Weights:
+    """Add what the manifest beside weights records of their training and data, if there is one.
 
     Raises:
-      InputError: another program's manifest.json.
+      InputError: it is another program's, or of other weights.
     """
     file = folder / "manifest.json"
-    recorded = read_json(file) if file.is_file() else {}
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("data", {}), dict):
+    if not file.is_file():
+        return weights
+    recorded = read_json(file)
+    data = recorded.get("data", {}) if isinstance(recorded, dict) else None  # of earlier versions
+    if not isinstance(data, dict) or not all(isinstance(x, dict) for x in data.values()):
         raise InputError(f"{file} is not a manifest of ours; remove it")
+    if recorded.get("weights_sha256") not in (None, _fingerprint(weights)):
+        raise InputError(
+            f"{file} is of other weights than those beside it (weights_sha256 differs): take a "
+            "whole copy of the folder, or remove the manifest if the weights were meant to change"
+        )
     counters = ("step", "tokens_seen")
     progress = {key: recorded[key] for key in counters if recorded.get(key) is not None}
-    meta = {key: recorded.get(key) for key in ("data", "tokenizer_reviewed")}
-    meta["progress"] = progress
-    return {key: value for key, value in meta.items() if value}
+    reviewed = recorded.get("tokenizer_reviewed")
+    meta = {"progress": progress, "data": data, "tokenizer_reviewed": reviewed, **weights.meta}
+    record = merge(weights.agreements, parse(recorded.get("agreements", []), str(file)))
+    return weights._replace(meta={k: x for k, x in meta.items() if x}, agreements=record)
+
+
+def with_agreements(weights: Weights) -> Weights:
+    """Complete weights without a record: the model itself is then a source with none stated.
+
+    A conversion of an earlier version still says which data the last run saw.
+    """
+    if weights.agreements:
+        return weights
+    known = of_data(weights.meta.get("data", {}), weights.origin)
+    model = Agreement(shared_path(weights.origin))
+    return weights._replace(agreements=merge(known, [model]))
 
 
 def write_card(weights: Weights, folder: Path, title: str) -> None:
@@ -75,16 +91,17 @@ def write_card(weights: Weights, folder: Path, title: str) -> None:
     config, kind = weights.config, weights.head.kind
     auto = "AutoModel" + ARCHITECTURES[kind].removeprefix("ModernBert").removeprefix("Model")
     text = CARD.read_text(encoding="utf-8").format(
-        title=title,
+        title=escape_markdown(title),
+        name=json.dumps(title),
         pipeline=PIPELINES[kind],
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         parameters=sum(x.size for x in weights.params.values()),
         vocabulary=config.vocab_size,
         length=config.max_position_embeddings,
-        origin=source_name(weights),
+        origin=escape_markdown(shared_path(weights.origin)),
         auto=auto,
-        training=_training(weights.meta),
+        training=_training(weights),
         vocabulary_review=_vocabulary_review(weights),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -105,16 +122,15 @@ def _vocabulary_review(weights: Weights) -> str:
     return f"\n{finding[0].upper()}{finding[1:]}. {looked_at}\n"
 
 
-def _training(meta: Mapping[str, Any]) -> str:
-    progress, data = meta.get("progress", {}), meta.get("data", {})
-    if not progress.get("step"):
-        return "The source says nothing of its training."
-    lines = [f"{progress['step']:,} steps, {progress['tokens_seen']:,} tokens seen in this run."]
-    if not data:
-        return lines[0]
+def _training(weights: Weights) -> str:
+    progress = weights.meta.get("progress", {})
+    lines = ["The source says nothing of its training."]
+    if progress.get("step"):
+        seen = f"{progress['tokens_seen']:,} tokens seen in this run."
+        lines = [f"{progress['step']:,} steps, {seen}"]
     lines += ["", "| source | tokens | licence or data use agreement |", "|---|---|---|"]
     lines += [
-        f"| {name} | {source.get('tokens') or '?'} | {source.get('license') or 'not recorded'} |"
-        for name, source in data.items()
+        f"| {escape_markdown(x.source)} | {x.tokens or '?'} | {escape_markdown(x.license)} |"
+        for x in weights.agreements
     ]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from bcmb_jax import hub
+from bcmb_jax.agreements import describe, state
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import compute_dtype, products_in, resolve_precision, target
 from bcmb_jax.errors import InputError, reason
@@ -27,11 +28,8 @@ from conversion.weights import read, with_head
 
 log = logging.getLogger(__name__)
 
-HISTORY = (
-    "progress",
-    "data",
-    "tokenizer_reviewed",
-)  # of a checkpoint's meta: what stays true of its parameters
+HISTORY = ("progress", "tokenizer_reviewed")
+"""Parts of a checkpoint's meta that stay true of its parameters."""
 
 
 class PretrainedModel:
@@ -43,6 +41,7 @@ class PretrainedModel:
       token_ids: of special tokens by role, as far as they are known.
       tokenizer_directory: the folder of its tokenizer, or None.
       head: what sits on the encoder.
+      agreements: those of all data that it was trained on.
       dtype: of the operands of matrix products; parameters are float32 (float64 for float64).
       precision: "tf32" if a GPU may round float32 operands, "bf16" for that dtype, else "fp32".
     """
@@ -51,6 +50,7 @@ class PretrainedModel:
         self.config, self.token_ids = weights.config, weights.token_ids
         self.tokenizer_directory = weights.tokenizer
         self.head, self.origin = weights.head, weights.origin
+        self.agreements = weights.agreements
         self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
         kept = accumulation_dtype(dtype)
         self.params = {name: jnp.asarray(x, kept) for name, x in weights.params.items()}
@@ -125,6 +125,7 @@ class PretrainedModel:
             origin=self.origin,
             head=self.head,
             meta=self._history,
+            agreements=self.agreements,
         )
 
 
@@ -174,22 +175,26 @@ def save_pretrained(
     directory: str | Path,
     tokenizer: str | Path | None = None,
     *,
+    license: str = "",
     overwrite: bool = False,
 ) -> None:
     """Write a folder that transformers 4.48 … 5.x and `from_pretrained` load; all or nothing.
 
     Args:
       tokenizer: a folder with tokenizer.json; None takes the model's own, if it has one.
+      license: the agreement of training data for which none is on record; "none needed" is one.
 
     Raises:
       InputError: the folder exists (`overwrite` replaces an earlier export), or the tokenizer does
         not fit.
     """
     weights = model.weights
+    weights = weights._replace(agreements=state(weights.agreements, license))
     if tokenizer is not None:
         weights = weights._replace(tokenizer=Path(tokenizer).expanduser())
     with new_model_folder(Path(directory), overwrite=overwrite) as folder:
         write_huggingface(weights, folder, Path(directory).name)
+    log.warning("%s: %s", directory, describe(weights.agreements))
 
 
 def load_initial(name: str | Path) -> Initial:
@@ -203,7 +208,9 @@ def load_initial(name: str | Path) -> Initial:
     weights = with_head(read(name), "masked_lm")
     before = weights.meta.get("composer", {}).get("state", {})
     check_resumable(before.get("optimizers", {}), weights.origin)
-    return Initial(weights.params, weights.opt_state, weights.tokenizer, weights.config)
+    return Initial(
+        weights.params, weights.opt_state, weights.tokenizer, weights.config, weights.agreements
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

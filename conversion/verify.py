@@ -109,6 +109,8 @@ def _compare_meta(source: Weights, written: Weights) -> None:
     Raises:
       InputError: it has changed, or is not all there.
     """
+    if written.agreements != source.agreements:
+        raise InputError(f"verification failed: the agreements of {source.origin} have changed")
     ours, theirs = source.meta, written.meta
     changed = [k for k in ("progress", "data") if not _agree(ours.get(k, {}), theirs.get(k, {}))]
     if "composer" in ours and written.folder is None:

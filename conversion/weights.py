@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from bcmb_jax import hub
+from bcmb_jax.agreements import of_checkpoint
 from bcmb_jax.errors import InputError
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
@@ -18,6 +19,7 @@ from conversion.composer import read_composer
 from conversion.config_json import default_labels
 from conversion.huggingface import read_huggingface
 from conversion.mapping import Weights, check_complete, check_finite, table
+from conversion.model_card import with_agreements
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,9 @@ def read(name: str | Path, *, model_config: Path | None = None) -> Weights:
     """
     path = hub.locate(name)
     weights = _read(path, model_config)
-    is_path = path == Path(name).expanduser()
-    return weights if is_path else weights._replace(origin=str(name).removeprefix(hub.HUB))
+    if path != Path(name).expanduser():
+        weights = weights._replace(origin=str(name).removeprefix(hub.HUB))
+    return with_agreements(weights)
 
 
 def _read(path: Path, model_config: Path | None) -> Weights:
@@ -119,7 +122,9 @@ def _read_ours(path: Path) -> Weights:
         head=head,
         dtype=meta.get("dtype", "float32"),
         opt_state=state.opt_state,
-        meta={key: meta[key] for key in _KEPT if key in meta},
+        meta={key: meta[key] for key in _KEPT if key in meta}
+        | {"progress": {k: x for k, x in meta["progress"].items() if k != "agreements"}},
+        agreements=of_checkpoint(meta),
     )
 
 

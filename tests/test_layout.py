@@ -86,6 +86,7 @@ LAYERS = (
     ("bcmb_jax/ops",),
     ("bcmb_jax/data",),
     (
+        "bcmb_jax/agreements.py",
         "bcmb_jax/batch.py",
         "bcmb_jax/config.py",
         "bcmb_jax/model/config.py",  # plain values: a run's configuration holds a model's
@@ -98,6 +99,7 @@ LAYERS = (
         "bcmb_jax/locks.py",
         "bcmb_jax/peers.py",
         "bcmb_jax/private.py",
+        "bcmb_jax/sharing.py",
         "bcmb_jax/signals.py",
         "bcmb_jax/terminal.py",
         "bcmb_jax/__init__.py",
@@ -115,6 +117,7 @@ FORBIDDEN = {
 }
 DATA_MAY_IMPORT = (
     "bcmb_jax.data",
+    "bcmb_jax.agreements",
     "bcmb_jax.batch",
     "bcmb_jax.config",
     "bcmb_jax.errors",
@@ -122,6 +125,7 @@ DATA_MAY_IMPORT = (
     "bcmb_jax.hub",
     "bcmb_jax.locks",
     "bcmb_jax.private",
+    "bcmb_jax.sharing",
     "bcmb_jax.terminal",
 )
 TORCH_ROOMS = (

@@ -16,6 +16,7 @@ from bcmb_jax.benchmark.torch_baselines import Baseline, LabelledBatches
 from bcmb_jax.device import commit, describe_device, on_cpu
 from bcmb_jax.files import REPORTED_PACKAGES, new_file, versions, write_json, write_text
 from bcmb_jax.model.cost import forward_flops_per_token
+from bcmb_jax.sharing import shared_command
 from bcmb_jax.training.metrics import mfu
 
 Result = dict[str, Any]
@@ -127,7 +128,7 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
     devices = os.environ.get("JAX_NUM_CPU_DEVICES")
     variables = [f"JAX_NUM_CPU_DEVICES={devices}"] if devices else []
     return {
-        "command": " ".join((*variables, "python", *command)),
+        "command": shared_command([*variables, "python", *command]),
         "date": time.strftime("%Y-%m-%d"),
         "device": describe_device(),
         "versions": versions(*REPORTED_PACKAGES),

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
             results.append(line)
     finally:  # a case that fails does not take those before it along
         if results:
-            command = sys.argv if arguments is None else ["scripts/benchmark.py", *arguments]
+            command = ["scripts/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)]
             summary = report(results, command)
             print("\n" + markdown(summary))
             if options.output:

@@ -35,6 +35,7 @@ from bcmb_jax.evaluation.results import TEXT_BASELINE
 from bcmb_jax.evaluation.sweep import evaluate_model, evaluate_text_baseline, summary
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
+from bcmb_jax.sharing import shared_command, shared_path
 from conversion import torch_models
 
 OTHERS = {
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         "device": describe_device()
         | (torch_models.describe_gpu() if options.backend == "torch" else {}),
         "versions": versions(*REPORTED_PACKAGES),
-        "command": " ".join(("python scripts/evaluate.py", *(arguments or sys.argv[1:]))),
+        "command": shared_command(["python scripts/evaluate.py", *(arguments or sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
     }
     write_json(options.output / "results.json", results, indent=1)
@@ -80,7 +81,7 @@ def model_name(options: argparse.Namespace) -> str:
     """Return the name of the model in results."""
     if options.backend == "text":
         return TEXT_BASELINE
-    return "random weights" if options.random_weights else str(options.model)
+    return "random weights" if options.random_weights else shared_path(options.model)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -125,6 +126,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write OUTPUT/models/<rate>-<seed> after each new run; transformers reads it too",
     )
+    add("--license", default="", help="agreement of the task's data, for kept models")
     add("--corrected", action="store_true", help="correct what the paper's reader of the task does")
     for task in TASKS.values():
         for name, text in task.options.items():
@@ -243,6 +245,7 @@ def load(options: argparse.Namespace, dataset: Dataset, settings: Settings) -> F
         **given,
         precision=options.precision,
         random_weights=options.random_weights,
+        agreement=TASKS[options.task].agreement(options.license),
     )
 
 

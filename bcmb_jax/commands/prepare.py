@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bcmb_jax import hub
+from bcmb_jax.agreements import Agreement, describe
 from bcmb_jax.commands.prepare_options import make_parser
 from bcmb_jax.data.clean import Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, Bounds, read
@@ -256,3 +257,5 @@ def _prepare(
         display.close()
     grouped = bool(arguments.group_column or (source and source.group != ALONE))
     print(*summarise(report, output, records.written, grouped=grouped), sep="\n")
+    if not license:
+        print(describe((Agreement(output.name),)))

@@ -64,7 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
         "use); none: --seed alone decides",
     )
     parser.add_argument("--workers", type=int, help="tokenizer threads (default: all cores)")
-    parser.add_argument("--license", help="kept in the index (default: the source's own)")
+    parser.add_argument(
+        "--license",
+        metavar="TEXT",
+        help='licence or data use agreement, or "none needed" (default: the source\'s own)',
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     clean = parser.add_argument_group("cleaning", "off unless asked for; report.json counts it")
     clean.add_argument("--unwrap-lines", action="store_true", help="join hard-wrapped paragraphs")

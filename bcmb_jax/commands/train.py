@@ -55,6 +55,7 @@ PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its
 ONLINE = flags.DEFINE_bool("online", False, "Fetch a start by name, if init_from is one.")
 TOKEN = flags.DEFINE_string("hub-token-file", None, "Send the token in it to the hub; else none.")
 GROUP_READABLE = flags.DEFINE_bool("group-readable", False, private.GROUP_READABLE)
+LICENSE = flags.DEFINE_string("license", "", "The agreement of data that has none on record.")
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several.")
 PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; SLURM and mpirun give it.")
@@ -216,8 +217,15 @@ def run(values: dict[str, Any], workdir: Path, peers: Peers) -> int:
     if REPLAY.value:
         print(replay(config, workdir, REPLAY.value, load_initial))
         return 0
-    began = process_start()
-    return train(config, workdir, load_initial, profile=PROFILE.value, peers=peers, began=began)
+    return train(
+        config,
+        workdir,
+        load_initial,
+        profile=PROFILE.value,
+        peers=peers,
+        began=process_start(),
+        license=LICENSE.value,
+    )
 
 
 def default_workdir(config: str) -> Path:

@@ -5,6 +5,7 @@ Everything comes from the `index.json` and `lengths.npy` of prepared folders.
 """
 
 import datetime
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from bcmb_jax.data.ingest import FORMATS, SOURCES, Source
 from bcmb_jax.data.ingest.sources import Paper
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.errors import InputError
+from bcmb_jax.sharing import escape_markdown
 
 if TYPE_CHECKING:  # plots are asked for by few, and take a second to load
     from matplotlib.figure import Figure
@@ -142,7 +144,8 @@ def _row(entry: Entry) -> list[str]:
         share = entry.tokens / (paper.tokens * 1e6) - 1
         difference = f"{entry.documents - paper.samples:+,} samples, {share:+.1%} tokens"
     counted = [f"{entry.documents:,}", samples, _millions(entry.tokens), tokens]
-    return [entry.title, country, clinical, *counted, difference, f"{entry.left_out:,}"]
+    title = escape_markdown(entry.title)
+    return [title, country, clinical, *counted, difference, f"{entry.left_out:,}"]
 
 
 def _sum(kind: str, entries: Sequence[Entry]) -> list[str]:
@@ -174,7 +177,7 @@ def length_table(entries: Sequence[Entry]) -> str:
         beyond = entry.lengths > ROW
         shares = (beyond.mean(), entry.lengths[beyond].sum(dtype=np.int64) / entry.tokens)
         cells = [f"{count:,.0f}" for count in counts] + [f"{share:.1%}" for share in shares]
-        rows.append([entry.title, *cells])
+        rows.append([escape_markdown(entry.title), *cells])
     return _markdown(_LENGTHS, 1, rows)
 
 
@@ -182,7 +185,8 @@ def card(entries: Sequence[Entry], title: str) -> str:
     """Return a draft of a dataset card in the Hub's form, with marks where its owner must write."""
     template = (files(__package__) / "dataset_card.md").read_text("utf-8")
     return template.format(
-        title=title,
+        title=escape_markdown(title),
+        name=json.dumps(title),
         documents=sum(x.documents for x in entries),
         tokens=sum(x.tokens for x in entries),
         tokenizer=entries[0].tokenizer[:12],
@@ -190,7 +194,8 @@ def card(entries: Sequence[Entry], title: str) -> str:
         table=table(entries),
         lengths=length_table(entries),
         agreements="\n".join(
-            f"- {x.title}: {x.license or 'TO BE STATED'}{f' ({x.source.url})' if x.source else ''}"
+            f"- {escape_markdown(x.title)}: {escape_markdown(x.license) or 'TO BE STATED'}"
+            + (f" ({x.source.url})" if x.source else "")
             for x in entries
         ),
     )

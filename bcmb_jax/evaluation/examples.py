@@ -10,11 +10,14 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from bcmb_jax.agreements import Agreement
 from bcmb_jax.data.plan import SPECIAL_TOKENS
 
 Kind = Literal["single_label", "multi_label", "tagging"]
 Text = str | tuple[str, ...]
 SPLITS = ("train", "validation", "test")
+OWN_FILES = "your own files"
+"""The source of a task whose data the user brings."""
 
 
 class Example(NamedTuple):
@@ -76,6 +79,11 @@ class Task(NamedTuple):
     quirks: str = ""
     classes: tuple[str, ...] = ()
     options: Mapping[str, str] = MappingProxyType({})
+
+    def agreement(self, license: str) -> Agreement:
+        """Return that of its data: `license`, else the terms of its source, if those are known."""
+        terms = "" if self.source == OWN_FILES else self.source
+        return Agreement(f"{self.name} (fine-tuning)", license or terms)
 
 
 class SplitStatistics(NamedTuple):

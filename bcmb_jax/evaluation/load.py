@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load models to fine-tune: weights from anywhere under a new classifier, and how to save them."""
 
+import logging
 from pathlib import Path
 
+from bcmb_jax.agreements import Agreement, describe, merge
 from bcmb_jax.device import PRECISIONS, resolve_precision, target
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
@@ -14,6 +16,8 @@ from conversion import torch_models
 from conversion.export import new_model_folder, write_huggingface
 from conversion.mapping import weights_fingerprint
 from conversion.weights import read
+
+log = logging.getLogger(__name__)
 
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -31,6 +35,7 @@ def load_jax_classifier(
     max_length: int | None = None,
     precision: str = "",
     random_weights: bool = False,
+    agreement: Agreement | None = None,
 ) -> FineTuningModel:
     """Load any model that `conversion.weights.read` reads, to be fine-tuned in JAX.
 
@@ -39,6 +44,7 @@ def load_jax_classifier(
       max_length: tokens of a text, longer ones are cut; None for all that the model reads.
       precision: a key of `device.PRECISIONS`; empty for that of the paper's protocol.
       random_weights: take only the sizes of the model.
+      agreement: that of the dataset, which saved models keep with those of the model.
 
     Raises:
       InputError: there is no such model or tokenizer, or they do not fit each other or the task.
@@ -66,10 +72,15 @@ def load_jax_classifier(
             head=head,
             tokenizer=encoder.directory,
             origin=f"{source}, fine-tuned on {training}",
+            dtype="float32",  # as scored, whatever the source was stored in
             opt_state=None,
+            agreements=merge(
+                () if random_weights else weights.agreements, [agreement] if agreement else ()
+            ),
         )
         with new_model_folder(directory, overwrite=True) as folder:
             write_huggingface(now, folder, directory.name)
+        log.warning("%s: %s", directory, describe(now.agreements))
 
     metadata = {
         "model": weights_fingerprint(dict(sorted(params.items()))),

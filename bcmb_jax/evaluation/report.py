@@ -13,6 +13,7 @@ from bcmb_jax.evaluation.published import title
 from bcmb_jax.evaluation.results import Result, machine
 from bcmb_jax.files import write_json, write_text
 from bcmb_jax.private import make_directory
+from bcmb_jax.sharing import shared_path
 
 NONE = "–"
 Tasks = Mapping[str, Sequence[Result]]
@@ -56,7 +57,7 @@ def _records(results: Sequence[Result]) -> dict[str, Any]:
     """Return our numbers (fractions) and the published ones (percent), for programs."""
     left_out = ("curves", "confusion", "by_class")
     ours = [
-        {"file": str(x.path), "label": x.label}
+        {"file": shared_path(str(x.path)), "label": x.label}
         | {k: v for k, v in x.values.items() if k not in left_out}
         for x in results
     ]

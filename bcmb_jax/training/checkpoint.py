@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from bcmb_jax.agreements import Agreements, of_checkpoint
 from bcmb_jax.errors import InputError, NumericsError, StorageError, reason
 from bcmb_jax.files import read_patiently
 from bcmb_jax.model.parameters import Parameters
@@ -64,6 +65,7 @@ class RunProgress:
       epoch: the pass over the data, from 0.
       row: the next row of that epoch to train on.
       row_id: that row's number since the start of training.
+      agreements: those of all data so far, also of the runs that this one started from.
     """
 
     step: int = 0
@@ -72,6 +74,7 @@ class RunProgress:
     epoch: int = 0
     row: int = 0
     row_id: int = 0
+    agreements: Agreements = ()
 
     @property
     def position(self) -> tuple[int, int, int]:
@@ -197,7 +200,7 @@ def _read(directory: Path, read: Callable[[], Result]) -> Result:
 def read_progress(directory: Path, meta: Mapping[str, Any]) -> RunProgress:
     """Return the progress that stands in `meta`."""
     try:
-        return RunProgress(**meta["progress"])
+        return RunProgress(**meta["progress"] | {"agreements": of_checkpoint(meta)})
     except TypeError as error:  # only version 1 gets so far
         raise DamagedCheckpoint(f"checkpoint {directory} is damaged: {reason(error)}") from error
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from bcmb_jax.agreements import Agreements
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.tokenize import load_tokenizer
@@ -31,6 +32,8 @@ class Initial(NamedTuple):
     """The folder of the tokenizer that the weights were trained with, if that is known."""
     model: ModelConfig | None = None
     """The configuration of the model they are from, if that is known."""
+    agreements: Agreements = ()
+    """Those of all data that the weights were trained on."""
 
 
 def check_initial(initial: Initial, config: RunConfig, shapes: Parameters, corpus: Corpus) -> None:

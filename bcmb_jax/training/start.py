@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bcmb_jax import agreements
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.config import RunConfig, decisive_values
 from bcmb_jax.data.corpus import Corpus, open_corpus
@@ -147,6 +148,7 @@ def begin(
     metadata: Mapping[str, Any],
     load_initial: Callable[[], Initial] | None,
     before: int | None = None,
+    license: str = "",
 ) -> tuple[TrainState, RunProgress]:
     """Return the state to go on from: the newest checkpoint, else given weights, else random ones.
 
@@ -154,6 +156,7 @@ def begin(
       metadata: of this start, which a checkpoint's are compared with.
       load_initial: loads the weights that `config.init_from` names.
       before: take a checkpoint of an earlier step than this.
+      license: agreement of all data, also behind the given weights, for which none is on record.
 
     Raises:
       InputError: the checkpoints or the weights do not belong to this run.
@@ -164,12 +167,20 @@ def begin(
         like, lambda meta: check_same_run(meta, metadata, workdir), before
     )
     if restored is not None:
-        return restored
+        state, progress = restored
+        record = agreements.state(progress.agreements, license)
+        return state, dataclasses.replace(progress, agreements=record)
     log.info("no checkpoint in %s: starting from %s", workdir, config.init_from or "random weights")
-    progress = RunProgress(tokens_by_source={x.name: 0 for x in prepared.corpus.train})
-    if load_initial is None:
+    initial = load_initial() if load_initial else None
+    record = agreements.merge(
+        initial.agreements if initial else (), agreements.of_data(metadata["data"], "index.json")
+    )
+    progress = RunProgress(
+        tokens_by_source={x.name: 0 for x in prepared.corpus.train},
+        agreements=agreements.state(record, license),
+    )
+    if initial is None:
         return init_state(prepared.make_model, optimizer, config.seed, like), progress
-    initial = load_initial()
     check_initial(initial, config, prepared.shapes, prepared.corpus)
     return place_initial(initial, optimizer, like), progress
 

@@ -2,12 +2,14 @@
 """Training from top to bottom: mesh, data, model, start, loop. One step is in `step`."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from bcmb_jax.agreements import describe
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
 from bcmb_jax.data.loader import Position, StepBatch, Steps
@@ -52,6 +54,7 @@ def train(
     profile: bool = False,
     peers: Peers = ALONE,
     began: float | None = None,
+    license: str = "",
 ) -> int:
     """Train in `workdir`, from its newest checkpoint if it has one.
 
@@ -61,6 +64,7 @@ def train(
       profile: trace one step into `workdir/profile`, and print where its time went.
       peers: the processes of the run.
       began: seconds since 1970 at which the process began, for the ledger of time; None is now.
+      license: as in `begin`.
 
     Returns:
       `DONE` or `PREEMPTED`.
@@ -95,7 +99,11 @@ def train(
             contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep_checkpoints, peers))
         )
         optimizer = make_optimizer(config)
-        state, progress = begin(config, prepared, optimizer, checkpoints, metadata, load_initial)
+        state, progress = begin(
+            config, prepared, optimizer, checkpoints, metadata, load_initial, license=license
+        )
+        if jax.process_index() == 0:
+            Display().say(describe(progress.agreements))
         peers.agree("checkpoint", {"step": progress.step, "tokens": progress.tokens_seen})
         write_run_files(config, corpus, workdir)
 
@@ -201,7 +209,8 @@ def steps_from(config: RunConfig, prepared: Prepared, progress: RunProgress) -> 
 def next_progress(progress: RunProgress, item: StepBatch) -> RunProgress:
     """Return the progress after a step on `item`."""
     before = progress.tokens_by_source
-    return RunProgress(
+    return dataclasses.replace(
+        progress,
         step=progress.step + 1,
         tokens_seen=progress.tokens_seen + item.tokens,
         tokens_by_source={name: before[name] + n for name, n in item.tokens_by_source.items()},

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bcmb_jax.agreements import of_checkpoint
 from bcmb_jax.commands import train as command
 from bcmb_jax.config import RunConfig
 from bcmb_jax.errors import DONE, InputError
 from bcmb_jax.model.config import ModelConfig
-from bcmb_jax.training.checkpoint import TrainState, save_state
+from bcmb_jax.training.checkpoint import TrainState, newest_meta, save_state
 from configs import base, phase1
 from conversion.convert import convert
 from conversion.export import write_huggingface
@@ -168,10 +169,13 @@ def test_a_wider_model_is_continued_and_resumed_without_a_model_flag(
     assert plan.returncode == 0, plan.stderr
     assert "model        " in plan.stdout
     for _ in range(2):
-        result = run(arguments, tmp_path)
+        result = run([*arguments, "--license=DUA 12"], tmp_path)
         assert result.returncode == DONE, result.stderr
+        assert "notes (DUA 12)" in result.stderr
         shutil.rmtree(weights, ignore_errors=True)
     stored = json.loads((tmp_path / "runs" / "continue-notes" / "config.json").read_text())
     assert stored["model"]["hidden_size"] == 32
     assert stored["model"]["num_attention_heads"] == 4
     assert modes(tmp_path / "runs") == {0o700, 0o600}
+    record = of_checkpoint(newest_meta(tmp_path / "runs" / "continue-notes"))
+    assert [(x.source, x.license) for x in record][1] == ("notes", "DUA 12")

@@ -13,6 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
+from bcmb_jax import agreements
+from bcmb_jax.agreements import Agreement
 from bcmb_jax.commands import evaluate, fill_mask
 from bcmb_jax.errors import InputError, NumericsError, run
 from bcmb_jax.model.config import BASE, LARGE
@@ -148,16 +150,15 @@ def test_no_command_takes_weights_that_are_not_finite(
 
 
 def test_manifest_and_card_travel_along(folder, tmp_path) -> None:
-    meta = {
-        "progress": {"step": 7, "tokens_seen": 1234},
-        "data": {"mimic": {"tokens": 99, "license": "PhysioNet 1.5.0", "fingerprint": "f"}},
-    }
+    meta = {"progress": {"step": 7, "tokens_seen": 1234}}
+    known = (Agreement("mimic", "PhysioNet 1.5.0", 99),)
+    weights = read(folder)._replace(meta=meta, agreements=known, origin="/home/ann/runs/x")
     target = tmp_path / "notes"
     target.mkdir()
-    write_huggingface(read(folder)._replace(meta=meta, origin="/home/ann/runs/x"), target, "notes")
+    write_huggingface(weights, target, "notes")
     manifest = json.loads((target / "manifest.json").read_text())
     assert (manifest["step"], manifest["tokens_seen"], manifest["source"]) == (7, 1234, "x")
-    assert manifest["data"]["mimic"]["license"] == "PhysioNet 1.5.0"
+    assert manifest["agreements"] == agreements.to_json(known)
     same = json.loads((folder / "manifest.json").read_text())["weights_sha256"]
     assert manifest["weights_sha256"] == same
     assert "jax" in manifest["tools"]
@@ -172,22 +173,22 @@ def test_manifest_and_card_travel_along(folder, tmp_path) -> None:
 
 
 def test_agreements_travel_through_every_format(folder, tmp_path) -> None:
-    meta = {
-        "progress": {"step": 7, "tokens_seen": 1234},
-        "data": {"mimic": {"tokens": 99, "license": "PhysioNet 1.5.0"}},
-        "tokenizer_reviewed": "f" * 64,
-    }
+    meta = {"progress": {"step": 7, "tokens_seen": 1234}, "tokenizer_reviewed": "f" * 64}
+    known = (Agreement("mimic", "PhysioNet 1.5.0", 99), Agreement("notes"))
     source = tmp_path / "source"
     source.mkdir()
-    write_huggingface(read(folder)._replace(meta=meta), source)
+    write_huggingface(read(folder)._replace(meta=meta, agreements=known), source)
     convert(str(source), "orbax", tmp_path / "orbax")
     convert(str(tmp_path / "orbax"), "huggingface", tmp_path / "back")
     conversion.save_pretrained(conversion.from_pretrained(tmp_path / "back"), tmp_path / "saved")
     for place in ("source", "back", "saved"):
         manifest = json.loads((tmp_path / place / "manifest.json").read_text())
-        assert (manifest["data"], manifest["step"]) == (meta["data"], 7), place
+        assert (manifest["agreements"], manifest["step"]) == (agreements.to_json(known), 7), place
         assert manifest["tokenizer_reviewed"] == meta["tokenizer_reviewed"], place
+        assert read(tmp_path / place).agreements == known
     again = read(tmp_path / "back")
+    with pytest.raises(InputError, match="the agreements of"):
+        compare(again._replace(agreements=known[:1]), again)
     with pytest.raises(InputError, match="progress of"):
         compare(again._replace(meta={"progress": {"step": 8}}), again)
 

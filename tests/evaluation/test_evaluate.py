@@ -53,6 +53,8 @@ def test_a_task_from_files_to_results(arguments, tmp_path, capsys):
     assert found["seeds"] == [1, 2]
     assert found["grid"].keys() == {"0.001", "0.003"}
     assert found["metric"] == "f1"
+    assert found["model"] == "huggingface"  # without the folders above it
+    assert " --data data --model huggingface --seeds 1,2 " in found["command"]
     assert 0 <= found["median"] <= 1
     assert sorted(p.name for p in (tmp_path / "out" / "runs").iterdir()) == [
         f"{rate}-{seed}.json" for rate in ("0.001", "0.003") for seed in (1, 2)
@@ -116,7 +118,7 @@ def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
 def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
     output = tmp_path / "out"
     few = ("--seeds", "1", "--epochs", "1", "--learning-rate", "1e-3", "--output", str(output))
-    evaluate.main([*arguments, *few, "--keep-models"])
+    evaluate.main([*arguments, *few, "--keep-models", "--license", "DUA 12"])
     options = evaluate.parse([*arguments, *few])
     options.model = str(output / "models" / "0.001-1")
     dataset = evaluate.read_task(TASKS[options.task], options)
@@ -127,6 +129,8 @@ def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
     assert [list(x) for x in found] == run["predicted"]
     card = (output / "models" / "0.001-1" / "README.md").read_text()
     assert "fine-tuned on conll (seed 1, learning rate 0.001)" in card
+    for row in ("| random | ? | none needed |", "| conll (fine-tuning) | ? | DUA 12 |"):
+        assert row in card
 
 
 def test_results_of_another_setting_are_not_mixed(arguments, tmp_path):

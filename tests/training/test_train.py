@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bcmb_jax import device
+from bcmb_jax.agreements import Agreement, of_checkpoint
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.loader import Steps
 from bcmb_jax.data.synthetic import prepare_synthetic
@@ -331,15 +332,19 @@ def test_weights_start_a_run_with_their_moments(config, once, tmp_path):
     host = jax.device_get(state)
     config.init_from, config.max_tokens = "first", 800  # one step
     config.schedule.name, config.schedule.warmup_tokens = "constant_with_warmup", 0
-    given = initial(config, state)
+    earlier = Agreement("alpha", "ALPHA 1.0", 320)
+    given = initial(config, state)._replace(agreements=(earlier,))
     train(config, tmp_path / "second", lambda: given)
     train(config, tmp_path / "without", lambda: given._replace(opt_state=None))
-    (second, _), (without, _) = (final_state(tmp_path / name) for name in ("second", "without"))
+    (second, meta), (without, _) = (final_state(tmp_path / name) for name in ("second", "without"))
     assert second.opt_state.step == 9
     assert without.opt_state.step == 1
     name = "head.dense.weight"
     moved = [np.abs(x.params[name] - host.params[name]).max() for x in (second, without)]
     assert 0 < moved[0] != moved[1] > 0
+    found = of_checkpoint(meta)
+    assert found[0] == earlier
+    assert [x.license for x in found] == ["ALPHA 1.0", "Apache-2.0, invented text"]
 
 
 def test_weights_of_another_shape_or_tokenizer_are_refused(config, once, tmp_path):

@@ -33,6 +33,9 @@ def test_the_tasks_come_in_order_and_say_what_they_are() -> None:
     assert list(TASKS) == NAMES
     for name, task in TASKS.items():
         assert task.name == name
+        terms = "not stated" if name in ("conll", "csv") else task.source.strip()
+        assert task.agreement("").license == terms
+        assert task.agreement("DUA 12").license == "DUA 12"
         assert task.about
         assert task.source
         assert task.files
