@@ -30,6 +30,9 @@ train: $(VENV)/.installed
 	$(PY) -m conversion.convert --input runs/tiny --to huggingface --output runs/tiny-huggingface --overwrite
 	$(PY) scripts/fill_mask.py --model runs/tiny-huggingface
 
+# Most of the time is compilation, which takes a third of it without LLVM's optimizations. XLA's own
+# stay; `test-all`, `parity` and pytest itself compile as a user's run does.
+test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: $(VENV)/.installed
 	$(PYTEST)
 
