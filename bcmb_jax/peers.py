@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from bcmb_jax.cluster import Place, is_loopback
-from bcmb_jax.errors import DONE, HUNG, PREEMPTED, InputError, PeerLostError, reason, run
+from bcmb_jax.errors import DONE, HUNG, PREEMPTED, InputError, PeerLostError, describe, reason, run
 
 Value = TypeVar("Value")  # as JSON gives it back
 
@@ -75,7 +75,7 @@ class Peers:
             return
         if type(error).__name__ == "JaxRuntimeError":  # perhaps because a process is lost
             time.sleep(BEAT_SECONDS * (SILENT_BEATS + 2))
-        self.leave(getattr(error, "exit_status", 1), reason(error))
+        self.leave(getattr(error, "exit_status", 1), describe(error).partition("\n")[0])
 
         def fail() -> NoReturn:
             raise error
