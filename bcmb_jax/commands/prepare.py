@@ -94,8 +94,8 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
             print(f"{output}: reading its input, to see whether it is the same", flush=True)
             cleaned = _cleaning(arguments, name, secret, earlier).options()
             digest = {INPUT_DIGEST: _read(arguments, name, inputs, check=False).digest()}
-            asked = {**_asked(arguments, name, inputs, secret), **cleaned, **digest}
-            _check_same(output, asked, tokenizer)
+            asked = {**_asked(arguments, name, secret), **cleaned, **digest}
+            _check_same(output, asked, _names(inputs), tokenizer)
             print(f"{output}: kept as it is; --overwrite makes it anew")
         else:
             try:
@@ -106,7 +106,9 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
         earlier.append(output)
 
 
-def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> None:
+def _check_same(
+    output: Path, asked: dict[str, Any], inputs: list[str], tokenizer: Tokenizer
+) -> None:
     try:
         options = json.loads((output / "report.json").read_text(encoding="utf-8"))["options"]
         made_with = open_shards(output / "train").tokenizer_fingerprint
@@ -115,7 +117,9 @@ def _check_same(output: Path, asked: dict[str, Any], tokenizer: Tokenizer) -> No
             f"{output} is no finished output of this command: move it away, or choose another "
             "--output"
         ) from error
-    # Reports of version 0.1 lack these: its inputs are taken for the same, its bound for today's.
+    # Reports of version 0.1 lack these: its bound is taken for today's, inputs are told by names.
+    if INPUT_DIGEST not in options and options.get("input", inputs) != inputs:
+        options[INPUT_DIGEST] = None
     options = {key: asked[key] for key in (INPUT_DIGEST, "max_record_bytes")} | options
     differ = [
         f"{k} was {options.get(k)!r}, now {v!r}"
@@ -168,13 +172,10 @@ def _cleaning(
     return replace(cleaning, against=[*cleaning.against, *earlier])
 
 
-def _asked(
-    arguments: argparse.Namespace, name: str, inputs: list[str], secret: bytes
-) -> dict[str, Any]:
+def _asked(arguments: argparse.Namespace, name: str, secret: bytes) -> dict[str, Any]:
     """As a report has it among its options, beside what is cleaned."""
     return {
         "source": name,
-        "input": [Path(path).name for path in inputs],
         "text_column": arguments.text_column,
         "group_column": arguments.group_column,
         "delimiter": arguments.delimiter,
@@ -186,6 +187,10 @@ def _asked(
         "seed": arguments.seed,
         "secret": check_value(secret) if _may_hold_persons(arguments, name) else None,
     }
+
+
+def _names(inputs: Sequence[str]) -> list[str]:
+    return [Path(path).name for path in inputs]
 
 
 def _licenses(arguments: argparse.Namespace, name: str) -> list[str]:
@@ -248,7 +253,8 @@ def _prepare(
             seed=arguments.seed,
             secret=cleaning.secret,
             cleaning=cleaning,
-            options={**_asked(arguments, name, inputs, secret), INPUT_DIGEST: records.digest()},
+            options={**_asked(arguments, name, secret), INPUT_DIGEST: records.digest()},
+            inputs=_names(inputs),
             license=license,
             overwrite=arguments.overwrite,
             progress=line,

@@ -2,8 +2,9 @@
 """Text to token shards: split by group, tokenize, shuffle, write; all of a source or nothing.
 
 `OUTPUT/train` and `OUTPUT/validation` are token shards (see `shards`), `OUTPUT/tokenizer` is what
-they were made with, `OUTPUT/report.json` has the counts and the file and line of every record that
-was left out.
+they were made with. `OUTPUT/report.json` has the counts, and the lines of the records that were
+left out, by the number of their file: names of files may be patients' names, and stand in
+`OUTPUT/input_files.json` alone.
 """
 
 import errno
@@ -23,17 +24,17 @@ import numpy as np
 from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
-from bcmb_jax.data.report import Kept, LeftOut
+from bcmb_jax.data.report import NAMES, Kept, LeftOut
 from bcmb_jax.data.secret import keyed_hash
 from bcmb_jax.data.shards import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.data.vocabulary import review
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.files import clear_leftovers, new_directory, write_json
 
 NO_TOKENS = "empty: no tokens"
 NOT_WRAPPED = "broken: tokens that do not go from the tokenizer's [CLS] to its [SEP]"
-WRITTEN = {"train", "validation", "tokenizer", "report.json", FINGERPRINTS}
+WRITTEN = {"train", "validation", "tokenizer", "report.json", NAMES, FINGERPRINTS}
 SPECIAL_INSIDE = "broken: special tokens between [CLS] and [SEP]"
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -59,6 +60,7 @@ def prepare(
     secret: bytes = b"",
     cleaning: Cleaning | None = None,
     options: dict[str, Any] | None = None,
+    inputs: Sequence[str] = (),
     license: str = "",
     overwrite: bool = False,
     progress: Progress = lambda *_, **__: None,
@@ -75,6 +77,7 @@ def prepare(
       secret: keeps ids of groups from being searched for by their split, and the input's order
         from being seen; empty: the seed alone decides. `cleaning` has its own.
       options: only written down.
+      inputs: names of what is read, which stand only beside those of files with lines left out.
       progress: called after every batch.
       overwrite: replace an existing output, at the very end.
 
@@ -102,7 +105,8 @@ def prepare(
                 for split in splits:
                     writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
                 groups = _Groups(validation_fraction, seed, secret)
-                report = _spool(records, tokenizer, writers, groups, progress)
+                left_out = LeftOut()
+                report = _spool(records, tokenizer, writers, groups, left_out, progress)
                 _check_not_empty(report, validation_fraction)
                 for split, writer in writers.items():
                     writer.finish(
@@ -124,6 +128,8 @@ def prepare(
                 "options": {**options, "seed": seed},
             }
             write_json(building / "report.json", report, indent=1)
+            names = {number: name for name, number in left_out.files.items()}
+            write_json(building / NAMES, {"inputs": [*inputs], "left_out": names}, indent=1)
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise _disk_full(output, sum(w.tokens for w in writers.values())) from error
@@ -160,10 +166,10 @@ def _spool(
     tokenizer: Tokenizer,
     writers: dict[str, ShardWriter],
     groups: "_Groups",
+    left_out: LeftOut,
     progress: Progress,
 ) -> dict[str, Any]:
     """Tokenize every document into its split's writer and return the counts."""
-    left_out = LeftOut()
     skip = left_out.add
     without_group, moved = 0, 0
     kept = Kept()
@@ -207,10 +213,11 @@ def _unwrap(document: TokenDocument, tokenizer: Tokenizer) -> TokenDocument | Sk
     ids, special = document.ids, tokenizer.special
     for extreme in (ids.min(initial=0), ids.max(initial=0)):
         if not 0 <= extreme < tokenizer.vocab_size:
-            raise InputError(
-                f"{document.file} holds in sample {document.line:,} the token id {extreme:,}, but "
-                f"the tokenizer has {tokenizer.vocab_size:,} tokens: give the one it was made with"
+            what = (
+                f"the sample has a token id beyond the tokenizer's {tokenizer.vocab_size:,}: give "
+                "the one it was made with"
             )
+            raise record_error(document.file, document.line, what)
     if len(ids) < 2 or ids[0] != special.cls or ids[-1] != special.sep:
         return Skipped(document.file, document.line, NOT_WRAPPED)
     inner = ids[1:-1]

@@ -3,7 +3,7 @@
 
 import time
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,27 +32,33 @@ HINTS = {
 }
 """The option of prepare_data.py against each."""
 
+NAMES = "input_files.json"
+"""The only file of an output with names of input files, which may be patients' names."""
 
 MANY_UNKNOWN = 0.01
 """Share of unknown tokens from which on it is said."""
-_NAMED_FILES = 3
 
 
 class LeftOut:
-    """Counts of the records without a document by reason, and where the first `LISTED` stand."""
+    """Counts of the records without a document by reason, and where the first `LISTED` stand.
+
+    Files have numbers there, as their names may be patients'; `files` has the names.
+    """
 
     LISTED = 100_000  # of PubMed's records, millions have been superseded
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.lines: dict[str, dict[str, list[int]]] = {}
+        self.files: dict[str, str] = {}
+        """Numbers from "1" on by name."""
 
     def add(self, record: Skipped) -> None:
         """Count a record, and list its file and line while there are few of its reason."""
         self.counts[record.reason] += 1
         if self.counts[record.reason] <= self.LISTED:
-            files = self.lines.setdefault(record.reason, {})
-            files.setdefault(record.file, []).append(record.line)
+            number = self.files.setdefault(record.file, str(len(self.files) + 1))
+            self.lines.setdefault(record.reason, {}).setdefault(number, []).append(record.line)
 
 
 class Kept:
@@ -122,12 +128,8 @@ def summarise(
       grouped: whether documents were expected to have groups.
     """
     yield f"{output}: {report['documents']:,} documents, {report['tokens']:,} tokens"
-    files: dict[str, list[str]] = defaultdict(list)
-    for file, how in written.items():
-        files[how].append(file)
-    for how, names in files.items():
-        few = ", ".join(names) if len(names) <= _NAMED_FILES else f"{len(names):,} files"
-        yield f"  read {few} as {how}"
+    for how, files in Counter(written.values()).items():
+        yield f"  read {files:,} {'file' if files == 1 else 'files'} as {how}"
     for split, counts in report["splits"].items():
         yield f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens"
     if report["moved_to_validation"]:
@@ -153,4 +155,4 @@ def summarise(
     for reason, count in report["skipped"].items():
         hint = " (name such files' encoding: --encoding)" if reason == BROKEN_UNICODE else ""
         yield f"  left out, {reason}: {count:,}{hint}"
-    yield f"  files and lines left out: {output / 'report.json'}"
+    yield f"  lines left out: {output / 'report.json'}, their files' names: {output / NAMES}"

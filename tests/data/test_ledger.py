@@ -75,7 +75,7 @@ def test_one_command_prepares_all_and_then_only_what_is_missing(raw, tiny_tokeni
     index = json.loads((output / "pubmed/train/index.json").read_text())
     assert index["license"] == SOURCES["pubmed"].licence  # it travels with the shards
     (output / "respiratory-interviews/report.json").rename(tmp_path / "report.json")
-    for folder in ("train", "validation", "tokenizer"):
+    for folder in ("train", "validation", "tokenizer", "input_files.json"):
         (output / "respiratory-interviews" / folder).rename(tmp_path / folder)
     (output / "respiratory-interviews").rmdir()
     again = prepare_all(raw, tiny_tokenizer, output)

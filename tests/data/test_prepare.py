@@ -102,10 +102,11 @@ def test_a_group_keeps_its_split_when_the_rest_changes(tmp_path: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        run(tmp_path / name / "out", options={"input": ["notes.csv"]})
+        run(tmp_path / name / "out", inputs=["notes.csv"])
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert set(contents(tmp_path / "a/out")) == {
         "report.json",
+        "input_files.json",
         "tokenizer/special_tokens_map.json",
         "tokenizer/tokenizer.json",
         *(
@@ -124,10 +125,12 @@ def test_what_is_left_out_is_counted_by_file_and_line(tmp_path: Path) -> None:
     assert report["skipped"] == expected
     assert open_shards(tmp_path / "out/train").index["skipped"] == expected
     assert report["skipped_lines"] == {
-        "broken: x": {"b.csv": [7]},
-        "empty": {"notes.csv": list(range(101, 2502, 100))},
-        "empty: no tokens": {"c": [9]},
+        "broken: x": {"2": [7]},
+        "empty": {"1": list(range(101, 2502, 100))},
+        "empty: no tokens": {"3": [9]},
     }
+    names = {"inputs": [], "left_out": {"1": "notes.csv", "2": "b.csv", "3": "c"}}
+    assert json.loads((tmp_path / "out/input_files.json").read_text()) == names
     assert report["documents_without_group"] == 2500
 
 

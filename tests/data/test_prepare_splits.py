@@ -131,5 +131,5 @@ def test_the_command_says_how_a_table_is_written(tmp_path, capsys, monkeypatch) 
     monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
     command.main()
     printed = capsys.readouterr().out
-    assert "  read notes.csv as semicolons, cp1252\n" in printed
+    assert "  read 1 file as semicolons, cp1252\n" in printed
     assert "kept, texts of fewer than 20 characters: 40 (--min-characters 20" in printed

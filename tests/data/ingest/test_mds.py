@@ -100,8 +100,8 @@ def test_columns_are_chosen_and_fixed_sizes_are_known(tmp_path: Path) -> None:
     assert tokens.group == "7"
     for wrong, message in [
         ({"text": "note"}, "columns age, body, .*, not 'note': correct --text-column"),
-        ({"text": "extra"}, "index.json has 'extra' encoded as pkl, which is not read"),
-        ({"group": "type_ids"}, "has 'type_ids' encoded as ndarray:uint16, .* a group str or int"),
+        ({"text": "extra"}, "index.json has its column 6 in an encoding that is not read"),
+        ({"group": "type_ids"}, "has its column 5 in an encoding .* a group str or int"),
     ]:
         with pytest.raises(InputError, match=message):
             open_mds(folder, **wrong)
@@ -193,11 +193,12 @@ def test_prepare_leaves_out_what_is_no_document(tmp_path: Path) -> None:
     records += [TokenDocument(np.array([], np.uint16), None, "c", 1)]
     options: dict[str, Any] = {"source": "x", "validation_fraction": 0}
     report = prepare(records, make_tokenizer(), tmp_path / "out", **options)
-    file = "shard.00000.mds"
+    names = json.loads((tmp_path / "out/input_files.json").read_text())["left_out"]
+    assert names == {"1": "shard.00000.mds", "2": "c"}
     assert report["skipped_lines"] == {
-        NOT_WRAPPED: {file: [3, 4, 5, 6], "c": [1]},
-        SPECIAL_INSIDE: {file: [7, 8]},
-        NO_TOKENS: {file: [2]},
+        NOT_WRAPPED: {"1": [3, 4, 5, 6], "2": [1]},
+        SPECIAL_INSIDE: {"1": [7, 8]},
+        NO_TOKENS: {"1": [2]},
     }
     shards = open_shards(tmp_path / "out/train")
     found = [shards.read(i, 0, int(n)).tolist() for i, n in enumerate(shards.lengths)]
@@ -208,7 +209,7 @@ def test_prepare_leaves_out_what_is_no_document(tmp_path: Path) -> None:
 def test_prepare_refuses_tokens_of_another_tokenizer(tmp_path: Path, bad: int, dtype: str) -> None:
     samples = [[array(ids, dtype)] for ids in ([2, 9, 3], [2, 99, bad, 3])]
     folder = write_mds(tmp_path / "in", {"input_ids": f"ndarray:{dtype}"}, [samples])
-    message = f"shard.00000.mds holds in sample 2 the token id {bad:,}, but .* has 100 tokens"
+    message = "shard.00000.mds, line 2: the sample has a token id beyond the tokenizer's 100: "
     with pytest.raises(InputError, match=message):
         prepare(open_mds(folder), make_tokenizer(), tmp_path / "out", source="x")
     assert not (tmp_path / "out").exists()
