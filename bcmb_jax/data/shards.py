@@ -122,7 +122,7 @@ def open_shards(directory: str | Path) -> Shards:
         return Shards(directory, index, _read_lengths(directory, index))
     except (KeyError, TypeError, AttributeError) as error:  # of an index that holds other things
         raise InputError(
-            f"{directory / 'index.json'} is damaged ({type(error).__name__}: {error}): "
+            f"{directory / 'index.json'} is damaged ({type(error).__name__}): "
             "run prepare_data.py again"
         ) from error
 
@@ -160,11 +160,10 @@ def _read_index(directory: Path) -> dict[str, Any]:
                 f"{directory} is not a split but holds {', '.join(splits)}: "
                 f"give {directory / splits[0]}"
             )
-        names = sorted(path.name for path in directory.iterdir())
-        content = ", ".join(names[:5]) + (f", … ({len(names)})" if len(names) > 5 else "")
+        count = len(list(directory.iterdir()))
         raise InputError(
-            f"{directory} has no index.json (it holds {content or 'nothing'}): "
-            "write token shards with prepare_data.py"
+            f"{directory} has no index.json (but {count:,} other files and folders): write token "
+            "shards with prepare_data.py"
         )
     try:
         index: dict[str, Any] = read_json(file)

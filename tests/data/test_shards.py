@@ -237,7 +237,7 @@ def test_an_id_beyond_the_vocabulary_is_found_by_verify(train: Path) -> None:
 def test_a_wrong_folder_says_what_is_there(train: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds train: give " + re.escape(str(train))):
         open_shards(train.parent)
-    with pytest.raises(InputError, match=r"no index.json \(it holds D\)"):
+    with pytest.raises(InputError, match=r"no index.json \(but 1 other"):
         open_shards(tmp_path)
     with pytest.raises(InputError, match="do not exist"):
         open_shards(tmp_path / "nothing")

@@ -20,7 +20,7 @@ from bcmb_jax.data.ingest.record import (
     TokenDocument,
     make_record,
 )
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 
 USUAL_NAMES = (
     *("text", "note", "notes", "note_text", "report", "report_text", "transcription"),
@@ -168,10 +168,11 @@ def is_yes(value: object) -> bool | None:
 def _is_marked(row: Row, column: str) -> bool:
     marked = is_yes(row.values.get(column))
     if marked is None:
-        raise InputError(
-            f"{row.file} has in line {row.line:,} a value of {column!r} that is neither yes (1, "
-            "true, t) nor no (0, false, f or nothing): correct it, or --skip-column"
+        what = (
+            f"{column!r} is neither yes (1, true, t) nor no (0, false, f or nothing): correct it, "
+            "or --skip-column"
         )
+        raise record_error(row.file, row.line, what)
     return marked
 
 
@@ -195,7 +196,11 @@ def choose_columns(
     Raises:
       InputError: a column is missing, is there twice, or has to be named; lists those of `file`.
     """
-    listed = describe(names, below, file)
+    if text_column is None:
+        texts = []
+    else:  # the name itself may hold a comma
+        texts = [text_column] if text_column in names else text_column.split(",")
+    listed = describe(names, below, file, [*texts, group_column or "", skip_column or ""])
 
     def find(option: str, column: str) -> str:
         same = [name for name in names if name == column]
@@ -212,14 +217,11 @@ def choose_columns(
     if text_column is None:
         usual = [name for name in names if name.lower() in USUAL_NAMES]
         named = [name for name in names if not is_unnamed(name)]
-        chosen = named if len(named) == 1 else usual
-        if len(chosen) != 1:
+        texts = named if len(named) == 1 else usual
+        if len(texts) != 1:
             raise InputError(f"{listed}: say which holds the text with --text-column")
-    else:
-        # The name itself may hold a comma.
-        chosen = [text_column] if text_column in names else text_column.split(",")
     return Columns(
-        tuple(find("text", column) for column in chosen),
+        tuple(find("text", column) for column in texts),
         find("group", group_column) if group_column else None,
         find("skip", skip_column) if skip_column else None,
     )

@@ -17,7 +17,7 @@ from bcmb_jax.data.ingest.encodings import recognise_encoding
 from bcmb_jax.data.ingest.files import LONGEST, Stream
 from bcmb_jax.data.ingest.header import HEAD_ROWS, shape_of
 from bcmb_jax.data.ingest.record import BROKEN_COLUMNS, BROKEN_QUOTES, EMPTY, TOO_LONG, Skipped
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 
 DELIMITERS = {",": "commas", ";": "semicolons", "|": "pipes", "\t": "tabs"}
 _SAMPLE = 2**23  # bytes of a file that tell its encoding
@@ -172,10 +172,11 @@ def _split_rows(
                 # A last line cut short loses itself; a quote left open earlier would swallow all.
                 unfinished = "unexpected end of data" in str(error) and lines.number > line
                 if unfinished or (too_long and not lines.drop()):
-                    raise InputError(
-                        f"{file}: a quote opened in the record at line {line} is still open at "
-                        f"line {lines.number}: close it, or double quotes inside fields"
-                    ) from error
+                    what = (
+                        "a quote opened in this record is still open at line "
+                        f"{lines.number:,}: close it, or double quotes inside fields"
+                    )
+                    raise record_error(file, line, what) from error
                 # After lines that may have had no part in it, the next has to be like a record.
                 broken = broken or not too_long or lines.number > line
                 inside = not too_long and lines.ends_inside

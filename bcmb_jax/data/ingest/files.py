@@ -16,7 +16,7 @@ from typing import NamedTuple
 from bcmb_jax.data.ingest.columns import Table
 from bcmb_jax.data.ingest.encodings import recode
 from bcmb_jax.data.ingest.record import Document, Record, Skipped
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.files import sha256
 
 Stream = BufferedReader | gzip.GzipFile
@@ -306,16 +306,16 @@ class Records:
                     self.written[name] = content.written
                 yield content, place
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise InputError(
-                    f"input {file} is a damaged or incomplete gzip file (after line {place.line}): "
-                    "fetch it again or leave it out"
-                ) from error
+                where = " after this line" if place.line else ""
+                what = f"damaged or incomplete gzip file{where}: fetch it again or leave it out"
+                raise record_error(file, place.line, what) from error
             except UnicodeError as error:
                 encoding = self._encoding or "the encoding it begins with"
-                raise InputError(
-                    f"input {file} holds bytes after line {place.line} that are not {encoding}: "
-                    "save it as UTF-8, or name another with --encoding"
-                ) from error
+                what = (
+                    f"bytes after this line are not {encoding}: save the file as UTF-8, or name "
+                    "another with --encoding"
+                )
+                raise record_error(file, place.line, what) from error
 
 
 @dataclass

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of columns: whether a first row holds names, which may be shown, or a record.
+"""Names of columns: which cells of a first row a message may show.
 
-A table without a header line begins with a patient's record. Names are therefore shown only where
-the first row looks like names; of other tables the number of columns and their places are said.
+A table without a header line begins with a patient's record, and a table that was turned on its
+side has patients as columns. A cell is therefore shown only if whoever runs the command, or the
+layout of a source, names that column, or if the first row looks like names and every word of the
+cell is one that columns are named with (`is_common`). Any other is called by its place.
 """
 
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 HEAD_ROWS = 100
 """Rows below the first that are compared with it."""
@@ -16,15 +18,28 @@ HEAD_ROWS = 100
 _LONGEST_NAME = 40
 _NAME = re.compile(r"[^\W\d][\w.()/:#%-]*( [\w.()/:#%-]+){0,3}")
 _UNNAMED = re.compile(r"(unnamed: \d+)?", re.IGNORECASE)  # pandas' index, written and read again
-_USUAL = frozenset((
-    "id", "text", "note", "notes", "note_text", "note_id", "report", "report_text", "content",
-    "transcription", "document", "title", "abstract", "body", "mrn", "patient", "patient_id",
-    "patientid", "subject_id", "hadm_id", "row_id", "encounter_id", "encounter", "visit_id", "date",
-    "chartdate", "charttime", "label", "labels", "category", "description", "sentence", "name",
-    "split", "gender", "sex", "age", "diagnosis", "findings", "impression", "impressions",
-    "dialogue", "section",
-))  # fmt: skip
-"""Names in lower case that are no content of a cell: with one of them, a row is a header."""
+_MOST_SHOWN = 20  # columns in a message
+# Words that say of what kind a column's values are, and are none of its values; or ending in s.
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        abstract accession admission admit age annotation answer article assessment author begin
+        body category chart chief class classes code comment complaint concept content context
+        conversation count cui data date datetime deid department description diagnoses diagnosis
+        dialog dialogue document dose drug encounter end entities entity error event explanation
+        file finding flag fold gender group hadm header history hypothesis icd icu id idx impression
+        index input instruction journal key kind lab label lang language length line medication
+        message mrn name note num number offset option output paragraph patient person pmc pmcid
+        pmid premise procedure question race reason record relation report result row score section
+        sentence service sex source span split start status study subject summary tag target task
+        term test text time timestamp title token train transcript transcription txt type uid unit
+        url value version vignette visit word year
+        """,
+    )
+)
+_ENDINGS = ("", "s", "id", "text", "date", "time", "name", "code", "type")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 
 
 def shape_of(value: str) -> str:
@@ -51,7 +66,8 @@ def is_header(names: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
         for name, column in zip(plain, values, strict=True)
     ):
         return False
-    return bool(_USUAL & set(plain)) or not any(values) or not _is_alike(named, values)
+    common = any(is_common(name) for _, name in named)
+    return common or not any(values) or not _is_alike(named, values)
 
 
 def is_unnamed(name: str) -> bool:
@@ -77,29 +93,58 @@ def _is_alike(named: Sequence[tuple[int, str]], columns: Sequence[Sequence[str]]
     )
 
 
-def shown_names(names: Sequence[str], below: Sequence[Sequence[str]]) -> list[str]:
-    """Return what a message may call the columns: their names, or else their places."""
-    if is_header(names, below):
-        return ["(unnamed)" if is_unnamed(name) else name for name in names]
-    return [f"column {place}" for place in range(1, len(names) + 1)]
+def is_common(name: str) -> bool:
+    """Return whether a cell can only be a column's name: all its words are those of such names.
+
+    One digit may stand in it, and words may be joined ("note_text", "PatientID", "chartdate").
+    """
+    words = [word.lower() for word in _WORD.findall(name)]
+    known = (any(word.removesuffix(end) in _COMMON for end in _ENDINGS) for word in words)
+    return _is_name(name.strip()) and len(re.findall(r"\d", name)) <= 1 and all(known)
 
 
-def describe(names: Sequence[str], below: Sequence[Sequence[str]], file: str) -> str:
-    """Return a clause that says what columns a file has."""
+def shown_names(
+    names: Sequence[str], below: Sequence[Sequence[str]], asked: Collection[str] = ()
+) -> list[str]:
+    """Return what a message may call the columns: their names, or else their places.
+
+    Args:
+      below: values of the rows below.
+      asked: names by which somebody who runs the command, or a source's layout, calls columns.
+    """
+    header = is_header(names, below)
+    plain = {name.strip().casefold() for name in asked} - {""}
+    shown = []
+    for place, name in enumerate(names, 1):
+        if name.strip().casefold() in plain or (header and is_common(name)):
+            shown.append(name)
+        else:
+            shown.append("(unnamed)" if header and is_unnamed(name) else f"column {place}")
+    return shown
+
+
+def describe(
+    names: Sequence[str], below: Sequence[Sequence[str]], file: str, asked: Collection[str] = ()
+) -> str:
+    """Return a clause that says what columns a file has; as for `shown_names`."""
     if is_header(names, below):
-        return f"{file} has the columns {', '.join(shown_names(names, below))}"
+        shown = shown_names(names, below, asked)[:_MOST_SHOWN]
+        more = f" and {len(names) - _MOST_SHOWN:,} more" if len(names) > _MOST_SHOWN else ""
+        hidden = ""
+        if not {*names, "(unnamed)"}.issuperset(shown):
+            hidden = " (with a number where a name may be a value; the file itself has it)"
+        return f"{file} has the columns {', '.join(shown)}{more}{hidden}"
     odd = [i for i, name in enumerate(names, 1) if not _is_name(name)] or range(1, len(names) + 1)
     places = f"{', '.join(map(str, odd[:5]))}{', …' if len(odd) > 5 else ''}"
     return (
-        f"{file} has {len(names)} columns, not all of them with names (no header line? see "
+        f"{file} has {len(names):,} columns, not all of them with names (no header line? see "
         f"column {places})"
     )
 
 
 def nearest(column: str, names: Sequence[str], below: Sequence[Sequence[str]]) -> str:
     """Return a remark with the name most like `column`; empty where none may be shown or is."""
-    if not is_header(names, below):
-        return ""
-    folded = {name.casefold(): name for name in names if not is_unnamed(name)}
+    shown = set(shown_names(names, below))
+    folded = {name.casefold(): name for name in names if name in shown}
     close = difflib.get_close_matches(column.casefold(), folded, 1, 0.6)
     return f" (did you mean {folded[close[0]]!r}?)" if close else ""

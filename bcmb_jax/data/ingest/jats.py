@@ -21,7 +21,7 @@ from bcmb_jax.data.ingest.elements import (
 )
 from bcmb_jax.data.ingest.files import LONGEST
 from bcmb_jax.data.ingest.record import NOT_ENGLISH, Record, Skipped, make_record
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import record_error
 
 NO_ARTICLE = "broken: no article element"
 NO_BODY = "no body text"
@@ -72,10 +72,11 @@ def read_jats(stream: Readable, file: str, longest: int = LONGEST) -> Iterator[R
             yield Skipped(file, 1, NO_ARTICLE)
     except BrokenXml as error:
         if error.around or error.begun + _count_articles(error.rest, stream) > 1:
-            raise InputError(
-                f"input {file} is {error.reason} at line {error.line:,}, where its other articles "
-                "would be lost: fetch it again, mend that line or leave the file out"
-            ) from error
+            what = (
+                f"{error.reason}, and other articles of the file would be lost: fetch it again, "
+                "mend that line or leave the file out"
+            )
+            raise record_error(file, error.line, what) from error
         yield Skipped(file, error.line, error.reason)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
 from bcmb_jax.data.ingest.files import LONGEST, Stream, list_files
 from bcmb_jax.data.ingest.record import TOO_LONG, Skipped
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,10 @@ class StoredFile(NamedTuple):
                 each.update(block)
         self.check_size(size, where)
         for name, each in zip(names, hashes, strict=True):
-            actual, expected = each.hexdigest(), self.hashes[name]
-            if actual != expected:
+            if (actual := each.hexdigest()) != self.hashes[name]:
                 raise InputError(
-                    f"{where} is damaged ({name} {actual[:12]}…, the index says "
-                    f"{expected[:12]}…): fetch it again"
+                    f"{where} is damaged (its {name} {actual[:12]}… is not the index's): fetch it "
+                    "again"
                 )
 
 
@@ -105,8 +104,8 @@ class Shard(NamedTuple):
             return file.path.open("rb")
         if self.codec not in _CODECS:
             raise InputError(
-                f"{where} is packed with {self.codec}, which is not read (but {', '.join(_CODECS)} "
-                f"are): unpack it to {plain.path.name}"
+                f"{where} is packed in a way that is not read (but {', '.join(_CODECS)} are): "
+                f"unpack it to {plain.path.name}"
             )
         try:
             with self._unpack(file.path) as stream:
@@ -209,9 +208,9 @@ def read_mds(stream: Stream, file: str, longest: int = LONGEST) -> Table:
             readable = _READABLE.fullmatch(encodings[name])
             if not readable or (name == columns.group and name in arrays):
                 raise InputError(
-                    f"{file} has {name!r} encoded as {encodings[name]}, which is not read: text "
-                    "must be str, tokens an ndarray of integers with one dimension, a group str or "
-                    "int"
+                    f"{file} has its column {1 + list(encodings).index(name)} in an encoding that "
+                    "is not read: text must be str, tokens an ndarray of integers with one "
+                    "dimension, a group str or int"
                 )
         for done, shard in enumerate(shards, start=1):
             name = (PurePosixPath(file).parent / shard.name).as_posix()
@@ -222,8 +221,8 @@ def read_mds(stream: Stream, file: str, longest: int = LONGEST) -> Table:
                 try:
                     values = _decode_sample(sample, shard, columns.names)
                 except (ValueError, LookupError) as error:
-                    reason = f"sample {line:,} does not hold the index's columns"
-                    raise shard.damaged(reason) from error
+                    what = "the sample does not hold the index's columns: fetch the shard again"
+                    raise record_error(shard.find().path, line, what) from error
                 yield Row(name, line, values)
             stream.seek(len(content) * done // len(shards))  # tells `Records.fraction` the progress
         hashed = [any(_HASHES & x.hashes.keys() for x in shard.files) for shard in shards]

@@ -179,7 +179,7 @@ def read_package(stream: Stream, file: str, longest: int = LONGEST) -> Iterator[
                     continue
                 if _version(path.name):
                     raise InputError(
-                        f"input {file} packs versions of articles ({path.name[-40:]}): unpack it, "
+                        f"input {file} packs versions of articles: unpack it, "
                         "as the newest and the .json beside each have to be found"
                     )
                 name = f"{file}!{_printable(member.name)}"

@@ -38,7 +38,7 @@ from bcmb_jax.data.ingest.record import (
     Skipped,
     make_record,
 )
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 
 NOT_ARTICLE = "not a journal article"
 NO_PMID = "broken: no PMID"
@@ -99,9 +99,8 @@ def read_citations(stream: Readable, file: str, longest: int) -> Iterator[tuple[
                 raise BrokenXml(f"a list of deletions {TOO_LONG}", found[0])
             yield found
     except BrokenXml as error:
-        raise InputError(
-            f"input {file} is {error.reason} at line {error.line:,}: fetch it again or leave it out"
-        ) from error
+        what = f"{error.reason}: fetch it again or leave it out"
+        raise record_error(file, error.line, what) from error
     if empty:
         raise InputError(f"input {file} holds no PubmedArticle: give PubMed's XML files")
 

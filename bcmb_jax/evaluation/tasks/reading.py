@@ -168,7 +168,7 @@ def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) 
         found = [x for x in names if x == name] or plain
         if not found:
             raise InputError(
-                f"{place(path, 1)}: no column {name!r} among {list_columns(table)}: "
+                f"{place(path, 1)}: no column {name!r} among {list_columns(table, needed)}: "
                 f"expected {', '.join(needed)}"
             )
         if len(found) > 1:
@@ -183,9 +183,9 @@ def read_head(path: Path, delimiter: str | None) -> Table:
         return table
 
 
-def list_columns(table: Table) -> str:
-    """List the columns for a message: by their names, or places where a record may stand there."""
-    return ", ".join(shown_names(table.names or (), table.below)) or "none"
+def list_columns(table: Table, needed: Sequence[str] = ()) -> str:
+    """List the columns for a message: by their names, or places where a value may stand there."""
+    return ", ".join(shown_names(table.names or (), table.below, needed)) or "none"
 
 
 def read_table(

@@ -110,9 +110,9 @@ def test_what_only_some_sources_have_is_bounded_too(tmp_path: Path) -> None:
 def test_markup_that_never_ends_or_nests_without_end_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.xml"
     for content, message in (
-        (f"<article><!-- {LONG} --></article>" * 2, "longer than --max-record-bytes at line 1"),
-        (f'<article x="{LONG}"/>' * 2, "longer than --max-record-bytes at line 1"),
-        ("<x>" * 200_000 + "<article/>" * 2, "nested too deeply at line 1"),
+        (f"<article><!-- {LONG} --></article>" * 2, "line 1: longer than --max-record-bytes"),
+        (f'<article x="{LONG}"/>' * 2, "line 1: longer than --max-record-bytes"),
+        ("<x>" * 200_000 + "<article/>" * 2, "line 1: .* nested too deeply"),
     ):
         file.write_text(content)
         with pytest.raises(InputError, match=message) as caught:

@@ -81,9 +81,7 @@ def test_a_damaged_set_of_articles(cases: Path) -> None:
     assert len(found(folder / "good.xml", source="pmc")) == 6
     assert [group for group, _ in found(folder / "two.xml", source="pmc")] == ["PMC200", "PMC201"]
     for name in ("bad", "cut"):
-        with pytest.raises(
-            InputError, match=f"{name}.xml is broken: .* line [34], where its other"
-        ):
+        with pytest.raises(InputError, match=f"{name}.xml, line [34]: broken: .*, and other art"):
             found(folder / f"{name}.xml", source="pmc")
 
 

@@ -98,7 +98,9 @@ def test_an_encoding_that_is_named_is_taken_also_against_what_is_seen(tmp_path) 
     ]
     (tmp_path / "in.csv").write_bytes("\ufefftext\nnaïve\n".encode())
     assert [r.text for r in read([tmp_path], "csv", "text", encoding="utf-8")] == ["naïve"]
-    with pytest.raises(InputError, match=r"that are not utf-16: .* name another with --encoding"):
+    with pytest.raises(
+        InputError, match=r"in.csv: bytes .* not utf-16: .* another with --encoding"
+    ):
         list(read([tmp_path], "csv", "text", encoding="utf-16"))
 
 
@@ -171,7 +173,7 @@ def test_a_first_row_that_may_be_a_record_is_not_shown(tmp_path, first) -> None:
 def test_an_unnamed_index_does_not_hide_the_other_names(tmp_path) -> None:
     for index in ("", "Unnamed: 0", " "):
         content = f"{index},mrn,Befund\n0,7,kein Nachweis\n1,8,ohne Befund heute\n".encode()
-        with pytest.raises(InputError, match=r"has the columns \(unnamed\), mrn, Befund: say"):
+        with pytest.raises(InputError, match=r"has the columns \(unnamed\), mrn, column 3 \("):
             records(tmp_path, content, "csv")
         assert records(tmp_path, content, "csv", "Befund")[0] == ("kein Nachweis", 2)
     assert records(tmp_path, b",body\n0,x y\n1,z\n", "csv") == [("x y", 2), ("z", 3)]
@@ -212,7 +214,7 @@ def test_peek_shows_columns_rows_and_lengths_but_no_value(tmp_path) -> None:
     assert [line.split() for line in lines[3:]] == [
         ["mrn", "0.0%", "1", "1", "1"],
         ["note", "0.0%", "7", "18", "28"],
-        ["blank", "100.0%", "0", "0", "0"],
+        ["column", "3", "100.0%", "0", "0", "0"],
     ]
     assert "secret" not in "\n".join(lines)
 
@@ -243,7 +245,7 @@ def test_peek_reads_the_other_formats(tmp_path) -> None:
     lines = list(peek(read([tmp_path], "parquet", "text")))
     assert [line.split() for line in lines[2:]] == [
         ["text", "33.3%", "1", "2", "3"],
-        ["n", "33.3%", "1", "2", "2"],
+        ["column", "2", "33.3%", "1", "2", "2"],
     ]
 
 

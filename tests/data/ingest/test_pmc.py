@@ -74,7 +74,7 @@ def test_a_package_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             pytest.fail(f"{name}: {len(records(files, read_package))} records")
     files = write(tmp_path, {"a.tar.gz": gzip.compress(content)[:-50]})
-    with pytest.raises(InputError, match=r"a.tar.gz is a damaged or incomplete gzip file"):
+    with pytest.raises(InputError, match=r"a.tar.gz: damaged or incomplete gzip file"):
         records(files, read_package)
 
 
@@ -194,7 +194,7 @@ def test_the_details_may_stand_in_a_folder_of_their_own(tmp_path: Path) -> None:
 
 def test_versions_in_a_package_have_to_be_unpacked(tmp_path: Path) -> None:
     write(tmp_path, {"a.tar": pack([("PMC1.1/PMC1.1.xml", jats("<p>a</p>"))])})
-    with pytest.raises(InputError, match=r"a.tar packs versions of articles .*1.1.xml\): unpack"):
+    with pytest.raises(InputError, match=r"a.tar packs versions of articles: unpack"):
         list(read([tmp_path], "pmc"))
 
 

@@ -176,17 +176,17 @@ def test_files_joined_or_begun_by_blank_lines_are_read(content: str, lines: list
 def test_what_follows_a_whole_file_has_to_be_another() -> None:
     whole = article_set(article(1))
     for rest in ("</PubmedArticleSet>", "an error page", "<PubmedArticleSet>", "&amp;", "<"):
-        with pytest.raises(InputError, match=r"a.xml is broken: not well-formed XML at line [67]:"):
+        with pytest.raises(InputError, match=r"a.xml, line [67]: broken: not well-formed XML: f"):
             of(whole + rest, read_pubmed)
 
 
 def test_a_pubmed_file_that_is_not_whole_or_none_is_an_error() -> None:
     whole = article_set(*[article(abstract=f"<AbstractText>{SECRET}</AbstractText>")] * 3)
     for content, message in [
-        (whole[:-40], "a.xml is broken: not well-formed XML at line 1[0-9]: fetch it again"),
-        (whole.replace("Title.", "R&D", 1), "not well-formed XML at line 4"),
-        (whole.replace("Title.", "&bogus;", 1), "not well-formed XML at line 4"),
-        (whole.replace(DOCTYPE, BOMB), "XML that declares entities at line 2"),
+        (whole[:-40], "a.xml, line 1[0-9]: broken: not well-formed XML: fetch it again"),
+        (whole.replace("Title.", "R&D", 1), "line 4: broken: not well-formed XML"),
+        (whole.replace("Title.", "&bogus;", 1), "line 4: broken: not well-formed XML"),
+        (whole.replace(DOCTYPE, BOMB), "line 2: broken: XML that declares entities"),
         (f'<?xml version="1.0" encoding="{SECRET}"?>{whole}', "XML in an unknown encoding"),
         ("", "not well-formed XML"),
         ("<article/>", "holds no PubmedArticle"),
@@ -352,7 +352,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_a_cut_pubmed_gzip_file_is_an_error(tmp_path: Path) -> None:
     content = gzip.compress(article_set(*(article(i) for i in range(1, 3000))).encode())
     files = write(tmp_path, {"a.xml.gz": content[:-100]})
-    with pytest.raises(InputError, match=r"a.xml.gz is a damaged or incomplete gzip file"):
+    with pytest.raises(InputError, match=r"a.xml.gz, line \d+: damaged or incomplete gzip file"):
         records(files, read_pubmed)
 
 

@@ -47,7 +47,7 @@ def test_chemprot_says_what_is_rebuilt_and_what_a_split_lacks(write) -> None:
         (HEADER + "1\t \tfalse\n", "test.tsv, line 2: empty: mend the row or take it out"),
         (HEADER, "test.tsv holds no row"),
         (CHEMPROT.encode() + b"9\t\x81\tfalse\n", "test.tsv, line 8: bytes that are not UTF-8"),
-        (HEADER + '1\t"a\tfalse\n2\tb\tfalse\n', "a quote opened in the record at line 2 is still"),
+        (HEADER + '1\t"a\tfalse\n2\tb\tfalse\n', "line 2: a quote opened in this record is still"),
     ],
     ids=["column", "label", "no label", "columns", "empty", "no rows", "bytes", "quote"],
 )

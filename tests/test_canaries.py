@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No value of a record is said or written: a hundred canaries through all readers and prepare."""
+
+import ast
+import base64
+import gzip
+import io
+import json
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcmb_jax import private
+from bcmb_jax.commands import prepare
+from bcmb_jax.data.ingest import FORMATS, SOURCES
+from bcmb_jax.data.ingest import read as read_source
+from bcmb_jax.data.ingest.encodings import recode
+from bcmb_jax.data.ingest.header import is_common
+from bcmb_jax.data.tokenize import load_tokenizer
+from bcmb_jax.errors import LONGEST_MESSAGE, InputError, run
+from tests.fixtures.canaries import (
+    CANARIES,
+    COLUMNS,
+    FILES,
+    NAMES,
+    RECORDS,
+    Scanner,
+    contents,
+    hits,
+    note,
+)
+
+ROOT = Path(__file__).parents[1]
+EVERYTHING = {**FORMATS, **SOURCES}
+# One name for each reader; MIMIC has marks of errors, and the x-rays a table of patients besides.
+READERS = [*{source.reader: name for name, source in EVERYTHING.items()}.values(), "mimic-iii"]
+SUFFIXES = {"ade": ".rel", "gzip": ".csv.gz", "jats": ".xml", "pubmed": ".xml", "text": ".txt"}
+CONTENTS = contents()
+
+
+@pytest.fixture(autouse=True)
+def caller_keeps_its_umask(monkeypatch) -> None:
+    monkeypatch.setattr(private, "withhold", lambda *_: None)
+    monkeypatch.setattr(threading, "excepthook", lambda failed: None)
+
+
+@pytest.fixture(scope="module")
+def scanner(tiny_tokenizer) -> Scanner:
+    tokenizer = load_tokenizer(str(tiny_tokenizer))
+    return Scanner(lambda text: tokenizer.encode_batch([text])[0].tolist())
+
+
+def said(main: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> str:
+    """Return what a command prints, in whatever way it ends."""
+    capfd.readouterr()
+    run(lambda: main() and None)
+    return "".join(capfd.readouterr())
+
+
+def check(text: str, what: str, wrong: list[str]) -> None:
+    found = hits(text, but=FILES)  # whoever runs a command may see which file it is
+    longest = max(map(len, text.splitlines()), default=0)
+    if found or longest > LONGEST_MESSAGE + len("error: ") or "unexpected" in text:
+        wrong.append(f"{what}: {sorted(found)[:3]}, {longest} characters: {text[-300:]!r}")
+
+
+def read_all(file: Path, name: str, *columns: str) -> None:
+    for _ in read_source([file], name, *columns):
+        pass
+
+
+def check_reader(name: str, kinds: Iterable[str], folder: Path, capfd) -> None:
+    """Read files of these kinds as `name`, with columns that are there and that are not."""
+    wrong: list[str] = []
+    for kind in kinds:
+        first = kind.split(",")[0].split()[0]
+        file = folder / f"{FILES[0]}{SUFFIXES.get(first, f'.{first}')}"
+        file.write_bytes(CONTENTS[kind])
+        for columns in ((), ("text,note", "patient", "label")):
+            if EVERYTHING[name].has_columns or not columns:
+                text = said(partial(read_all, file, name, *columns), capfd)
+                check(text, f"{name} of {kind} {columns}", wrong)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_reader_says_a_value(tmp_path: Path, capfd) -> None:
+    kinds = [kind for kind in CONTENTS if kind != "csv, wide"]
+    for name in READERS:
+        check_reader(name, kinds, tmp_path, capfd)
+    check_reader("csv", ["csv, wide"], tmp_path, capfd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_no_source_says_a_value(name: str, tmp_path: Path, capfd) -> None:
+    check_reader(name, CONTENTS, tmp_path, capfd)
+
+
+def prepare_command(monkeypatch, source: str, folder: Path, tokenizer: Path, *more: str):
+    arguments = ["--source", source, "--input", folder, "--tokenizer", tokenizer, *more]
+    monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
+    return prepare.main
+
+
+def good_inputs(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Write inputs with some broken records; return what reads each, by source."""
+    rows = "".join(f'{RECORDS[i % 20]},"{note(i)}",{NAMES[i % 30]}\n' for i in range(40))
+    lines = "".join(json.dumps({"text": note(i), "mrn": RECORDS[i % 20]}) + "\n" for i in range(40))
+    files = {
+        f"csv/{FILES[0]}.csv": f'mrn,text,{COLUMNS[0]}\n{rows}{NAMES[0]}\n"{NAMES[1]}",,\n',
+        f"csv/{FILES[1]}.csv": f"mrn;text;{COLUMNS[1]}\n{rows.replace(',', ';')}",
+        f"jsonl/{FILES[2]}.jsonl": f"{lines}{lines[:50]}\n",
+        **{f"text/{FILES[i]}.txt": note(i) for i in range(4)},
+        f"text/{FILES[4]}.txt": "",
+        **{f"pmc/{FILES[i]}.xml": CONTENTS["jats"].decode().replace("&", "") for i in range(3)},
+        f"pmc/{FILES[3]}.xml": CONTENTS["jats"].decode(),
+    }
+    for name, content in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    grouped = ("--group-column", "mrn", "--text-column", "text")
+    return {"csv": (*grouped, "--exact-duplicates"), "jsonl": grouped, "text": (), "pmc": ()}
+
+
+def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, monkeypatch, capfd) -> None:
+    wrong: list[str] = []
+    for source, more in good_inputs(tmp_path / "in").items():
+        output = tmp_path / "out" / source
+        options = (*more, "--output", output, "--validation-fraction", "0.3")
+        given = (monkeypatch, source, tmp_path / "in" / source, tiny_tokenizer)
+        text = said(prepare_command(*given, *options), capfd)
+        assert f"{output}: " in text, text
+        check(text, source, wrong)
+        assert not hits(text), "names of files are not for a log"
+        names = json.loads((output / "input_files.json").read_text())
+        assert hits(json.dumps(names["left_out"])), "one of them has a record that is left out"
+        lines = json.loads((output / "report.json").read_text())["skipped_lines"].values()
+        assert set().union(*lines) == names["left_out"].keys()
+        check(said(prepare_command(*given, *options), capfd), f"{source}, again", wrong)
+        check(said(prepare_command(*given, "--peek"), capfd), f"{source}, peek", wrong)
+    assert not wrong, "\n".join(wrong)
+    assert scanner.folder(tmp_path / "out", may=("/tokens.bin", "/input_files.json")) == set()
+    tokens = {hit.rsplit(" ", 1)[1] for hit in scanner.folder(tmp_path / "out")}
+    assert len(tokens) > 30, "the scanner reads the token ids of shards"
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda name, ids: name.upper().encode(),
+        lambda name, ids: f"a,{name}b".encode("utf-16"),
+        lambda name, ids: f"{name}".encode("utf-32-be"),
+        lambda name, ids: f"x{name}".encode().hex().encode(),
+        lambda name, ids: base64.b64encode(f"12{name} ".encode()),
+        lambda name, ids: "".join(f"\\u{ord(c):04x}" for c in name).encode(),
+        lambda name, ids: gzip.compress(gzip.compress(name.encode())),
+        lambda name, ids: np.array([1, *ids, 2], np.uint16).tobytes(),
+        lambda name, ids: b"?" + np.array(ids, np.int64).tobytes(),
+        lambda name, ids: json.dumps({"x": [1, *ids]}, indent=1).encode(),
+        lambda name, ids: saved(np.savez_compressed, ids=np.array([ids], np.int32)),
+        lambda name, ids: saved(np.savez, a=np.array([f"{name}"])),
+    ],
+)
+def test_the_scanner_finds_a_name_in_any_form(hide, scanner, tiny_tokenizer) -> None:
+    tokenizer = load_tokenizer(str(tiny_tokenizer))
+    name = NAMES[7].split()[0]
+    hidden = hide(name, tokenizer.encode_batch([f"seen by {name}, at home"])[0].tolist())
+    assert scanner.data(b"0" + hidden if hidden[:1] == b"?" else hidden) == {NAMES[7]}
+
+
+def saved(save: Callable[..., None], **arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    save(stream, **arrays)
+    return stream.getvalue()
+
+
+def test_the_scanner_finds_all_canaries_and_nothing_else() -> None:
+    kinds = (content for content in CONTENTS.values() if len(content) < 10**5)
+    found = {canary for content in kinds for canary in Scanner().data(content)}
+    assert {*found, *FILES} == set(CANARIES)
+    assert all(hits(canary) == {canary} for canary in CANARIES)
+    assert hits("0.9071132051 1907113205 19071132059 zqbor Kowalski") == set()
+
+
+def test_only_words_that_columns_are_named_with_are_shown() -> None:
+    shown = ["note_text", "ROW_ID", "PatientID", "chartdate", "label 2", "Impressions", "hadm_id"]
+    assert [name for name in shown if not is_common(name)] == []
+    hidden = ["Mueller", "note of Mueller", "MuellerID", "icd_4019", "Smith-Text", "2021", "B17"]
+    assert [name for name in hidden if is_common(name)] == []
+
+
+def test_an_unexpected_error_says_kind_and_place_alone(monkeypatch, capfd) -> None:
+    def fail() -> None:
+        recode(io.BytesIO(), NAMES[3])
+
+    assert run(fail) == 1
+    text = capfd.readouterr().err
+    assert text.startswith("error: unexpected LookupError (its message may quote data: BCMB_JAX")
+    assert "\n  bcmb_jax/data/ingest/encodings.py:" in text
+    assert not hits(text)
+    monkeypatch.setenv("BCMB_JAX_DEBUG", "1")
+    assert run(fail) == 1
+    assert "Traceback (most recent call last)" in capfd.readouterr().err
+
+
+def test_errors_of_threads_and_the_keyboard(monkeypatch, capfd) -> None:
+    def fail() -> None:
+        raise ValueError(NAMES[5])
+
+    def stop() -> None:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        raise KeyboardInterrupt(NAMES[6])
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    assert run(stop) == 130
+    text = capfd.readouterr().err
+    assert text.startswith("error: unexpected ValueError")
+    assert text.endswith("\nerror: stopped from the keyboard\n")
+    assert not hits(text)
+
+
+def test_no_message_is_long() -> None:
+    assert len(str(InputError("a" * 10**6))) <= LONGEST_MESSAGE
+
+
+def test_one_function_makes_messages_about_records() -> None:
+    """A line's number in another message of a reader would be one that says place its own way."""
+    wrong = []
+    for file in sorted((ROOT / "bcmb_jax/data").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "InputError":
+                places = {x.attr for x in ast.walk(node) if isinstance(x, ast.Attribute)}
+                places |= {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
+                wrong += [f"{file}:{node.lineno}"] if places & {"line", "lineno"} else []
+    assert not wrong, "\n".join(wrong)
