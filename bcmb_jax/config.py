@@ -6,11 +6,13 @@ once; everything below the command line takes that, or a part of it. Fields are 
 in `configs/base.py`, which says what each of them means.
 """
 
+import ast
 import difflib
 import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeGuard, TypeVar
 
@@ -209,7 +211,7 @@ def check_key(key: str) -> None:
     Raises:
       InputError: the message names the nearest key.
     """
-    known = list(_keys(RunConfig, ""))
+    known = key_types()
     if key not in known:
         (nearest,) = difflib.get_close_matches(key, known, n=1, cutoff=0)
         raise InputError(
@@ -218,13 +220,47 @@ def check_key(key: str) -> None:
         )
 
 
+def key_types() -> dict[str, object]:
+    """Return the types of all keys by their dotted names."""
+    return dict(_keys(RunConfig, ""))
+
+
+def read_value(key: str, text: str) -> object:
+    """Read the value of a key as the command line has it: a tuple in Python, or with commas.
+
+    Raises:
+      InputError: it has another type.
+    """
+    kind = key_types()[key]
+    if typing.get_origin(kind) is not tuple:
+        return _read(kind, text, key)
+    if text[:1] not in tuple("([\"'"):
+        (item, _), parts = typing.get_args(kind), text.split(",") if text else []
+        return tuple(_read(item, part, key) for part in parts)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise InputError(f"config.{key} is {text}; it must be {_description(kind)}") from error
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _read(kind: object, text: str, key: str) -> object:
+    if kind is bool and text.lower() in ("true", "false", "1", "0"):
+        return text.lower() in ("true", "1")
+    if kind is not bool:
+        with suppress(ValueError):
+            return typing.cast(type, kind)(text)
+    raise InputError(f"config.{key} is {text}; it must be {_description(kind)}")
+
+
 def _is_group(kind: object) -> TypeGuard[type]:
     return isinstance(kind, type) and is_dataclass(kind)
 
 
-def _keys(kind: type, prefix: str) -> Iterator[str]:
+def _keys(kind: type, prefix: str) -> Iterator[tuple[str, object]]:
     for name, inner in typing.get_type_hints(kind).items():
-        yield from _keys(inner, f"{prefix}{name}.") if _is_group(inner) else [prefix + name]
+        key = prefix + name
+        yield from _keys(inner, f"{key}.") if _is_group(inner) else [(key, inner)]
 
 
 def _with_later_keys(kind: type, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from bcmb_jax.configs import base
 
 PASSES = 3
 WANTED_STEPS = 500
@@ -27,7 +27,7 @@ MOST_ROWS_PER_STEP = 576  # the paper's
 
 
 def get_config(shards: str = "") -> ConfigDict:
-    """Return the configuration for `:FOLDER`, an output of `scripts/prepare_data.py`."""
+    """Return the configuration for `:FOLDER`, an output of `bcmb prepare`."""
     config = base.get_config()
     if not shards:
         raise ValueError("name the folder of shards: --config configs/continue.py:FOLDER")
@@ -49,5 +49,5 @@ def get_config(shards: str = "") -> ConfigDict:
 def _tokens(shards: Path) -> int:
     index = shards / "train" / "index.json"
     if not index.is_file():
-        raise ValueError(f"{index} does not exist: make {shards} with scripts/prepare_data.py")
+        raise ValueError(f"{index} does not exist: make {shards} with bcmb prepare")
     return json.loads(index.read_text())["tokens_with_special"]

@@ -16,7 +16,7 @@ Sources are mixed as they are; set data.weights for other shares.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from bcmb_jax.configs import base
 
 RECIPE = {
     "base": dict(learning_rate=3e-4, weight_decay=1e-5, train_rows_per_step=576, seed=17),

@@ -18,7 +18,7 @@ The learning rate falls as 1 - sqrt over the whole phase, for `:large` over its 
 
 from ml_collections import ConfigDict
 
-from configs import phase1
+from bcmb_jax.configs import phase1
 
 
 def get_config(variant: str = "base") -> ConfigDict:

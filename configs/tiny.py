@@ -9,7 +9,7 @@ Loss:      3.4 and 4.2 were seen in validation, where the unigram baseline has 6
 
 from ml_collections import ConfigDict
 
-from configs import base
+from bcmb_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -1,35 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert a model between formats, and prove the copy equal.
+"""Convert a model between formats, and prove the copy equal."""
 
-    python -m conversion.convert --input PATH --to huggingface|orbax|composer --output DIR
-        [--license TEXT]
-
-The input is a Hugging Face folder, a checkpoint or workdir of ours (then the newest whole
-checkpoint), a Composer .pt, hub:OWNER/NAME, or, with --online, a start by name
-(docs/conversion.md; for example modernbert-large:stable); the output a new folder. Moments,
-counters and hyperparameters go along between Orbax and Composer. The output appears when it is
-proven equal to the input, or not at all.
-
-    python -m conversion.convert --verify MODEL
-
-compares a model's outputs with transformers' on this machine and writes nothing.
-
-Exit status 2: something to correct; 65: NaN or infinity in weights or moments; told in one line.
-"""
-
-import argparse
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bcmb_jax import agreements, hub, private
+from bcmb_jax import agreements
 from bcmb_jax.device import give_back_freed_memory
-from bcmb_jax.errors import InputError, run
-from bcmb_jax.terminal import Display
+from bcmb_jax.errors import InputError
 from conversion import export, torch_models
 from conversion.mapping import Weights, check_finite
 from conversion.verify import (
@@ -46,7 +26,6 @@ WRITERS = {
     "orbax": export.write_orbax,
     "composer": export.write_composer,
 }
-DTYPES = ("float32", "bfloat16", "float16")
 BESIDE_WEIGHTS = 50_000_000  # bytes: tokenizer, JSON, what file systems round up
 
 
@@ -148,71 +127,7 @@ def in_dtype(weights: Weights, dtype: str) -> Weights:
     return weights._replace(params=params, dtype=dtype, origin=origin)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conversion.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--input", metavar="MODEL", help="folder, workdir, .pt, hub:… or name")
-    parser.add_argument("--to", choices=WRITERS)
-    parser.add_argument("--output", metavar="DIR", type=Path, help="a new folder")
-    parser.add_argument("--model-config", metavar="FILE", type=Path, help="for a bare .pt")
-    parser.add_argument("--dtype", choices=DTYPES, help="to huggingface; default: as the input")
-    parser.add_argument(
-        "--license", default="", metavar="TEXT", help="of training data that has none on record"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion")
-    parser.add_argument("--verify", metavar="MODEL", help="compare a model; write nothing")
-    hub.add_options(parser)
-    private.add_option(parser)
-    options = parser.parse_args(arguments)
-    display = Display(stream=sys.stdout)  # what goes wrong stands alone on stderr
-    if options.verify:
-        torch_models.import_torch("--verify")
-        hub.fetch(options.verify, online=options.online, token_file=options.hub_token_file)
-        weights = read(options.verify, model_config=options.model_config)
-        weights = weights._replace(opt_state=None)
-        report(compare_with_transformers(weights, weights.folder, display.say))
-        return
-    if not (options.input and options.to and options.output):
-        parser.error("--input, --to and --output go together (or give --verify)")
-    if options.dtype and options.to != "huggingface":
-        parser.error("--dtype is for --to huggingface; checkpoints to train from are float32")
-    hub.fetch(options.input, online=options.online, token_file=options.hub_token_file)
-    tensors, logits = convert(
-        options.input,
-        options.to,
-        options.output,
-        overwrite=options.overwrite,
-        model_config=options.model_config,
-        dtype=options.dtype,
-        license=options.license,
-        say=display.say,
-    )
-    print(f"{options.output}: {tensors.tensors} tensors, every bit equal")
-    print(f"worst tensor difference: {tensors.difference:.2e} ({tensors.worst})")
-    report(logits)
-
-
-def report(logits: LogitDifference | None) -> None:
-    """Print how far the logits are from transformers', or that they were not compared."""
-    if logits is None:
-        print("logits were not compared with transformers': pip install 'bcmb-jax[torch]' for that")
-        return
-    print(
-        f"worst logit difference from transformers: {logits.difference:.2e} (on {logits.kind} "
-        f"input); in float64 {logits.error:.2e}, where transformers' own rounding is "
-        f"{logits.their_error:.2e}"
-    )
-    print(
-        "both with our rotary frequencies; transformers' own, rounded otherwise, change its logits "
-        f"by {logits.frequencies:.2e}"
-    )
-
-
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
-    sys.exit(run(main))
+    from bcmb_jax.commands import start  # the one import that points upward
+
+    start("convert")

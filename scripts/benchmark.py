@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure speed on this machine: the command line is in bcmb_jax/commands/benchmark.py."""
+"""Measure speed on this machine, as `bcmb benchmark` does."""
 
-import sys
-
-from bcmb_jax.commands.benchmark import main
-from bcmb_jax.errors import run
+from bcmb_jax.commands import start
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    start("benchmark")

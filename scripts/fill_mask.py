@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill masks in sentences: the command line is in bcmb_jax/commands/fill_mask.py."""
+"""Fill masks in sentences, as `bcmb fill-mask` does."""
 
-import sys
-
-from bcmb_jax.commands.fill_mask import main
-from bcmb_jax.errors import run
+from bcmb_jax.commands import start
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    start("fill-mask")

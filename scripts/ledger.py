@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count a corpus beside the paper's: the command line is in bcmb_jax/commands/ledger.py."""
+"""Count a corpus beside the paper's, as `bcmb ledger` does."""
 
-import sys
-
-from bcmb_jax.commands.ledger import main
-from bcmb_jax.errors import run
+from bcmb_jax.commands import start
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    start("ledger")

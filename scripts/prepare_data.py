@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn text into token shards: the command line is in bcmb_jax/commands/prepare.py."""
+"""Turn text into token shards, as `bcmb prepare` does."""
 
-import sys
-
-from bcmb_jax.commands.prepare import main
-from bcmb_jax.errors import run
+from bcmb_jax.commands import start
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    start("prepare")

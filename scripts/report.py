@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Set results beside the paper's tables: the command line is in bcmb_jax/commands/report.py."""
+"""Set results beside the paper's tables, as `bcmb report` does."""
 
-import sys
-
-from bcmb_jax.commands.report import main
-from bcmb_jax.errors import run
+from bcmb_jax.commands import start
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    start("report")

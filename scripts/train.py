@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a model: the command line is in bcmb_jax/commands/train.py."""
+"""Train a model, as `bcmb train` does."""
 
-from bcmb_jax.errors import run
-from bcmb_jax.signals import catch_stop_signals, end_process
+from bcmb_jax.commands import start
 
 if __name__ == "__main__":
-    catch_stop_signals()  # before the imports that take seconds
-    from bcmb_jax.commands.train import main
-
-    end_process(run(main))
+    start("train")

@@ -3,15 +3,13 @@
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
 
-from bcmb_jax import private
-from bcmb_jax.commands import benchmark, evaluate, ledger, prepare, report
+from bcmb_jax import commands, private
 from bcmb_jax.errors import run
 from bcmb_jax.files import new_directory, new_file, write_json
 from bcmb_jax.locks import locked
@@ -85,32 +83,31 @@ def test_a_command_withholds_and_a_stricter_umask_stays(
     ],
 )
 def test_every_command_writes_for_its_owner_or_group(
-    tmp_path, monkeypatch, shards, folder, options, expected
+    tmp_path, shards, folder, options, expected
 ) -> None:
     """Training is in tests/commands/test_train_command.py."""
     out, rows = tmp_path / "out", "".join(f"a {i},{i}\n" for i in range(9))
     (tmp_path / "notes.csv").write_text(f"text,patient\n{rows}")
     data = clinical_sentences(tmp_path / "data", "conll", train=20, held_out=5)
 
-    def command(main, *arguments) -> None:
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments), *options])
-        assert run(main) == 0
+    def command(*arguments) -> None:
+        assert run(lambda: commands.main(*map(str, arguments), *options)) == 0
 
     tokenizer = ("--tokenizer", shards / "tokenizer", "--validation-fraction", "0.3")
     source = ("--source", "csv", "--input", tmp_path / "notes.csv", "--group-column", "patient")
-    command(prepare.main, *source, *tokenizer, "--output", out / "deep" / "shards")
+    command("prepare", *source, *tokenizer, "--output", out / "deep" / "shards")
     texts = ("--task", "conll", "--data", data, "--backend", "text", "--seeds", "1")
-    command(evaluate.main, *texts, "--output", out / "results")
-    command(report.main, out / "results", "--output", out / "tables")
-    command(ledger.main, out / "deep" / "shards", "--output", out / "corpus")
+    command("evaluate", *texts, "--output", out / "results")
+    command("report", out / "results", "--output", out / "tables")
+    command("ledger", out / "deep" / "shards", "--output", out / "corpus")
     for to, write in convert.WRITERS.items():
         if options:  # and compares, which takes time
-            command(convert.main, "--input", folder, "--to", to, "--output", out / to)
+            command("convert", "--input", folder, "--to", to, "--output", out / to)
         elif to != "composer":  # which needs PyTorch
             with new_model_folder(out / to, overwrite=False) as new:
                 write(random_weights(), new, to)
     speed = ("loader", "--documents", "9", "--lengths", "512")
-    command(benchmark.main, *speed, "--output", out / "speed" / "loader.json")
+    command("benchmark", *speed, "--output", out / "speed" / "loader.json")
     record(out / "profile", lambda: jax.block_until_ready(jax.numpy.ones(3)), [])
     assert modes(out) == expected
     assert len(list(out.rglob("*"))) > 30

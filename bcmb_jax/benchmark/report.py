@@ -128,7 +128,7 @@ def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict
     devices = os.environ.get("JAX_NUM_CPU_DEVICES")
     variables = [f"JAX_NUM_CPU_DEVICES={devices}"] if devices else []
     return {
-        "command": shared_command([*variables, "python", *command]),
+        "command": shared_command([*variables, *command]),
         "date": time.strftime("%Y-%m-%d"),
         "device": describe_device(),
         "versions": versions(*REPORTED_PACKAGES),

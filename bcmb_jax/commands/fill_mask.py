@@ -16,25 +16,13 @@ import jax
 import numpy as np
 
 import conversion
-from bcmb_jax import hub
 from bcmb_jax.data.synthetic import DEMO_CLOZES
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError, reason
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", required=True, help="folder, workdir, hub:OWNER/NAME or a start by name"
-    )
-    parser.add_argument("--text", action="append", help="may be given several times")
-    parser.add_argument("--probes", type=Path, metavar="FILE", help="texts and their answers")
-    parser.add_argument("--top", type=int, default=5, help="predictions for each mask")
-    hub.add_options(parser)
-    options = parser.parse_args()
+def main(options: argparse.Namespace) -> None:
+    """Print what the model predicts, or how well."""
     model = conversion.from_pretrained(
         options.model, online=options.online, hub_token_file=options.hub_token_file
     )

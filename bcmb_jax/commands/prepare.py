@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn text into token shards: `python scripts/prepare_data.py --source csv --input notes.csv …`.
-
-Writes OUTPUT/train, OUTPUT/validation, OUTPUT/tokenizer and OUTPUT/report.json. Many sources at
-once: `--source all --input mimic-iii=DIR pubmed=DIR …` writes OUTPUT/mimic-iii, OUTPUT/pubmed, …
-and, run again, only those that are missing.
-"""
+"""Turn text into token shards."""
 
 import argparse
 import json
@@ -16,7 +11,6 @@ from typing import Any
 
 from bcmb_jax import hub
 from bcmb_jax.agreements import Agreement, describe
-from bcmb_jax.commands.prepare_options import make_parser
 from bcmb_jax.data.clean import Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, Bounds, read
 from bcmb_jax.data.ingest.files import Records, list_files
@@ -35,26 +29,15 @@ INPUT_DIGEST = "input_sha256"
 """Option of a report that identifies the content of the input's files."""
 
 
-def main() -> None:
-    """Run the command."""
-    parser = make_parser()
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Prepare what the arguments say, or print what is asked for."""
     if arguments.list_sources:
         print(*list_sources(), sep="\n")
         return
-    needed = ("source", "input") if arguments.peek else ("source", "input", "tokenizer", "output")
-    for name in needed:
-        if not getattr(arguments, name):
-            parser.error(f"--{name} is needed")
-    for name in ("max_record_bytes", "max_expansion"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} begins at 1")
     if arguments.peek:
         print(*peek(_read(arguments, arguments.source, arguments.input, check=False)), sep="\n")
         return
     if arguments.workers is not None:
-        if arguments.workers < 1:
-            raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
         os.environ["RAYON_NUM_THREADS"] = str(arguments.workers)  # read at tokenizers' first use
     access = {"online": arguments.online, "token_file": arguments.hub_token_file}
     hub.fetch(arguments.tokenizer, "tokenizer", **access)

@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of training.
+"""Train a model, alone or together with the other processes of a run."""
 
-    python scripts/train.py --config configs/NAME.py[:variant] [--workdir DIR] [--plan]
-
-The folder of the run is runs/NAME-variant unless --workdir names another. Rerunning the same
-command resumes. Exit status: 0 done, 75 stopped by a signal and saved (requeue), 2 something to
-correct, named in one line. `--config.key=value` overrides a key of configs/base.py.
-"""
-
+import argparse
 import functools
 import hashlib
-import inspect
 import logging
 import os
-import runpy
 import secrets
 import sys
 import time
@@ -22,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 
 import conversion
-from bcmb_jax import files, hub, private
+from bcmb_jax import files, hub
 from bcmb_jax.cluster import Place, find_place, local_devices
-from bcmb_jax.config import RunConfig, check_key
+from bcmb_jax.config import RunConfig
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import PREEMPTED, InputError, reason
@@ -42,25 +32,7 @@ from bcmb_jax.training.replay import replay
 from bcmb_jax.training.start import with_precision
 from bcmb_jax.training.train import train
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import each other from here
-
 log = logging.getLogger(__name__)
-
-CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="The run.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default: runs/NAME-variant.")
-PLAN = flags.DEFINE_bool("plan", False, "Print what the run would do, and stop.")
-REPLAY = flags.DEFINE_integer("replay", 0, "Make this step again, and tell what is not finite.")
-PROFILE = flags.DEFINE_bool("profile", False, "Trace a step, and print where its time goes.")
-
-ONLINE = flags.DEFINE_bool("online", False, "Fetch a start by name, if init_from is one.")
-TOKEN = flags.DEFINE_string("hub-token-file", None, "Send the token in it to the hub; else none.")
-GROUP_READABLE = flags.DEFINE_bool("group-readable", False, private.GROUP_READABLE)
-LICENSE = flags.DEFINE_string("license", "", "The agreement of data that has none on record.")
-
-COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, for several.")
-PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; SLURM and mpirun give it.")
-PROCESS = flags.DEFINE_integer("process", -1, "The number of this process, from 0.")
-WAIT = flags.DEFINE_float("wait", 8.0, "Seconds to wait for the other processes at the start.")
 
 CLOCK_SECONDS = 30.0
 LOCAL_KEYS = ("data.train", "data.validation", "tokenizer")  # compared by their contents
@@ -68,36 +40,24 @@ LOCAL_KEYS = ("data.train", "data.validation", "tokenizer")  # compared by their
 SYNTHETIC = ("synthetic notes",)  # data.train of configs/tiny.py
 
 
-def main() -> int:
+def main(options: argparse.Namespace) -> int:
     """Train, or print the plan, as the command line says; return the exit status."""
     # By force: a library that was imported has set up the log already, without our messages.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("bcmb_jax").setLevel(logging.INFO)
     silence_orbax()
-    parse_flags()
-    if GROUP_READABLE.value:
-        private.withhold(private.ALL_BUT_READING)
     keep_freed_memory()
-    if CONFIG.value is None:
-        raise InputError("no --config; try --config configs/tiny.py")
-    values = CONFIG.value.to_dict()
-    flag = flags.FLAGS["config"]
-    workdir = Path(WORKDIR.value or default_workdir(config_flags.get_config_filename(flag)))
-    if not values["data"]["train"]:
-        raise InputError(
-            "no data to train on: name the folders that prepare_data.py wrote, "
-            "--config.data.train=\"('shards/pubmed', 'shards/notes')\""
-        )
-    if WORKDIR.value is None:
+    values, workdir = options.values, options.workdir
+    if not options.workdir_is_given:
         log.info("the run's folder is %s", workdir)
     with stop_signals() as stop:
-        place = find_place(os.environ, COORDINATOR.value, PROCESSES.value, PROCESS.value)
-        with Peers(place, WAIT.value) as peers:
+        place = find_place(os.environ, options.coordinator, options.processes, options.process)
+        with Peers(place, options.wait) as peers:
             if place:
                 preflight(peers, place, values, workdir)
             if any(peers.gather("signals", stop.requested)):
                 return PREEMPTED  # before weights and data are read, which may take long
-            return run(values, workdir, peers)
+            return run(options, peers)
 
 
 def silence_orbax() -> None:
@@ -195,13 +155,13 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def run(values: dict[str, Any], workdir: Path, peers: Peers) -> int:
+def run(options: argparse.Namespace, peers: Peers) -> int:
     """Train, or print what was asked for."""
-    flag = flags.FLAGS["config"]
+    values, workdir = options.values, options.workdir
     load_initial: Callable[[], Initial] | None = None
-    fetch_named(values, workdir)
+    fetch_named(options)
     if values["init_from"]:
-        load_initial = take_sizes(values, set(config_flags.get_override_values(flag)), workdir)
+        load_initial = take_sizes(values, options.given, workdir)
     if values["data"]["train"] == SYNTHETIC:
         size = values["model"]["vocab_size"]
         for turn in range(2):  # process 0 makes the notes, then the others find them
@@ -210,34 +170,22 @@ def run(values: dict[str, Any], workdir: Path, peers: Peers) -> int:
             peers.gather("synthetic notes", None)
         values["data"]["train"] = (str(notes),)
     config = RunConfig.from_dict(values)
-    if PLAN.value:
+    if options.plan:
         print(forecast(with_precision(config, workdir), workdir, load_initial))
         return 0
     keep_compiled(workdir / "compiled")
-    if REPLAY.value:
-        print(replay(config, workdir, REPLAY.value, load_initial))
+    if options.replay:
+        print(replay(config, workdir, options.replay, load_initial))
         return 0
     return train(
         config,
         workdir,
         load_initial,
-        profile=PROFILE.value,
+        profile=options.profile,
         peers=peers,
         began=process_start(),
-        license=LICENSE.value,
+        license=options.license,
     )
-
-
-def default_workdir(config: str) -> Path:
-    """Return `runs/NAME-variant` for the value of --config, a file and perhaps a variant.
-
-    A variant that is not given is the default of the file's `get_config`; of a folder, the last
-    part of its path counts.
-    """
-    file, _, variant = config.partition(":")
-    for parameter in inspect.signature(runpy.run_path(file)["get_config"]).parameters.values():
-        variant = variant or parameter.default
-    return Path("runs", "-".join(filter(None, (Path(file).stem, Path(variant).name))))
 
 
 def take_sizes(values: dict[str, Any], given: set[str], workdir: Path) -> Callable[[], Initial]:
@@ -266,12 +214,12 @@ def take_sizes(values: dict[str, Any], given: set[str], workdir: Path) -> Callab
     return load
 
 
-def fetch_named(values: dict[str, Any], workdir: Path) -> None:
+def fetch_named(options: argparse.Namespace) -> None:
     """Fetch what a configuration names on the hub; weights only where no checkpoint is yet."""
-    begun = newest_meta(workdir) is not None
+    begun = newest_meta(options.workdir) is not None
     for key, what in (("tokenizer", "tokenizer"), ("init_from", "model")):
-        if values[key] and not (begun and what == "model"):
-            hub.fetch(values[key], what, online=ONLINE.value, token_file=TOKEN.value)
+        if (name := options.values[key]) and not (begun and what == "model"):
+            hub.fetch(name, what, online=options.online, token_file=options.hub_token_file)
 
 
 def keep_compiled(directory: Path) -> None:
@@ -280,22 +228,3 @@ def keep_compiled(directory: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(directory.resolve()))
     # The key of a GPU kernel would else contain the line numbers of its source.
     jax.config.update("jax_traceback_in_locations_limit", 0)
-
-
-def parse_flags() -> None:
-    """Read the command line and the config file that it names.
-
-    Raises:
-      InputError: a key that does not exist, or whatever is wrong in the file.
-    """
-    for argument in sys.argv[1:]:  # with a better message than ml_collections has
-        name = argument.partition("=")[0].lstrip("-")
-        if name.startswith("config."):
-            check_key(name.removeprefix("config."))
-    try:
-        flags.FLAGS(sys.argv)
-        if CONFIG.value is not None:
-            CONFIG.value.to_dict()  # a file that is not there fails only now
-    except Exception as error:  # a config file is a program and may raise anything
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"cannot read the config: {reason}") from error

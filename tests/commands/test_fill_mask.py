@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from bcmb_jax.commands.fill_mask import encode_clozes, fill, main, ranks, read_probes, summary
+from bcmb_jax import commands
+from bcmb_jax.commands.fill_mask import encode_clozes, fill, ranks, read_probes, summary
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
@@ -132,8 +133,7 @@ def test_probe_files_that_failed(tokenizer, tmp_path, shared) -> None:
 
 
 @pytest.mark.parametrize("top", [-1, 0, 301, 5000])
-def test_more_words_than_there_are_is_one_line(folder, monkeypatch, top) -> None:
-    command = ["fill_mask.py", "--model", str(folder), "--text", "a [MASK]", "--top", str(top)]
-    monkeypatch.setattr("sys.argv", command)
+def test_more_words_than_there_are_is_one_line(folder, top) -> None:
+    command = ["fill-mask", "--model", str(folder), "--text", "a [MASK]", "--top", str(top)]
     with pytest.raises(InputError, match=f"--top {top}: choose 1 to 300 predictions"):
-        main()
+        commands.main(*command)

@@ -15,6 +15,7 @@ import pytest
 
 from bcmb_jax.agreements import of_checkpoint
 from bcmb_jax.commands import train as command
+from bcmb_jax.commands.options.train import default_workdir, find_config
 from bcmb_jax.config import RunConfig
 from bcmb_jax.errors import DONE, InputError
 from bcmb_jax.model.config import ModelConfig
@@ -91,7 +92,8 @@ def test_without_data_a_run_says_in_one_line_what_to_give(arguments, tmp_path) -
     ],
 )
 def test_a_run_has_a_folder_of_its_own_unless_one_is_given(config, workdir) -> None:
-    assert command.default_workdir(f"{ROOT}/configs/{config}") == Path(workdir)
+    assert default_workdir(*find_config(f"{ROOT}/configs/{config}")) == Path(workdir)
+    assert default_workdir(*find_config(config.replace(".py", ""))) == Path(workdir)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import conversion
+from bcmb_jax import commands
 from bcmb_jax.agreements import (
     KEY,
     LONGEST,
@@ -18,7 +19,6 @@ from bcmb_jax.agreements import (
     state,
 )
 from bcmb_jax.errors import InputError
-from conversion.convert import main
 from conversion.export import write_huggingface
 from conversion.weights import read
 from tests.fixtures.tiny_weights import edit_config
@@ -60,14 +60,14 @@ def test_a_missing_agreement_is_asked_for_and_can_be_stated(
 ) -> None:
     monkeypatch.setattr("conversion.torch_models.is_installed", lambda: False)  # saves time
     convert = ["--input", str(public), "--to", "huggingface", "--output"]
-    main([*convert, str(tmp_path / "asked")])
+    commands.main("convert", *convert, str(tmp_path / "asked"))
     assert "no licence or data use agreement is on record for the data of public: state it" in (
         capsys.readouterr().out
     )
     assert read(tmp_path / "asked").agreements == (Agreement("public"),)
     assert "| public | ? | not stated |" in (tmp_path / "asked/README.md").read_text()
     stated = ["--input", str(tmp_path / "asked"), "--to", "orbax", "--license", "none needed"]
-    main([*stated, "--output", str(tmp_path / "stated")])
+    commands.main("convert", *stated, "--output", str(tmp_path / "stated"))
     assert "no licence" not in capsys.readouterr().out
     assert read(tmp_path / "stated").agreements == (Agreement("public", "none needed"),)
     assert conversion.load_initial(public).agreements == (Agreement("public"),)

@@ -13,16 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
-from bcmb_jax import agreements
+from bcmb_jax import agreements, commands
 from bcmb_jax.agreements import Agreement
-from bcmb_jax.commands import evaluate, fill_mask
 from bcmb_jax.errors import InputError, NumericsError, run
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.training.checkpoint import latest
 from conversion.config_json import config_json
 from conversion.convert import WRITERS, convert, in_dtype
-from conversion.convert import main as convert_command
 from conversion.export import write_huggingface
 from conversion.mapping import table, to_stored
 from conversion.verify import compare
@@ -124,20 +122,16 @@ def test_exports_can_be_rounded_but_not_beyond_their_range(folder, tmp_path) -> 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_no_command_takes_weights_that_are_not_finite(
-    folder, tmp_path, capsys, monkeypatch, value
-) -> None:
+def test_no_command_takes_weights_that_are_not_finite(folder, tmp_path, capsys, value) -> None:
     stored = load_file(folder / "model.safetensors")
     stored["decoder.bias"][3] = value
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     output = str(tmp_path / "out")
-    monkeypatch.setattr("sys.argv", ["fill_mask.py", "--model", str(folder), "--text", "a [MASK]"])
-    converted = [["--input", str(folder), "--output", output, "--to", to] for to in WRITERS]
-    timed = ["--model", str(folder), "--task", "speed", "--output", output]
+    converted = [["convert", "--input", folder, "--output", output, "--to", to] for to in WRITERS]
+    timed = ["evaluate", "--model", folder, "--task", "speed", "--output", output]
+    filled = ["fill-mask", "--model", folder, "--text", "a [MASK]"]
     for command in (
-        *(functools.partial(convert_command, arguments) for arguments in converted),
-        functools.partial(evaluate.main, timed),
-        fill_mask.main,
+        *(functools.partial(commands.main, *map(str, x)) for x in (*converted, timed, filled)),
         functools.partial(conversion.from_pretrained, folder),
         functools.partial(conversion.load_initial, folder),
     ):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import conversion
+from bcmb_jax import commands
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.errors import InputError
-from conversion.convert import convert, main
+from conversion.convert import convert
 from conversion.export import check_free_space
 from conversion.weights import read
 from tests.fixtures.tiny_weights import edit_config, same_bits
@@ -59,16 +60,15 @@ def test_nothing_but_an_earlier_conversion_is_replaced(folder, tmp_path, monkeyp
     assert not (tmp_path / "a").exists()
 
 
-def test_conversion_fails_before_it_writes(folder, tmp_path, capsys) -> None:
+def test_conversion_fails_before_it_writes(folder, tmp_path) -> None:
     output = tmp_path / "out"
     edit_config(folder, vocab_size=239)
     with pytest.raises(InputError, match=r"decoder.bias is \[300\] and should be \[239\]"):
-        main(["--input", str(folder), "--to", "orbax", "--output", str(output)])
+        commands.main("convert", "--input", str(folder), "--to", "orbax", "--output", str(output))
     assert [p.name for p in tmp_path.iterdir()] == ["huggingface"]
     with pytest.raises(InputError, match="free"):
         check_free_space(output / "deeper", 2**62)
-    with pytest.raises(SystemExit):
-        main(["--input", "x", "--to", "onnx", "--output", "y"])
-    assert "onnx" in capsys.readouterr().err
+    with pytest.raises(InputError, match="onnx"):
+        commands.main("convert", "--input", "x", "--to", "onnx", "--output", "y")
     with pytest.raises(InputError, match="give a folder"):
         convert(str(folder), "composer", tmp_path / "x.pt")

@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from bcmb_jax.commands import prepare as command
+from bcmb_jax import commands
 from bcmb_jax.data.ingest import Document
 from bcmb_jax.data.prepare import prepare
 from bcmb_jax.data.shards import open_shards
@@ -101,14 +101,13 @@ def test_odd_documents_are_counted_although_they_are_kept(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("unknown", "said"), [(100, "100.0%"), (50, "50.0%"), (3, "3.0%"), (1, None), (0, None)]
 )
-def test_unknown_tokens_are_counted_and_said(tmp_path, capsys, monkeypatch, unknown, said) -> None:
+def test_unknown_tokens_are_counted_and_said(tmp_path, capsys, unknown, said) -> None:
     make_tokenizer().save(tmp_path / "tokenizer")
     lines = [f"{'?' if i < unknown else 'w1'} {'?' if i < unknown else 'w2'}" for i in range(100)]
     (tmp_path / "notes.csv").write_text("text\n" + "\n".join(lines) + "\n")
     arguments = ["--source", "csv", "--input", tmp_path / "notes.csv", "--output", tmp_path / "out"]
     arguments += ["--tokenizer", tmp_path / "tokenizer", "--validation-fraction", "0.1"]
-    monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
-    command.main()
+    commands.main("prepare", *map(str, arguments))
     counts = [
         open_shards(tmp_path / "out" / split).index["unknown_tokens"]
         for split in ("train", "validation")
@@ -119,17 +118,15 @@ def test_unknown_tokens_are_counted_and_said(tmp_path, capsys, monkeypatch, unkn
     assert ("unknown to" in printed) == bool(said)
 
 
-def test_the_command_says_how_a_table_is_written(tmp_path, capsys, monkeypatch) -> None:
+def test_the_command_says_how_a_table_is_written(tmp_path, capsys) -> None:
     make_tokenizer().save(tmp_path / "tokenizer")
     rows = "".join(f"{n};w{n} é\n" for n in range(40))
     (tmp_path / "notes.csv").write_bytes(f"id;text\n{rows}".encode("cp1252"))
     arguments = ["--source", "csv", "--input", tmp_path / "notes.csv"]
-    monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments), "--peek"])
-    command.main()
+    commands.main("prepare", *map(str, arguments), "--peek")
     assert capsys.readouterr().out.startswith("notes.csv (semicolons, cp1252): 40 rows\n")
     arguments += ["--output", tmp_path / "out", "--tokenizer", tmp_path / "tokenizer"]
-    monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
-    command.main()
+    commands.main("prepare", *map(str, arguments))
     printed = capsys.readouterr().out
     assert "  read 1 file as semicolons, cp1252\n" in printed
     assert "kept, texts of fewer than 20 characters: 40 (--min-characters 20" in printed

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcmb_jax.commands import prepare as command
+from bcmb_jax import commands
 from bcmb_jax.data.clean import Cleaner, Cleaning, replace_placeholders
 from bcmb_jax.data.clean.duplicates import Signer
 from bcmb_jax.data.prepare import prepare
@@ -34,9 +34,7 @@ SECRETS = {"none": b"", "ours": b"o" * 32, "theirs": b"t" * 32}
 
 
 def main(*arguments: str | Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
-        command.main()
+    commands.main("prepare", *map(str, arguments))
 
 
 def texts(output: Path) -> list[str]:

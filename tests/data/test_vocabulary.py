@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from bcmb_jax.commands import prepare as command
+from bcmb_jax import commands
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
@@ -94,14 +94,13 @@ def test_public_tokenizers_are_known(shared: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reviewed", [False, True])
 def test_the_report_warns_until_somebody_has_looked(
-    trained_on_notes, tmp_path, capsys, monkeypatch, reviewed
+    trained_on_notes, tmp_path, capsys, reviewed
 ) -> None:
     (tmp_path / "notes.txt").write_text("the patient went home")
     arguments = ["--source", "text", "--input", tmp_path / "notes.txt", "--output"]
     arguments += [tmp_path / "out", "--tokenizer", trained_on_notes, "--validation-fraction", "0"]
     arguments += ["--tokenizer-reviewed"] if reviewed else []
-    monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
-    command.main()
+    commands.main("prepare", *map(str, arguments))
     printed = capsys.readouterr().out
     counts = review(load_tokenizer(str(trained_on_notes)))
     warning = f"warning: the tokenizer is not known to be public, and {counts.names:,} words that"

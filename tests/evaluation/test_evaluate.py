@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcmb_jax import device
+from bcmb_jax import commands, device
 from bcmb_jax.commands import evaluate
+from bcmb_jax.commands.options.evaluate import parse
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.device import products_in
 from bcmb_jax.errors import InputError
@@ -47,7 +48,7 @@ def results_of(output):
 
 
 def test_a_task_from_files_to_results(arguments, tmp_path, capsys):
-    evaluate.main([*arguments, *FEW, "--output", str(tmp_path / "out")])
+    commands.main("evaluate", *arguments, *FEW, "--output", str(tmp_path / "out"))
     found = results_of(tmp_path / "out")
     assert found.keys() >= FIELDS
     assert found["seeds"] == [1, 2]
@@ -65,7 +66,7 @@ def test_a_task_from_files_to_results(arguments, tmp_path, capsys):
 def test_words_alone_need_no_model(tmp_path):
     data = clinical_sentences(tmp_path / "data", "conll", train=100, held_out=20)
     task = ("--task", "conll", "--data", str(data), "--backend", "text")
-    evaluate.main([*task, "--output", str(tmp_path / "out")])
+    commands.main("evaluate", *task, "--output", str(tmp_path / "out"))
     found = results_of(tmp_path / "out")
     assert found["backend"] == "text"
     assert len(found["per_seed"]) == 5
@@ -76,7 +77,7 @@ def test_a_single_table_is_split_by_patient(tmp_path):
     rows = [f"{'cough' if i % 2 else 'rash'} again,{'xy'[i % 2]},p{i // 4}" for i in range(80)]
     (tmp_path / "notes.csv").write_text("\n".join(["sentence,label,patient", *rows]) + "\n")
     task = ["--task", "csv", "--data", str(tmp_path / "notes.csv"), "--backend", "text"]
-    evaluate.main([*task, "--group-column", "patient", "--output", str(tmp_path / "out")])
+    commands.main("evaluate", *task, "--group-column", "patient", "--output", str(tmp_path / "out"))
     data = results_of(tmp_path / "out")["dataset"]
     assert data["examples"] == {"train": 56, "validation": 12, "test": 12}
     assert "its 20 groups of 'patient' whole" in data["notes"][0]
@@ -87,7 +88,7 @@ def test_entities_that_training_lacks_lower_the_recall(tmp_path):
     with (data / "test.tsv").open("a", encoding="utf-8") as file:
         file.write("\naspirin\tB-drug\n")
     task = ("--task", "conll", "--data", str(data), "--backend", "text", "--seeds", "1")
-    evaluate.main([*task, "--output", str(tmp_path / "out")])
+    commands.main("evaluate", *task, "--output", str(tmp_path / "out"))
     found = results_of(tmp_path / "out")
     assert {row["class"]: row["support"] for row in found["by_class"]}["drug"] == 1
     assert found["scores"][0]["recall"] < 1
@@ -95,7 +96,7 @@ def test_entities_that_training_lacks_lower_the_recall(tmp_path):
 
 
 def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
-    evaluate.main([*arguments, *FEW, "--output", str(tmp_path / "whole")])
+    commands.main("evaluate", *arguments, *FEW, "--output", str(tmp_path / "whole"))
     output = tmp_path / "cut"
     command = [sys.executable, "scripts/evaluate.py", *arguments, *FEW, "--output", str(output)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE)
@@ -108,7 +109,7 @@ def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
     done = {file: file.stat().st_mtime_ns for file in output.glob("runs/*.json")}
     assert done
     assert not (output / "results.json").exists()
-    evaluate.main([*arguments, *FEW, "--output", str(output)])
+    commands.main("evaluate", *arguments, *FEW, "--output", str(output))
     assert all(file.stat().st_mtime_ns == then for file, then in done.items())
     cut, whole = results_of(output), results_of(tmp_path / "whole")
     assert cut["per_seed"] == whole["per_seed"]
@@ -118,8 +119,8 @@ def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
 def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
     output = tmp_path / "out"
     few = ("--seeds", "1", "--epochs", "1", "--learning-rate", "1e-3", "--output", str(output))
-    evaluate.main([*arguments, *few, "--keep-models", "--license", "DUA 12"])
-    options = evaluate.parse([*arguments, *few])
+    commands.main("evaluate", *arguments, *few, "--keep-models", "--license", "DUA 12")
+    options = parse([*arguments, *few])
     options.model = str(output / "models" / "0.001-1")
     dataset = evaluate.read_task(TASKS[options.task], options)
     kept = evaluate.load(options, dataset, Settings())
@@ -136,19 +137,19 @@ def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
 def test_results_of_another_setting_are_not_mixed(arguments, tmp_path):
     output = ("--output", str(tmp_path / "out"))
     short = ("--seeds", "1", "--learning-rate", "1e-3", *output)
-    evaluate.main([*arguments, "--epochs", "1", *short])
+    commands.main("evaluate", *arguments, "--epochs", "1", *short)
     with pytest.raises(InputError, match="is of epochs 1, this is 2; choose another --output"):
-        evaluate.main([*arguments, "--epochs", "2", *short])
+        commands.main("evaluate", *arguments, "--epochs", "2", *short)
 
 
 def test_what_is_cut_is_told(arguments, tmp_path, capsys):
     few = ("--seeds", "1", "--epochs", "1", "--output", str(tmp_path / "out"))
-    evaluate.main([*arguments, *few, "--max-length", "12"])
+    commands.main("evaluate", *arguments, *few, "--max-length", "12")
     found = results_of(tmp_path / "out")
     assert 0 < found["truncated"]["train"] <= 16
     assert f"{found['truncated']['train']} of 16 train texts" in capsys.readouterr().err
     with pytest.raises(InputError, match="--max-length 9000 is more than the 128 tokens"):
-        evaluate.main([*arguments, *few, "--max-length", "9000"])
+        commands.main("evaluate", *arguments, *few, "--max-length", "9000")
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def reads_512(tmp_path) -> Path:
 @pytest.mark.parametrize("protocol", ["published", "honest"])
 def test_speed_of_our_encoder(reads_512, tmp_path, protocol, capsys):
     speed = ["--task", "speed", "--model", str(reads_512), "--documents", "6", "--iterations", "2"]
-    evaluate.main([*speed, "--protocol", protocol, "--output", str(tmp_path / "out")])
+    commands.main("evaluate", *speed, "--protocol", protocol, "--output", str(tmp_path / "out"))
     found = results_of(tmp_path / "out")
     assert (found["protocol"], found["precision"]) == (protocol, "float32")
     layouts = [(line["set"], line["padded"]) for line in found["results"]]
@@ -178,10 +179,12 @@ def test_speed_of_our_encoder(reads_512, tmp_path, protocol, capsys):
 
 def test_a_model_that_reads_no_set_has_no_speed(folder, tmp_path):
     with pytest.raises(InputError, match="the model reads 128 tokens, the shortest set has 512"):
-        evaluate.main(["--task", "speed", "--model", str(folder), "--output", str(tmp_path)])
+        commands.main(
+            "evaluate", "--task", "speed", "--model", str(folder), "--output", str(tmp_path)
+        )
 
 
-def test_what_is_missing_is_asked_for(capsys):
+def test_what_is_missing_is_asked_for():
     for arguments, message in (
         ([], "missing --data, --model, --output, --task"),
         (["--task", "speed", "--model", "m", "--output", "o", "--backend", "text"], "no speed"),
@@ -193,9 +196,8 @@ def test_what_is_missing_is_asked_for(capsys):
         (["--task", "mlm", "--backend", "torch", *GIVEN], "our"),
         (["--task", "conll", "--group-column", "p", *GIVEN], "--group-column is not for --task co"),
     ):
-        with pytest.raises(SystemExit):
-            evaluate.parse(arguments)
-        assert message in capsys.readouterr().err
+        with pytest.raises(InputError, match=message):
+            parse(arguments)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,7 @@ def test_fine_tuning_is_in_tf32_where_upstreams_is(
 ):
     for module in (device, load):
         monkeypatch.setattr(module, "target", lambda: device.Target(platform, platform))
-    options = evaluate.parse([*arguments, *given, "--output", "o"])
+    options = parse([*arguments, *given, "--output", "o"])
     dataset = evaluate.read_task(TASKS[options.task], options)
     assert evaluate.load(options, dataset, Settings()).metadata["precision"] == expected
 
@@ -221,7 +223,7 @@ def test_fine_tuning_is_in_tf32_where_upstreams_is(
 def test_a_step_of_fine_tuning_multiplies_in_the_precision_of_its_model(arguments, monkeypatch):
     monkeypatch.setattr(load, "resolve_precision", lambda precision: "tf32")
     monkeypatch.setattr(finetune_jax, "compute_dtype", lambda precision: np.dtype("float32"))
-    options = evaluate.parse([*arguments, "--output", "o"])
+    options = parse([*arguments, "--output", "o"])
     dataset = evaluate.read_task(TASKS[options.task], options)
     model = evaluate.load(options, dataset, Settings())
     asked = []
@@ -300,4 +302,6 @@ def test_a_tokenizer_of_more_words_than_the_model_is_refused(arguments, tmp_path
     larger = tmp_path_factory.mktemp("larger") / "tokenizer"
     train_tokenizer(["the left lung is clear"], 301, larger)
     with pytest.raises(InputError, match="the tokenizer has 301 entries and the model 300"):
-        evaluate.main([*arguments, "--tokenizer", str(larger), "--output", str(tmp_path / "o")])
+        commands.main(
+            "evaluate", *arguments, "--tokenizer", str(larger), "--output", str(tmp_path / "o")
+        )

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from bcmb_jax.commands.report import main
+from bcmb_jax import commands
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.report import markdown, write
 from bcmb_jax.evaluation.results import read_results
@@ -33,7 +33,9 @@ def tables(text):
 
 def test_everything_is_in_its_table(tmp_path):
     results = save(tmp_path / "results", *everything())
-    main([str(results), "--output", str(tmp_path / "out"), "--names", "runs/phase2=Ours"])
+    commands.main(
+        "report", str(results), "--output", str(tmp_path / "out"), "--names", "runs/phase2=Ours"
+    )
     found = tables((tmp_path / "out" / "tables.md").read_text())
     assert list(found) == [
         "Performance (Table 2)",
@@ -135,7 +137,9 @@ def test_classes_stand_by_how_often_they_are_true(tmp_path):
             {"class": name, "f1": f1, "support": count}
             for name, f1, count in zip(("Rare", "Common"), scores, (3, 1200), strict=True)
         ]
-    main([str(save(tmp_path / "results", *results)), "--output", str(tmp_path / "out")])
+    commands.main(
+        "report", str(save(tmp_path / "results", *results)), "--output", str(tmp_path / "out")
+    )
     head, _, *rows = tables((tmp_path / "out" / "tables.md").read_text())["bc5cdr by class"]
     assert head == ["class", "true", "a", "b"]
     assert rows == [["Common", "1,200", "25.0", "100.0"], ["Rare", "3", "50.0", "75.0"]]

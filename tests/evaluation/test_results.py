@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bcmb_jax.commands.report import main
+from bcmb_jax import commands
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.results import read_results
 from tests.fixtures.made_up_results import (
@@ -117,4 +117,4 @@ def test_names_of_no_model_are_refused(tmp_path):
     message = refused(tmp_path, fine_tuned("bc5cdr", "x"), names={"z": "Ours"}.items())
     assert message == "--names z: no result is of it, but of x"
     with pytest.raises(InputError, match="--names z: give MODEL=LABEL"):
-        main([str(tmp_path), "--output", str(tmp_path / "out"), "--names", "z"])
+        commands.main("report", str(tmp_path), "--output", str(tmp_path / "out"), "--names", "z")

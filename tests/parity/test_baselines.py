@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra [torch]")
 transformers = pytest.importorskip("transformers")
 
+from bcmb_jax import commands  # noqa: E402
 from bcmb_jax.data.synthetic import train_tokenizer  # noqa: E402
 from bcmb_jax.errors import InputError  # noqa: E402
 from bcmb_jax.evaluation import finetune_torch  # noqa: E402
 from conversion import torch_models  # noqa: E402
 from conversion.mapping import weights_fingerprint  # noqa: E402
-from scripts import evaluate  # noqa: E402
 from tests.fixtures.task_data import clinical_sentences  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -58,7 +58,7 @@ def save_random(architecture, folder):
 
 
 def results_of(output, *arguments):
-    evaluate.main([*map(str, arguments), "--backend", "torch", "--output", str(output)])
+    commands.main("evaluate", *map(str, arguments), "--backend", "torch", "--output", str(output))
     return json.loads((output / "results.json").read_text())
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import conversion
+from bcmb_jax import commands
 from bcmb_jax.commands.fill_mask import encode_clozes
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from conversion import huggingface
 from conversion.config_json import ARCHITECTURES, config_json
-from conversion.convert import convert, main
+from conversion.convert import convert
 from conversion.verify import compare_with_transformers
 from conversion.weights import read
 from tests.fixtures.tiny_weights import edit_config
@@ -125,7 +126,7 @@ def test_a_config_that_is_misread_is_seen(saved, tmp_path, monkeypatch) -> None:
     """transformers reads the folder itself, so that our reading of it is under test too."""
     shutil.copytree(saved[0], tmp_path / "copy")
     edit_config(tmp_path / "copy", local_attention=..., sliding_window=8)
-    main(["--verify", str(tmp_path / "copy")])
+    commands.main("convert", "--verify", str(tmp_path / "copy"))
     assert read(tmp_path / "copy").config.window == 8
     edit_config(tmp_path / "copy", local_attention=64)
     with pytest.raises(InputError, match="sliding_window is 8 and local_attention 64"):
@@ -137,7 +138,7 @@ def test_a_config_that_is_misread_is_seen(saved, tmp_path, monkeypatch) -> None:
 
 
 def test_any_model_is_compared_on_request(saved, capsys) -> None:
-    main(["--verify", str(saved[0])])
+    commands.main("convert", "--verify", str(saved[0]))
     printed = capsys.readouterr().out
     assert "worst logit difference from transformers: " in printed
     assert "in float64" in printed
@@ -225,7 +226,7 @@ def test_a_mutation_of_the_chosen_file_is_seen(saved, tmp_path, monkeypatch, lay
         convert(str(tmp_path / "source"), to, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
     with pytest.raises(InputError, match=r"the worst model\.embeddings\.tok_embeddings\.weight"):
-        main(["--verify", str(tmp_path / "source")])
+        commands.main("convert", "--verify", str(tmp_path / "source"))
 
 
 def test_a_file_that_is_not_the_chosen_one_is_seen(saved, tmp_path, monkeypatch) -> None:

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from bcmb_jax import commands
 from bcmb_jax.benchmark import timing, torch_baselines
 from bcmb_jax.benchmark.timing import Setting
 from bcmb_jax.benchmark.torch_baselines import TorchBaseline, fastest_baseline
 from bcmb_jax.benchmark.training import MASK_RATE, labels
-from bcmb_jax.commands import benchmark
+from bcmb_jax.commands.options.benchmark import SIZES
 from bcmb_jax.data.rows import padded
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.errors import InputError
@@ -82,7 +83,7 @@ def test_a_way_that_fails_is_told_and_left_out(monkeypatch, capsys):
 def test_a_single_call_needs_a_single_way_that_does_not_compile(peers):
     common = ["training", "--size", "tiny", "--compare", "torch", "--burst", "0"]
     with pytest.raises(InputError, match="--burst 0 times the first call"):
-        benchmark.main([*common, "--peers", peers])
+        commands.main("benchmark", *common, "--peers", peers)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,11 @@ def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
             with (folder / "train.csv").open("a") as file:
                 file.write("a red rash and headache,rash;pain\n")
         common += ["--documents", "8", "--tokenizer", str(shards / "tokenizer")]
-    small = dataclasses.replace(benchmark.SIZES["tiny"], num_hidden_layers=2)
-    monkeypatch.setitem(benchmark.SIZES, "tiny", small)
+    small = dataclasses.replace(SIZES["tiny"], num_hidden_layers=2)
+    monkeypatch.setitem(SIZES, "tiny", small)
     monkeypatch.setattr(timing, "SHAPES", ((512, 512, 512),))
     quick = ["--rounds", "1", "--burst", "1", "--output", "report.json"]
-    benchmark.main([*arguments, *common, *quick])
+    commands.main("benchmark", *arguments, *common, *quick)
     lines = json.loads((tmp_path / "report.json").read_text())["results"]
     assert lines
     for line in lines:

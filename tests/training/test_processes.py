@@ -74,14 +74,15 @@ metadata.version = lambda name: "0.0.1" if name == "optax" else version(name)
 """
 TIMED = """
 import os, sys, time
-from bcmb_jax.commands.train import main
+from bcmb_jax import commands
+from bcmb_jax.commands import train  # the imports
 from bcmb_jax.errors import run
 begun, end = time.monotonic(), os._exit
 def told(status):
     print(f"ended after {time.monotonic() - begun:.2f} s", flush=True)
     end(status)
 os._exit = told
-told(run(main))
+told(run(lambda: commands.main("train", *sys.argv[1:])))
 """
 TIMED = ("-P", "-c", TIMED)  # -P: the package is where PYTHONPATH says
 
@@ -218,8 +219,7 @@ def test_a_lost_process_ends_training_within_a_minute(tmp_path, number, how):
 
 DISTURBED = """
 import os, pathlib, signal, sys, time
-from bcmb_jax import files
-from bcmb_jax.commands.train import main
+from bcmb_jax import commands, files
 from bcmb_jax.data.loader import Steps
 from bcmb_jax.errors import run
 from bcmb_jax.training import checkpoint
@@ -239,7 +239,7 @@ def unreadable(*arguments):
     return restore(*arguments)
 
 Steps.__getitem__, checkpoint._restore = held, unreadable
-sys.exit(run(main))
+sys.exit(run(lambda: commands.main("train", *sys.argv[1:])))
 """
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from string import whitespace
 from typing import NamedTuple
 
-from seqeval.metrics.sequence_labeling import get_entities
-
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
@@ -44,6 +42,8 @@ def read(directory: str | Path, classes: tuple[str, ...] | None = None) -> Datas
     Args:
       classes: the kinds that there must be; None for any.
     """
+    from seqeval.metrics.sequence_labeling import get_entities  # takes a second to import
+
     files = reading.find_splits(directory, SUFFIXES)
     counts: Counter[str] = Counter()
     sentences = {split: _read_sentences(file, counts) for split, file in files.items()}

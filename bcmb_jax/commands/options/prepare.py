@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of `prepare_data.py`."""
+"""Turn text into token shards.
+
+    bcmb prepare --source csv --input notes.csv --tokenizer MODEL --output DIR
+
+Writes DIR/train, DIR/validation, DIR/tokenizer and DIR/report.json. Many sources at once:
+`--source all --input mimic-iii=DIR pubmed=DIR …` writes DIR/mimic-iii, DIR/pubmed, … and, run
+again, only those that are missing.
+"""
 
 import argparse
 from pathlib import Path
 
 from bcmb_jax import hub, private
+from bcmb_jax.commands.options import Parser
 from bcmb_jax.data.clean import DATE_SHIFTS, PLACEHOLDERS
 from bcmb_jax.data.ingest.files import BOUNDS, LONGEST
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description="Turn text into token shards.")
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the arguments, and check that they are complete."""
+    parser = Parser("bcmb prepare", description=__doc__)
     parser.add_argument("--list-sources", action="store_true", help="print the sources and stop")
     parser.add_argument("--source", help="what the input is; see --list-sources; or all")
     parser.add_argument(
@@ -111,4 +119,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="earlier outputs, made with one of the two above, whose texts count as earlier ones, "
         "as those of the sources before it do with --source all",
     )
-    return parser
+    options = parser.parse_args(arguments)
+    if options.list_sources:
+        return options
+    needed = ("source", "input") if options.peek else ("source", "input", "tokenizer", "output")
+    if missing := [f"--{name}" for name in needed if not getattr(options, name)]:
+        parser.error(f"missing {', '.join(missing)}")
+    for name in ("max_record_bytes", "max_expansion"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} begins at 1")
+    if options.workers is not None and options.workers < 1:
+        parser.error(f"--workers {options.workers}: at least 1 is needed")
+    return options
