@@ -11,6 +11,7 @@ again", all others that somebody has to look.
 
 import errno
 import os
+import re
 import sys
 import threading
 import traceback
@@ -44,6 +45,7 @@ DEBUG = "BCMB_JAX_DEBUG"
 
 _OURS = ("bcmb_jax", "conversion", "scripts", "configs")
 _FRAMES = 8
+_QUOTED = re.compile(r"(?<!\w)([`'\"]).*\1", re.DOTALL)
 
 
 class InputError(ValueError):
@@ -103,8 +105,14 @@ def _bounded(message: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of another library's exception, or its type where it has no text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """Return the first line of another library's exception, or its type where it has no text.
+
+    What the library puts in quotes is left out, as it may be of the data: of the system's errors
+    it is the name of a file, and stays.
+    """
+    text = str(error) if _is_plain(error) else _QUOTED.sub("…", str(error))
+    first = text.strip().partition("\n")[0][:200]
+    return first if first.strip("…") else type(error).__name__
 
 
 def describe(error: BaseException) -> str:
@@ -144,7 +152,9 @@ def run(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("error: stopped from the keyboard", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of tokenizers, written in Rust, is no Exception
         _print_unexpected(error)
         return UNEXPECTED
 

@@ -6,6 +6,8 @@ import base64
 import gzip
 import io
 import json
+import random
+import re
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,7 +23,7 @@ from bcmb_jax.data.ingest import read as read_source
 from bcmb_jax.data.ingest.encodings import recode
 from bcmb_jax.data.ingest.header import is_common
 from bcmb_jax.data.tokenize import load_tokenizer
-from bcmb_jax.errors import LONGEST_MESSAGE, InputError, run
+from bcmb_jax.errors import LONGEST_MESSAGE, InputError, reason, run
 from tests.fixtures.canaries import (
     CANARIES,
     COLUMNS,
@@ -33,6 +35,8 @@ from tests.fixtures.canaries import (
     hits,
     note,
 )
+from tests.fixtures.layouts import LAYOUTS
+from tests.fixtures.mds_files import write_mds
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = {**FORMATS, **SOURCES}
@@ -76,6 +80,8 @@ def read_all(file: Path, name: str, *columns: str) -> None:
 def check_reader(name: str, kinds: Iterable[str], folder: Path, capfd) -> None:
     """Read files of these kinds as `name`, with columns that are there and that are not."""
     wrong: list[str] = []
+    for shard in ("shard.mds", "shard.mds.x"):
+        (folder / shard).write_bytes(b"123")
     for kind in kinds:
         first = kind.split(",")[0].split()[0]
         file = folder / f"{FILES[0]}{SUFFIXES.get(first, f'.{first}')}"
@@ -113,7 +119,7 @@ def good_inputs(folder: Path) -> dict[str, tuple[str, ...]]:
     files = {
         f"csv/{FILES[0]}.csv": f'mrn,text,{COLUMNS[0]}\n{rows}{NAMES[0]}\n"{NAMES[1]}",,\n',
         f"csv/{FILES[1]}.csv": f"mrn;text;{COLUMNS[1]}\n{rows.replace(',', ';')}",
-        f"jsonl/{FILES[2]}.jsonl": f"{lines}{lines[:50]}\n",
+        f"jsonl/{FILES[2]}.jsonl": f"{lines}{lines[:50]}\n{json.dumps({'text': [note(1)]})}\n",
         **{f"text/{FILES[i]}.txt": note(i) for i in range(4)},
         f"text/{FILES[4]}.txt": "",
         **{f"pmc/{FILES[i]}.xml": CONTENTS["jats"].decode().replace("&", "") for i in range(3)},
@@ -123,8 +129,12 @@ def good_inputs(folder: Path) -> dict[str, tuple[str, ...]]:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
+    samples = [[[RECORDS[i % 20].encode(), note(i).encode() * (i > 3)] for i in range(40)]]
+    for name in FILES[:2]:
+        write_mds(folder / "mds" / name, {"mrn": "str", "text": "str"}, samples)
     grouped = ("--group-column", "mrn", "--text-column", "text")
-    return {"csv": (*grouped, "--exact-duplicates"), "jsonl": grouped, "text": (), "pmc": ()}
+    alone = {"text": (), "pmc": ()}
+    return {"csv": (*grouped, "--exact-duplicates"), "jsonl": grouped, "mds": grouped, **alone}
 
 
 def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, monkeypatch, capfd) -> None:
@@ -143,10 +153,44 @@ def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, monkeypatch,
         assert set().union(*lines) == names["left_out"].keys()
         check(said(prepare_command(*given, *options), capfd), f"{source}, again", wrong)
         check(said(prepare_command(*given, "--peek"), capfd), f"{source}, peek", wrong)
+        wrongly = ("--text-column", "body", "--output", tmp_path / "none")
+        check(said(prepare_command(*given, *wrongly), capfd), f"{source}, column", wrong)
     assert not wrong, "\n".join(wrong)
     assert scanner.folder(tmp_path / "out", may=("/tokens.bin", "/input_files.json")) == set()
     tokens = {hit.rsplit(" ", 1)[1] for hit in scanner.folder(tmp_path / "out")}
     assert len(tokens) > 30, "the scanner reads the token ids of shards"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [*LAYOUTS, "pubmed", "pmc"])
+def test_a_spoiled_distribution_stays_quiet(
+    source, tmp_path, tiny_tokenizer, scanner, monkeypatch, capfd
+) -> None:
+    """Canaries in the place of words: of few, that values have them; of many, headers and marks."""
+    articles = {"pubmed": {"a.xml": CONTENTS["pubmed"]}, "pmc": {"a.xml": CONTENTS["jats"]}}
+    files = articles[source] if source in articles else LAYOUTS[source][0]
+    wrong: list[str] = []
+    for number, share in enumerate((0.02, 0.05, 0.1, 0.3) * 5):
+        draws = random.Random(number)
+        folder, output = tmp_path / f"in{number}", tmp_path / f"out{number}"
+        for name, content in files.items():
+            text = content if isinstance(content, str) else content.decode("latin-1")
+            text = re.sub(
+                r"\w+",
+                lambda word, d=draws, s=share: d.choice(CANARIES) if d.random() < s else word[0],
+                text,
+            )
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            data = text.encode()
+            (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        options = ("--output", output, "--validation-fraction", "0.3", "--exact-duplicates")
+        more = ("--placeholders", "surrogate") if number % 2 else ()
+        command = prepare_command(monkeypatch, source, folder, tiny_tokenizer, *options, *more)
+        check(said(command, capfd), f"{source} {number}", wrong)
+        if output.exists():
+            found = scanner.folder(output, may=("/tokens.bin", "/input_files.json"))
+            wrong += sorted(found)
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +268,18 @@ def test_errors_of_threads_and_the_keyboard(monkeypatch, capfd) -> None:
     assert text.startswith("error: unexpected ValueError")
     assert text.endswith("\nerror: stopped from the keyboard\n")
     assert not hits(text)
+
+
+def test_what_a_library_quotes_is_left_out(tmp_path) -> None:
+    model = {"type": "BPE", "vocab": {"a": 0}, "merges": [f"{NAMES[1]}"]}
+    rest = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+    content = {"version": "1.0", "added_tokens": [], **dict.fromkeys(rest), "model": model}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"not readable: Token … out of vocabulary at line 1"):
+        load_tokenizer(str(tmp_path))
+    assert reason(KeyError(NAMES[1])) == "KeyError"
+    assert reason(ValueError(f'can\'t take "{NAMES[1]}", but 3')) == "can't take …, but 3"
+    assert reason(FileNotFoundError(2, "No such file", "'a'")).endswith("'a'\"")
 
 
 def test_no_message_is_long() -> None:

@@ -269,7 +269,7 @@ def load_tokenizer(name: str, *, reviewed: bool = False) -> Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception, with the position
-        raise InputError(f"tokenizer file {file} is not readable: {error}") from error
+        raise InputError(f"tokenizer file {file} is not readable: {reason(error)}") from error
     return Tokenizer(backend, _special_tokens(directory, backend), directory, reviewed=reviewed)
 
 
