@@ -2,14 +2,25 @@
 """The display of a command at work: one progress line, and lines that stay."""
 
 import io
+import shlex
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 15.0
 """Least time between two updates of the line, on a terminal and in a log file."""
+
+
+def say_next(what: str, *paths: Path) -> None:
+    """Say what to do next, as the last line of a command: on stderr, because it is no result.
+
+    Args:
+      what: a command or a sentence, with {} for each path.
+    """
+    print("next:", what.format(*(shlex.quote(str(x)) for x in paths)), file=sys.stderr)
 
 
 class Display:

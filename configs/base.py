@@ -59,7 +59,7 @@ def get_config(size: str = "base") -> ConfigDict:
     config.schedule.decay_tokens = 0  # the last so many of max_tokens: the other two
 
     config.data = ConfigDict()
-    config.data.train = ()  # folders of prepare_data.py; D is read as D/train
+    config.data.train = ()  # folders of bcmb prepare; D is read as D/train
     config.data.validation = ()  # likewise D/validation; empty: those of data.train that have one
     config.data.weights = ()  # times an epoch goes through each source; empty: once
     config.data.skip_rows = ""  # rows to leave out, by the numbers that a refused update is told

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Your own notes: continue from a trained model on one folder of shards, whatever its size.
 
-Command:   python scripts/train.py --config configs/continue.py:shards/notes --workdir runs/notes \
+Command:   bcmb train --config continue:shards/notes --workdir runs/notes \
                --config.init_from=CHECKPOINT    (any ModernBERT, which gives the sizes)
 Hardware:  one GPU; `--plan` forecasts 8 GB for base at one row a pass
 Hours:     0.6 for a billion tokens trained, at the 446,000 tokens/s of one H200

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phase 1 of the paper: 160.5 B tokens of PubMed, PMC and clinical text, constant learning rate.
 
-Command:   python scripts/train.py --config configs/phase1.py:base \
+Command:   bcmb train --config phase1:base \
                --config.init_from=modernbert-base:stable --online \
                --config.data.train="('shards/pubmed', 'shards/pmc', 'shards/mimic')"
 Variants:  `:base`, `:large` (starts from modernbert-large:stable)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phase 2 of the paper: the decay, on clinical text (or, `bio_`, on biomedical text again).
 
-Command:   python scripts/train.py --config configs/phase2.py:base \
+Command:   bcmb train --config phase2:base \
                --config.init_from=runs/phase1-base \
                --config.data.train="('shards/mimic', 'shards/notes')"
 Variants:  `:base`, `:large`: three passes over 2.75 B clinical tokens

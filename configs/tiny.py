@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The offline demo: a small model from scratch on our own synthetic notes.
 
-Command:   python scripts/train.py --config configs/tiny.py
+Command:   bcmb train --config tiny
 Hardware:  two CPU cores
 Hours:     a few minutes; notes and shards are made on first use
 Loss:      3.4 and 4.2 were seen in validation, where the unigram baseline has 6.13

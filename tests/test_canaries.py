@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcmb_jax import private
-from bcmb_jax.commands import prepare
+from bcmb_jax import commands, private
 from bcmb_jax.data.ingest import FORMATS, SOURCES
 from bcmb_jax.data.ingest import read as read_source
 from bcmb_jax.data.ingest.encodings import recode
@@ -106,10 +105,9 @@ def test_no_source_says_a_value(name: str, tmp_path: Path, capfd) -> None:
     check_reader(name, CONTENTS, tmp_path, capfd)
 
 
-def prepare_command(monkeypatch, source: str, folder: Path, tokenizer: Path, *more: str):
+def prepare_command(source: str, folder: Path, tokenizer: Path, *more: str):
     arguments = ["--source", source, "--input", folder, "--tokenizer", tokenizer, *more]
-    monkeypatch.setattr("sys.argv", ["prepare_data.py", *map(str, arguments)])
-    return prepare.main
+    return partial(commands.main, "prepare", *map(str, arguments))
 
 
 def good_inputs(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -137,12 +135,12 @@ def good_inputs(folder: Path) -> dict[str, tuple[str, ...]]:
     return {"csv": (*grouped, "--exact-duplicates"), "jsonl": grouped, "mds": grouped, **alone}
 
 
-def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, monkeypatch, capfd) -> None:
+def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, capfd) -> None:
     wrong: list[str] = []
     for source, more in good_inputs(tmp_path / "in").items():
         output = tmp_path / "out" / source
         options = (*more, "--output", output, "--validation-fraction", "0.3")
-        given = (monkeypatch, source, tmp_path / "in" / source, tiny_tokenizer)
+        given = (source, tmp_path / "in" / source, tiny_tokenizer)
         text = said(prepare_command(*given, *options), capfd)
         assert f"{output}: " in text, text
         check(text, source, wrong)

@@ -30,7 +30,7 @@ def cases(
     """Yield a result for each row length: rows a second, and how long a step waits for them.
 
     Args:
-      folders: of prepare_data.py; none: documents are made up in `workdir`, on its disk.
+      folders: of bcmb prepare; none: documents are made up in `workdir`, on its disk.
       documents: how many are made up; 0: as many as have `MADE_UP_TOKENS`.
     """
     shards = [open_shards(x / "train") for x in folders] or [make_up(workdir, documents)]

@@ -23,6 +23,7 @@ from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.speed import KINDS
 from bcmb_jax.evaluation.tasks import TASKS
+from bcmb_jax.terminal import say_next
 
 Results = Iterator[Result]
 
@@ -44,6 +45,8 @@ def main(options: argparse.Namespace) -> None:
             print("\n" + markdown(summary))
             if options.output:
                 print("\n".join(map(str, write(summary, options.output))))
+            else:
+                say_next("--output FILE.json keeps this, and writes a table and a plot")
 
 
 def _inference(options: argparse.Namespace) -> Results:

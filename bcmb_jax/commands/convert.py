@@ -6,11 +6,17 @@ import logging
 import sys
 
 from bcmb_jax import hub
-from bcmb_jax.terminal import Display
+from bcmb_jax.terminal import Display, say_next
 from conversion import torch_models
 from conversion.convert import convert
 from conversion.verify import LogitDifference, compare_with_transformers
 from conversion.weights import read
+
+NEXT = {
+    "huggingface": 'bcmb fill-mask --model {} --text "The lung is [MASK]."',
+    "orbax": "bcmb train --config continue:SHARDS --config.init_from={}",
+    "composer": "give the .pt in {} to Composer as load_path",
+}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -39,6 +45,7 @@ def main(options: argparse.Namespace) -> None:
     print(f"{options.output}: {tensors.tensors} tensors, every bit equal")
     print(f"worst tensor difference: {tensors.difference:.2e} ({tensors.worst})")
     report(logits)
+    say_next(NEXT[options.to], options.output)
 
 
 def report(logits: LogitDifference | None) -> None:

@@ -24,6 +24,7 @@ from bcmb_jax.evaluation.sweep import evaluate_model, evaluate_text_baseline, su
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
 from bcmb_jax.sharing import shared_command, shared_path
+from bcmb_jax.terminal import say_next
 from conversion import torch_models
 
 LARGE = 1024  # hidden size from which a model gets the learning rates of Table 5's large one
@@ -57,6 +58,7 @@ def main(options: argparse.Namespace) -> None:
     }
     write_json(options.output / "results.json", results, indent=1)
     print(f"written: {options.output / 'results.json'}")
+    say_next("bcmb report {} --output tables", options.output)
 
 
 def model_name(options: argparse.Namespace) -> str:

@@ -1,12 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fill masks in texts with a masked language model.
-
-    python scripts/fill_mask.py --model MODEL [--text "... [MASK] ..."] [--top 5]
-
-Without --text, a few sentences for a model of the demo's synthetic notes. --probes FILE scores a
-model on lines of a text with one mask, a tab and the word that belongs there: how often it comes
-first and among the first --top, and the mean of one over its rank.
-"""
+"""Fill masks in texts with a masked language model."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,6 +12,7 @@ import conversion
 from bcmb_jax.data.synthetic import DEMO_CLOZES
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.terminal import say_next
 
 
 def main(options: argparse.Namespace) -> None:
@@ -42,6 +36,7 @@ def main(options: argparse.Namespace) -> None:
         print(f"\n{text}")
         for words in predictions:
             print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in words))
+    say_next("bcmb evaluate --list-tasks shows what the model can be scored on")
 
 
 def encode_clozes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from bcmb_jax.data.secret import NO_SECRET, check_value, choose_secret
 from bcmb_jax.data.shards import open_shards
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError
-from bcmb_jax.terminal import Display
+from bcmb_jax.terminal import Display, say_next
 
 ALL = "all"
 INPUT_DIGEST = "input_sha256"
@@ -42,7 +42,9 @@ def main(arguments: argparse.Namespace) -> None:
     access = {"online": arguments.online, "token_file": arguments.hub_token_file}
     hub.fetch(arguments.tokenizer, "tokenizer", **access)
     if arguments.source == ALL:
-        _prepare_all(arguments)
+        folders = _prepare_all(arguments)
+        places = ",".join("{}" for _ in folders)
+        say_next(f"bcmb train --config phase1 --config.data.train={places} --plan", *folders)
     else:
         _prepare(
             arguments,
@@ -52,9 +54,11 @@ def main(arguments: argparse.Namespace) -> None:
             load_tokenizer(arguments.tokenizer, reviewed=arguments.tokenizer_reviewed),
             _secret(arguments, [arguments.source]),
         )
+        what = "bcmb train --config continue:{} --config.init_from=MODEL --plan"
+        say_next(what, arguments.output)
 
 
-def _prepare_all(arguments: argparse.Namespace) -> None:
+def _prepare_all(arguments: argparse.Namespace) -> list[Path]:
     """Each `NAME=PATH` of the input to its own folder; what is there already is kept."""
     paths: dict[str, list[str]] = {}
     for pair in arguments.input:
@@ -87,6 +91,7 @@ def _prepare_all(arguments: argparse.Namespace) -> None:
                 kept = "what is done is kept, and the command, run again, goes on with the rest"
                 raise InputError(f"{name}: {error} ({kept})") from error
         earlier.append(output)
+    return earlier
 
 
 def _check_same(

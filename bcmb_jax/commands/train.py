@@ -21,9 +21,10 @@ from bcmb_jax.cluster import Place, find_place, local_devices
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
-from bcmb_jax.errors import PREEMPTED, InputError, reason
+from bcmb_jax.errors import DONE, PREEMPTED, InputError, reason
 from bcmb_jax.peers import Peers
 from bcmb_jax.signals import stop_signals
+from bcmb_jax.terminal import say_next
 from bcmb_jax.training.checkpoint import newest_meta
 from bcmb_jax.training.clock import process_start
 from bcmb_jax.training.forecast import forecast
@@ -177,7 +178,7 @@ def run(options: argparse.Namespace, peers: Peers) -> int:
     if options.replay:
         print(replay(config, workdir, options.replay, load_initial))
         return 0
-    return train(
+    status = train(
         config,
         workdir,
         load_initial,
@@ -186,6 +187,10 @@ def run(options: argparse.Namespace, peers: Peers) -> int:
         began=process_start(),
         license=options.license,
     )
+    if status == DONE and peers.place.process == 0:
+        model = workdir.with_name(f"{workdir.name}-model")
+        say_next("bcmb convert --input {} --to huggingface --output {}", workdir, model)
+    return status
 
 
 def take_sizes(values: dict[str, Any], given: set[str], workdir: Path) -> Callable[[], Initial]:

@@ -93,7 +93,7 @@ def read_entry(folder: Path) -> Entry:
     splits = [folder / name for name in ("train", "validation")]
     opened = [open_shards(split) for split in splits if split.is_dir()]
     if not opened:
-        raise InputError(f"{folder} holds no train or validation: write it with prepare_data.py")
+        raise InputError(f"{folder} holds no train or validation: write it with bcmb prepare")
     first = opened[0]
     source = SOURCES.get(first.index["options"].get("source", first.name))
     return Entry(

@@ -153,10 +153,10 @@ def _check_replaceable(output: Path, overwrite: bool) -> None:
     if not overwrite:
         raise InputError(f"output {output} exists already: choose another, or add --overwrite")
     if not (output / "report.json").is_file():
-        raise InputError(f"output {output} was not written by prepare_data.py: remove it yourself")
+        raise InputError(f"output {output} was not written by bcmb prepare: remove it yourself")
     if foreign := sorted({path.name for path in output.iterdir()} - WRITTEN):
         raise InputError(
-            f"output {output} holds more than prepare_data.py writes ({foreign[0]}): move that "
+            f"output {output} holds more than bcmb prepare writes ({foreign[0]}): move that "
             "away first"
         )
 

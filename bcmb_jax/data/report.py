@@ -30,7 +30,7 @@ HINTS = {
     MISSING_VALUES: f"--min-characters {SHORT_CHARACTERS} leaves them out",
     SHORT: f"--min-characters {SHORT_CHARACTERS} leaves them out",
 }
-"""The option of prepare_data.py against each."""
+"""The option of bcmb prepare against each."""
 
 NAMES = "input_files.json"
 """The only file of an output with names of input files, which may be patients' names."""

@@ -99,7 +99,7 @@ class Shards:
         if largest >= self.vocab_size:
             raise InputError(
                 f"{self.directory} has token {largest:,} of a vocabulary of {self.vocab_size:,}: "
-                "run prepare_data.py again"
+                "run bcmb prepare again"
             )
 
     def state_of_file(self) -> list[int | str]:
@@ -123,7 +123,7 @@ def open_shards(directory: str | Path) -> Shards:
     except (KeyError, TypeError, AttributeError) as error:  # of an index that holds other things
         raise InputError(
             f"{directory / 'index.json'} is damaged ({type(error).__name__}): "
-            "run prepare_data.py again"
+            "run bcmb prepare again"
         ) from error
 
 
@@ -131,27 +131,27 @@ def _read_lengths(directory: Path, index: dict[str, Any]) -> np.ndarray:
     tokens_file, lengths_file = directory / "tokens.bin", directory / "lengths.npy"
     for file in (tokens_file, lengths_file):
         if not file.is_file():
-            raise InputError(f"{directory} has no {file.name}: run prepare_data.py again")
+            raise InputError(f"{directory} has no {file.name}: run bcmb prepare again")
     _check_sha256(lengths_file, index)
     lengths: np.ndarray = np.load(lengths_file, allow_pickle=False)
     if len(lengths) != index["documents"]:
         raise InputError(
             f"{lengths_file} has {len(lengths):,} documents but index.json says "
-            f"{index['documents']:,}: run prepare_data.py again"
+            f"{index['documents']:,}: run bcmb prepare again"
         )
     itemsize = _file_dtype(index["dtype"]).itemsize
     expected, actual = int(lengths.sum(dtype=np.int64)) * itemsize, tokens_file.stat().st_size
     if actual != expected:
         raise InputError(
             f"{tokens_file} has {actual:,} bytes, expected {expected:,}: it was cut short or "
-            "changed; run prepare_data.py again"
+            "changed; run bcmb prepare again"
         )
     return lengths
 
 
 def _read_index(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
-        raise InputError(f"token shards {directory} do not exist: write them with prepare_data.py")
+        raise InputError(f"token shards {directory} do not exist: write them with bcmb prepare")
     file = directory / "index.json"
     if not file.is_file():
         splits = sorted(path.parent.name for path in directory.glob("*/index.json"))
@@ -163,17 +163,17 @@ def _read_index(directory: Path) -> dict[str, Any]:
         count = len(list(directory.iterdir()))
         raise InputError(
             f"{directory} has no index.json (but {count:,} other files and folders): write token "
-            "shards with prepare_data.py"
+            "shards with bcmb prepare"
         )
     try:
         index: dict[str, Any] = read_json(file)
         version = index["version"]
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{file} is not a token shard index: run prepare_data.py again") from error
+        raise InputError(f"{file} is not a token shard index: run bcmb prepare again") from error
     if version != FORMAT_VERSION:
         raise InputError(
             f"{file} has format version {version}, this program reads {FORMAT_VERSION}: "
-            "run prepare_data.py again"
+            "run bcmb prepare again"
         )
     return index
 
@@ -338,5 +338,5 @@ def _check_sha256(file: Path, index: dict[str, Any]) -> None:
     if actual != expected:
         raise InputError(
             f"{file} is damaged (sha256 {actual[:12]}…, index.json says {expected[:12]}…): "
-            "run prepare_data.py again"
+            "run bcmb prepare again"
         )

@@ -44,7 +44,7 @@ def score_by_source(
     max_tokens: int,
     pseudo_perplexity_tokens: int = 0,
 ) -> dict[str, Any]:
-    """Score the validation documents of each folder of prepare_data.py, for `results.json`.
+    """Score the validation documents of each folder of bcmb prepare, for `results.json`.
 
     The baselines count words of the training documents. The metric is the mean loss over sources.
 

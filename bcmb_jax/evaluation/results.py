@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read and check the `results.json` of scripts/evaluate.py: for tasks, `speed` and `mlm`."""
+"""Read and check the `results.json` of bcmb evaluate: for tasks, `speed` and `mlm`."""
 
 import json
 import math
@@ -56,7 +56,7 @@ def read_results(paths: Sequence[Path], names: Mapping[str, str]) -> list[Result
     files = {file.resolve(): file for path in paths for file in _files(path)}
     if not files:
         raise InputError(
-            f"no results.json in {', '.join(map(str, paths))}: scripts/evaluate.py writes them"
+            f"no results.json in {', '.join(map(str, paths))}: bcmb evaluate writes them"
         )
     read = [(file, _read(file)) for file in files.values()]
     labels = _labels([x["model"] for _, x in read if x["backend"] != "text"], names)

@@ -143,7 +143,7 @@ def test_no_validation_means_train_only(tmp_path: Path) -> None:
 def test_an_output_with_a_file_of_another_is_not_replaced(tmp_path: Path) -> None:
     run(tmp_path / "out")
     (tmp_path / "out" / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match=r"holds more than prepare_data.py writes \(mine.txt\)"):
+    with pytest.raises(InputError, match=r"holds more than bcmb prepare writes \(mine.txt\)"):
         run(tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "mine.txt").is_file()
 
@@ -195,7 +195,7 @@ def test_a_finished_output_is_replaced_only_if_asked_and_only_at_the_end(tmp_pat
 def test_overwrite_spares_folders_that_are_not_ours(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("x")
-    with pytest.raises(InputError, match=r"was not written by prepare_data.py"):
+    with pytest.raises(InputError, match=r"was not written by bcmb prepare"):
         run(tmp_path / "home", overwrite=True)
     assert (tmp_path / "home/thesis.txt").exists()
 

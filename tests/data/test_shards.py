@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
 def test_damage_is_named_on_opening(train: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
     damage(train)
-    with pytest.raises(InputError, match=f"{message}.*run prepare_data.py again") as caught:
+    with pytest.raises(InputError, match=f"{message}.*run bcmb prepare again") as caught:
         open_shards(train)
     assert "\n" not in str(caught.value)
 

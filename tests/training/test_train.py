@@ -222,7 +222,7 @@ def test_changed_tokens_are_refused_when_a_run_starts_and_when_it_resumes(
     tokens[100] ^= 1
     (copy / "train" / "tokens.bin").write_bytes(tokens)
     for workdir in (tmp_path / "run", tmp_path / "other"):
-        with pytest.raises(InputError, match=r"tokens.bin is damaged .*run prepare_data.py again"):
+        with pytest.raises(InputError, match=r"tokens.bin is damaged .*run bcmb prepare again"):
             train(config, workdir)
 
 
