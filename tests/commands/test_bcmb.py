@@ -62,6 +62,12 @@ def test_help_and_mistypings_are_answered_within_a_second(arguments) -> None:
     assert used.ru_utime - before.ru_utime + used.ru_stime - before.ru_stime < 1
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    version = bcmb_jax.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1].startswith(f"[{version}]")
+
+
 def test_the_help_lists_every_command(capsys) -> None:
     commands.main("--help")
     listed = capsys.readouterr().out
