@@ -12,6 +12,7 @@ import bcmb_jax
 from bcmb_jax import commands
 from bcmb_jax.attention import IMPLEMENTATIONS
 from bcmb_jax.commands import COMMANDS
+from bcmb_jax.commands.convert import NEXT
 from bcmb_jax.commands.options import benchmark, convert, evaluate, train
 from bcmb_jax.device import PRECISIONS
 from bcmb_jax.errors import InputError
@@ -83,7 +84,7 @@ def test_options_offer_what_there_is() -> None:
     assert benchmark.KINDS == speed.KINDS
     assert evaluate.PROTOCOLS == speed.PROTOCOLS
     assert tuple(PRECISIONS) == evaluate.PRECISIONS
-    assert tuple(WRITERS) == convert.FORMATS
+    assert tuple(WRITERS) == convert.FORMATS == tuple(NEXT)
     defaults = evaluate.parse(["--list-tasks"])
     assert defaults.documents == speed.DOCUMENTS
     assert Settings(defaults.epochs, defaults.batch_size) == Settings()
