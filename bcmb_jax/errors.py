@@ -118,8 +118,8 @@ def reason(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Return what may be said of an error: its message, or its kind where that may quote data.
 
-    Messages of this package, of the system, about imports and memory, and of JAX name files,
-    numbers, shapes and devices.
+    Messages of this package, of the system, about imports and memory, and of JAX and Flax name
+    files, numbers, shapes and devices.
     """
     kind = type(error).__name__
     return _bounded(str(error) or kind) if _is_plain(error) else f"unexpected {kind}"
@@ -127,7 +127,7 @@ def describe(error: BaseException) -> str:
 
 def _is_plain(error: BaseException) -> bool:
     library = type(error).__module__.partition(".")[0]
-    return isinstance(error, _PLAIN) or library in ("jax", "jaxlib")
+    return isinstance(error, _PLAIN) or library in ("flax", "jax", "jaxlib")
 
 
 def run(main: Callable[[], int | None]) -> int:
@@ -140,6 +140,8 @@ def run(main: Callable[[], int | None]) -> int:
     private.withhold()
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = lambda failed: _print_unexpected(failed.exc_value)
+    if sys.unraisablehook is sys.__unraisablehook__:  # of errors while objects are removed
+        sys.unraisablehook = lambda failed: _print_unexpected(failed.exc_value)
     try:
         return main() or DONE
     except _EXPECTED as error:

@@ -8,6 +8,8 @@ import io
 import json
 import random
 import re
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -105,9 +107,9 @@ def test_no_source_says_a_value(name: str, tmp_path: Path, capfd) -> None:
     check_reader(name, CONTENTS, tmp_path, capfd)
 
 
-def prepare_command(source: str, folder: Path, tokenizer: Path, *more: str):
-    arguments = ["--source", source, "--input", folder, "--tokenizer", tokenizer, *more]
-    return partial(commands.main, "prepare", *map(str, arguments))
+def prepare(source: str, folder: Path, tokenizer: Path, *more: str | Path) -> Callable[[], object]:
+    given = ("--source", source, "--input", folder, "--tokenizer", tokenizer, *more)
+    return partial(commands.main, "prepare", *map(str, given))
 
 
 def good_inputs(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -141,18 +143,20 @@ def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, capfd) -> No
         output = tmp_path / "out" / source
         options = (*more, "--output", output, "--validation-fraction", "0.3")
         given = (source, tmp_path / "in" / source, tiny_tokenizer)
-        text = said(prepare_command(*given, *options), capfd)
+        text = said(prepare(*given, *options), capfd)
         assert f"{output}: " in text, text
         check(text, source, wrong)
         assert not hits(text), "names of files are not for a log"
-        names = json.loads((output / "input_files.json").read_text())
+        list_of_names = output / "input_files.json"
+        assert stat.S_IMODE(list_of_names.stat().st_mode) == 0o600
+        names = json.loads(list_of_names.read_text())
         assert hits(json.dumps(names["left_out"])), "one of them has a record that is left out"
         lines = json.loads((output / "report.json").read_text())["skipped_lines"].values()
         assert set().union(*lines) == names["left_out"].keys()
-        check(said(prepare_command(*given, *options), capfd), f"{source}, again", wrong)
-        check(said(prepare_command(*given, "--peek"), capfd), f"{source}, peek", wrong)
+        check(said(prepare(*given, *options), capfd), f"{source}, again", wrong)
+        check(said(prepare(*given, "--peek"), capfd), f"{source}, peek", wrong)
         wrongly = ("--text-column", "body", "--output", tmp_path / "none")
-        check(said(prepare_command(*given, *wrongly), capfd), f"{source}, column", wrong)
+        check(said(prepare(*given, *wrongly), capfd), f"{source}, column", wrong)
     assert not wrong, "\n".join(wrong)
     assert scanner.folder(tmp_path / "out", may=("/tokens.bin", "/input_files.json")) == set()
     tokens = {hit.rsplit(" ", 1)[1] for hit in scanner.folder(tmp_path / "out")}
@@ -162,7 +166,7 @@ def test_prepare_writes_no_value(tmp_path, tiny_tokenizer, scanner, capfd) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("source", [*LAYOUTS, "pubmed", "pmc"])
 def test_a_spoiled_distribution_stays_quiet(
-    source, tmp_path, tiny_tokenizer, scanner, monkeypatch, capfd
+    source, tmp_path, tiny_tokenizer, scanner, capfd
 ) -> None:
     """Canaries in the place of words: of few, that values have them; of many, headers and marks."""
     articles = {"pubmed": {"a.xml": CONTENTS["pubmed"]}, "pmc": {"a.xml": CONTENTS["jats"]}}
@@ -183,7 +187,7 @@ def test_a_spoiled_distribution_stays_quiet(
             (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         options = ("--output", output, "--validation-fraction", "0.3", "--exact-duplicates")
         more = ("--placeholders", "surrogate") if number % 2 else ()
-        command = prepare_command(monkeypatch, source, folder, tiny_tokenizer, *options, *more)
+        command = prepare(source, folder, tiny_tokenizer, *options, *more)
         check(said(command, capfd), f"{source} {number}", wrong)
         if output.exists():
             found = scanner.folder(output, may=("/tokens.bin", "/input_files.json"))
@@ -250,21 +254,39 @@ def test_an_unexpected_error_says_kind_and_place_alone(monkeypatch, capfd) -> No
     assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 
-def test_errors_of_threads_and_the_keyboard(monkeypatch, capfd) -> None:
-    def fail() -> None:
-        raise ValueError(NAMES[5])
+class Panic(BaseException):
+    """Stand for a panic of a library in Rust, which is no `Exception`."""
+
+
+class Removed:
+    def __del__(self) -> None:
+        raise TypeError(NAMES[4])
+
+
+def test_errors_outside_of_the_main_path_are_not_quoted(monkeypatch, capfd) -> None:
+    def fail(error: BaseException) -> None:
+        raise error
 
     def stop() -> None:
-        thread = threading.Thread(target=fail)
+        thread = threading.Thread(target=fail, args=(ValueError(NAMES[5]),))
         thread.start()
         thread.join()
+        Removed()
         raise KeyboardInterrupt(NAMES[6])
 
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     assert run(stop) == 130
+    assert run(partial(fail, Panic(NAMES[7]))) == 1
     text = capfd.readouterr().err
-    assert text.startswith("error: unexpected ValueError")
-    assert text.endswith("\nerror: stopped from the keyboard\n")
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    kinds = [re.sub(r" \(its.*", "", line) for line in errors]
+    assert kinds == [
+        "error: unexpected ValueError",
+        "error: unexpected TypeError",
+        "error: stopped from the keyboard",
+        "error: unexpected Panic",
+    ]
     assert not hits(text)
 
 
