@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from bcmb_jax.config import RunConfig
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.files import read_json
 from bcmb_jax.model.config import ModelConfig
 from conversion.config_json import parse_config
@@ -103,8 +103,11 @@ def config_from_file(file: Path) -> ModelConfig:
     except ValueError:
         try:
             values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"model config {file} is neither JSON nor YAML: {error}") from error
+        except yaml.YAMLError as error:  # its text quotes the line
+            mark = getattr(error, "problem_mark", None)
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
+            what = "neither JSON nor YAML from here on: --model-config is a model's config"
+            raise record_error(file, line, what, column=column) from None
     for key in ("model", "model_config"):
         if isinstance(values, dict) and isinstance(values.get(key), dict):
             values = values[key]

@@ -309,7 +309,8 @@ def test_no_message_is_long() -> None:
 def test_one_function_makes_messages_about_records() -> None:
     """A line's number in another message of a reader would be one that says place its own way."""
     wrong = []
-    for file in sorted((ROOT / "bcmb_jax/data").rglob("*.py")):
+    readers = ("bcmb_jax/data", "bcmb_jax/evaluation/tasks")
+    for file in sorted(file for folder in readers for file in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "InputError":
                 places = {x.attr for x in ast.walk(node) if isinstance(x, ast.Attribute)}

@@ -88,7 +88,7 @@ def test_every_command_writes_for_its_owner_or_group(
     """Training is in tests/commands/test_train_command.py."""
     out, rows = tmp_path / "out", "".join(f"a {i},{i}\n" for i in range(9))
     (tmp_path / "notes.csv").write_text(f"text,patient\n{rows}")
-    data = clinical_sentences(tmp_path / "data", "conll", train=20, held_out=5)
+    data = clinical_sentences(tmp_path / "data", "conll", train=30, held_out=5)
 
     def command(*arguments) -> None:
         assert run(lambda: commands.main(*map(str, arguments), *options)) == 0

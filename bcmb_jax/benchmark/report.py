@@ -4,7 +4,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,14 @@ def _spread(prefix: str, times: Times) -> dict[str, float]:
     }
 
 
-def report(results: Sequence[Mapping[str, Any]], command: Sequence[str]) -> dict[str, Any]:
-    """Return the report of a run, for JSON."""
+def report(
+    results: Sequence[Mapping[str, Any]], command: Sequence[str], data: Collection[Path] = ()
+) -> dict[str, Any]:
+    """Return the report of a run, for JSON; `data` is its input."""
     devices = os.environ.get("JAX_NUM_CPU_DEVICES")
     variables = [f"JAX_NUM_CPU_DEVICES={devices}"] if devices else []
     return {
-        "command": shared_command([*variables, *command]),
+        "command": shared_command([*variables, *command], data),
         "date": time.strftime("%Y-%m-%d"),
         "device": describe_device(),
         "versions": versions(*REPORTED_PACKAGES),

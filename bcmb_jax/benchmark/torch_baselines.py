@@ -15,7 +15,7 @@ import numpy as np
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.benchmark.timing import Setting
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, reason
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import Head
 from bcmb_jax.terminal import Display
@@ -192,7 +192,7 @@ def fastest_baseline(
             run = baseline.step if train else baseline.forward
             seconds = _second_call(run) if len(setting.candidates) > 1 else 0.0
         except Exception as error:  # one that cannot run here must not end the comparison
-            print(f"transformers {candidate} left out: {type(error).__name__}: {error}")
+            print(f"transformers {candidate} left out: {type(error).__name__}: {reason(error)}")
             continue
         fastest.competed.append(candidate)
         if seconds < least:

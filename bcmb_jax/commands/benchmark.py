@@ -41,7 +41,8 @@ def main(options: argparse.Namespace) -> None:
             results.append(line)
     finally:  # a case that fails does not take those before it along
         if results:
-            summary = report(results, options.command)
+            data = getattr(options, "data", [])
+            summary = report(results, options.command, data if isinstance(data, list) else [data])
             print("\n" + markdown(summary))
             if options.output:
                 print("\n".join(map(str, write(summary, options.output))))

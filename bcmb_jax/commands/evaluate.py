@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> None:
         "device": describe_device()
         | (torch_models.describe_gpu() if options.backend == "torch" else {}),
         "versions": versions(*REPORTED_PACKAGES),
-        "command": shared_command(options.command),
+        "command": shared_command(options.command, options.data or ()),
         "date": time.strftime("%Y-%m-%d"),
     }
     write_json(options.output / "results.json", results, indent=1)

@@ -176,5 +176,5 @@ def _shape(word: str) -> str:
 def _fit(vectorizer: CountVectorizer, texts: Sequence) -> sparse.spmatrix:
     try:
         return vectorizer.fit_transform(texts)
-    except ValueError as error:  # "empty vocabulary", or none left by min_df
-        raise InputError(f"the training texts have no words to learn from: {error}") from None
+    except ValueError:  # "empty vocabulary", or none left by min_df
+        raise InputError("the training texts have no words to learn from") from None

@@ -104,7 +104,7 @@ def _read(file: Path) -> dict[str, Any]:
     task = values.get("task") if isinstance(values, dict) else None
     # The task becomes part of file names.
     if not isinstance(task, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task, re.ASCII):
-        raise InputError(f"{file}: its task is {task!r:.60}, not a name of letters, digits, _ . -")
+        raise InputError(f"{file}: its task is not a name of letters, digits, _ . -")
     if task == "mlm":
         values = {"backend": "jax", "pseudo_perplexity": {}} | values
     is_fine_tuned = task not in ("mlm", "speed")
@@ -124,16 +124,24 @@ def _check(file: Path, name: str, value: Any, form: Any) -> None:
     expected = containers.get(type(form), str(form))
     fits = isinstance(value, _TYPES[expected])
     if not fits or (isinstance(value, bool) and expected != "true or false"):
-        raise InputError(f"{file}: {name} is {value!r:.60}, not {expected}")
+        raise InputError(f"{file}: {name} is {_kind(value)}, not {expected}")
     if isinstance(form, dict):
         for key, inner in form.items():
             if key != "*" and key not in value:
                 raise InputError(f"{file}: {name} has no {key!r}")
-            for each in value if key == "*" else (key,):
-                _check(file, each if name == "the file" else f"{name}.{each}", value[each], inner)
+            places = enumerate(value) if key == "*" else [(key, key)]  # of "*" no name is shown
+            for place, each in places:
+                part = f"{name}[{place}]" if key == "*" else f"{name}.{key}"
+                _check(file, part.removeprefix("the file."), value[each], inner)
     elif isinstance(form, list):
         for i, each in enumerate(value):
             _check(file, f"{name}[{i}]", each, form[0])
+
+
+def _kind(value: object) -> str:
+    """Return in words what a value is, for a message that does not quote it."""
+    kinds = {kind: name for name, kind in reversed(_TYPES.items()) if isinstance(kind, type)}
+    return "nothing" if value is None else kinds.get(type(value), "a number")
 
 
 def _check_scores(file: Path, values: Mapping[str, Any]) -> None:

@@ -204,17 +204,18 @@ def _results(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
 def _read_run(file: Path, metadata: Mapping[str, Any], dataset: Dataset) -> Run:
     try:
         values = read_json(file)
-        stored = values.pop("facts")
+        stored = dict(values.pop("facts"))
         run = Run(**values)._replace(predicted=[tuple(x) for x in values["predicted"]])
         score(dataset, "test", run.predicted)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{file} is not a run of this task ({error}); remove it") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        kind = type(error).__name__
+        raise InputError(f"{file} is not a run of this task ({kind}); remove it") from None
     for key, value in metadata.items():
-        if stored.get(key) != value:
-            raise InputError(
-                f"{file} is of {key} {stored.get(key)!r}, this is {value!r}; choose another "
-                "--output, or remove the folder"
-            )
+        before = stored.get(key)
+        if before != value:  # a text may be of any file, and is not shown
+            is_number = isinstance(before, int | float)
+            what = f"{key} {before}, this is {value}" if is_number else f"another {key}"
+            raise InputError(f"{file} is of {what}; choose another --output, or remove the folder")
     return run
 
 

@@ -24,6 +24,7 @@ from bcmb_jax.model.modernbert import (
 )
 from bcmb_jax.ops.geglu import gelu
 from bcmb_jax.ops.linear import accumulation_dtype, linear
+from bcmb_jax.sharing import LONGEST_LABEL
 
 POOLINGS = ("cls", "mean")
 
@@ -40,7 +41,7 @@ class Head:
       problem_type: transformers' word for a classifier's loss, or empty; exported, not used here.
 
     Raises:
-      InputError: there is no such head, or no label for a classifier.
+      InputError: there is no such head, no label for a classifier, or one that is a text.
     """
 
     kind: str = "masked_lm"
@@ -55,6 +56,9 @@ class Head:
             raise InputError(f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}")
         if self.classifies != bool(self.labels):
             raise InputError(f"a {self.kind} head cannot have {len(self.labels)} labels")
+        longest = max(map(len, self.labels), default=0)
+        if longest > LONGEST_LABEL:
+            raise InputError(f"a label has {longest:,} characters, at most {LONGEST_LABEL} are one")
 
     @property
     def classifies(self) -> bool:

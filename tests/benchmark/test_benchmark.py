@@ -154,7 +154,7 @@ def test_training_on_real_lengths_and_its_profile(tmp_path, shards, capsys):
 
 @pytest.mark.parametrize("task", [pytest.param("csv", marks=pytest.mark.slow), "conll"])
 def test_fine_tuning(tmp_path, shards, task):
-    folder = clinical_sentences(tmp_path / task, task, train=12, held_out=4)
+    folder = clinical_sentences(tmp_path / task, task, train=30, held_out=4)
     arguments = ["fine-tuning", "--size", "tiny", "--task", task, "--data", str(folder)]
     arguments += ["--tokenizer", str(shards / "tokenizer"), "--documents", "2"]
     (line,) = run(tmp_path, *arguments, "--steps", "2")
@@ -162,8 +162,8 @@ def test_fine_tuning(tmp_path, shards, task):
     assert 0 < line["filled"] < 1
     assert 0 < line["peer_filled"] <= 1
     assert f"{task}, 2 steps of 2" in line["case"]
-    with pytest.raises(InputError, match="14 examples are wanted, 12 are there"):
-        run(tmp_path, *arguments, "--steps", "7")
+    with pytest.raises(InputError, match="32 examples are wanted, 30 are there"):
+        run(tmp_path, *arguments, "--steps", "16")
 
 
 def test_rows_of_real_lengths_are_as_long_as_asked_or_as_the_longest():

@@ -17,6 +17,7 @@ from bcmb_jax import commands, device
 from bcmb_jax.commands import evaluate
 from bcmb_jax.commands.options.evaluate import parse
 from bcmb_jax.data.synthetic import train_tokenizer
+from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import products_in
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation import finetune_jax, load
@@ -25,6 +26,7 @@ from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.protocol import Settings
 from bcmb_jax.evaluation.tasks import TASKS
 from conversion.export import write_huggingface
+from tests.fixtures.canaries import NAMES, Scanner
 from tests.fixtures.task_data import clinical_sentences
 from tests.fixtures.tiny_weights import TINY, random_weights
 
@@ -40,7 +42,8 @@ FIELDS |= {"epochs", "curves", "truncated", "dataset", "versions", "command", "s
 def arguments(folder, tmp_path):
     """A task, its data (a step an epoch) and a model with random weights."""
     data = clinical_sentences(tmp_path / "data", "conll", train=16, held_out=8)
-    return ["--task", "conll", "--data", str(data), "--model", str(folder)]
+    listed = ["--labels", str(data / "labels.txt")]  # too few examples for unlisted ones
+    return [*listed, "--task", "conll", "--data", str(data), "--model", str(folder)]
 
 
 def results_of(output):
@@ -118,6 +121,8 @@ def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
 
 def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
     output = tmp_path / "out"
+    for file in (tmp_path / "data").glob("*.tsv"):
+        file.write_text(file.read_text().replace("patient\t", f"{NAMES[0].split()[0]}\t"))
     few = ("--seeds", "1", "--epochs", "1", "--learning-rate", "1e-3", "--output", str(output))
     commands.main("evaluate", *arguments, *few, "--keep-models", "--license", "DUA 12")
     options = parse([*arguments, *few])
@@ -132,6 +137,10 @@ def test_a_kept_model_predicts_what_was_scored(arguments, tmp_path):
     assert "fine-tuned on conll (seed 1, learning rate 0.001)" in card
     for row in ("| random | ? | none needed |", "| conll (fine-tuning) | ? | DUA 12 |"):
         assert row in card
+    ids = kept.tokenizer.encode(dataset, [Example("", (NAMES[0].split()[0],), (0,))])[0].tokens
+    assert len(ids) > 4
+    encode = load_tokenizer(str(output / "models" / "0.001-1")).encode_batch
+    assert not Scanner(lambda text: encode([text])[0].tolist()).folder(output)
 
 
 def test_results_of_another_setting_are_not_mixed(arguments, tmp_path):

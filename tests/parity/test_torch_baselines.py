@@ -106,7 +106,7 @@ def test_beside_the_peer(arguments, tmp_path, monkeypatch, capsys):
     common = ["--size", "tiny", "--compare", "torch"]
     if arguments[0] == "fine-tuning":
         task, folder = arguments[2], tmp_path / arguments[4]
-        clinical_sentences(folder, task, train=8, held_out=4)
+        clinical_sentences(folder, task, train=30, held_out=4)
         if folder.name == "multi":  # several labels of one text
             with (folder / "train.csv").open("a") as file:
                 file.write("a red rash and headache,rash;pain\n")

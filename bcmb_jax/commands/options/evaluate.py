@@ -71,9 +71,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--license", default="", help="agreement of the task's data, for kept models")
     add("--corrected", action="store_true", help="correct what the paper's reader of the task does")
+    own: dict[tuple[str, str], list[str]] = {}
     for task in TASKS.values():
-        for name, text in task.options.items():
-            add(f"--{name.replace('_', '-')}", help=f"{task.name}: {text}")
+        for option in task.options.items():
+            own.setdefault(option, []).append(task.name)
+    for (name, text), tasks in own.items():
+        add(f"--{name.replace('_', '-')}", help=f"{', '.join(tasks)}: {text}")
     add = parser.add_argument_group("mlm").add_argument
     add("--row-length", type=int, default=1024)
     add("--max-tokens", type=int, default=1_000_000, help="scored of each source")
@@ -97,8 +100,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         needed -= {"model"} if options.backend == "text" else set()
         if missing := sorted(f"--{name}" for name in needed if not getattr(options, name)):
             parser.error(f"missing {', '.join(missing)}")
-        own = TASKS[options.task].options if options.task in TASKS else {}
-        for name in sorted({x for task in TASKS.values() for x in task.options} - set(own)):
+        fitting = TASKS[options.task].options if options.task in TASKS else {}
+        for name in sorted({name for name, _ in own} - set(fitting)):
             if getattr(options, name):
                 parser.error(f"--{name.replace('_', '-')} is not for --task {options.task}")
         ours = options.backend == "jax"

@@ -7,13 +7,16 @@ MTL-Bioinformatics-2016 and BLUE.
 
 import re
 from collections import Counter
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from string import whitespace
 from typing import NamedTuple
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
+from bcmb_jax.evaluation.tasks.labels import check_labels, check_lengths, read_labels
 
 SUFFIXES = (".tsv", ".txt", ".conll", ".bio", ".iob")
 BARE = "Entity"  # the kind of bare B and I, as BLUE has them
@@ -33,7 +36,9 @@ class Word(NamedTuple):
     line: int
 
 
-def read(directory: str | Path, classes: tuple[str, ...] | None = None) -> Dataset:
+def read(
+    directory: str | Path, classes: tuple[str, ...] | None = None, labels: str | None = None
+) -> Dataset:
     """Read a folder with a file for each split.
 
     The labels are B- and I- of every kind of entity, and O. A kind that training lacks is never
@@ -41,40 +46,59 @@ def read(directory: str | Path, classes: tuple[str, ...] | None = None) -> Datas
 
     Args:
       classes: the kinds that there must be; None for any.
+      labels: a file that lists the kinds there may be; None for such as `check_labels` lets pass.
     """
-    from seqeval.metrics.sequence_labeling import get_entities  # takes a second to import
-
     files = reading.find_splits(directory, SUFFIXES)
     counts: Counter[str] = Counter()
     sentences = {split: _read_sentences(file, counts) for split, file in files.items()}
     kinds = {split: {x.tag[2:] for y in sentences[split] for x in y} - {""} for split in files}
+    known = classes or (read_labels(labels) if labels else ())
+    other = "another corpus, which --task conll reads" if classes else "not on the list --labels"
     for split, file in files.items():
-        if classes and (not kinds[split] <= set(classes) or kinds["train"] != set(classes)):
-            raise InputError(
-                f"{file} tags {', '.join(sorted(kinds[split])) or 'nothing'} where this task has "
-                f"{', '.join(classes)}: this is another corpus, which --task conll reads"
-            )
+        for word in chain.from_iterable(sentences[split]):
+            if known and word.tag != "O" and word.tag[2:] not in known:
+                what = f"of its kinds of entity {reading.unknown_label(word.tag[2:], known)}"
+                raise record_error(file, word.line, f"{what}: this is {other}")
+    if missing := sorted(set(classes or ()) - kinds["train"]):
+        raise InputError(f"{files['train']} has no entity {', '.join(missing)}: this is {other}")
     if not kinds["train"]:
         raise InputError(f"{files['train']} tags every word O: there is nothing to learn")
-    labels = reading.bio_tags(set().union(*kinds.values()))
+    if not known:
+        _check_kinds(files, sentences)
+    tags = reading.bio_tags(known or set().union(*kinds.values()))
     splits = {
-        split: [_example(files[split].name, x, labels) for x in sentences[split]] for split in files
+        split: [_example(files[split].name, x, tags) for x in sentences[split]] for split in files
     }
     notes = reading.note_counts(counts)
-    tags = [[word.tag for word in x] for split in files for x in sentences[split]]
-    unknown = [kind for kind, _, _ in get_entities(tags) if kind not in kinds["train"]]
+    entities = chain.from_iterable(map(_entities, sentences.values()))
+    unknown = [kind for kind in entities if kind not in kinds["train"]]
     if unknown:
         notes.append(
             f"{len(unknown):,} entities of kinds that training lacks, which count as missed: "
             f"{reading.list_names(sorted(set(unknown)))}"
         )
-    return Dataset("tagging", labels, splits, tuple(notes))
+    return Dataset("tagging", tags, splits, tuple(notes))
+
+
+def _check_kinds(files: Mapping[str, Path], sentences: Mapping[str, list[list[Word]]]) -> None:
+    fix = "see that the last column holds tags"
+    for split, file in files.items():
+        words = chain.from_iterable(sentences[split])
+        check_lengths(((word.line, word.tag[2:]) for word in words), file, fix)
+    uses = {split: Counter(_entities(found)) for split, found in sentences.items()}
+    check_labels(uses, files["train"], "entities", fix)
+
+
+def _entities(sentences: list[list[Word]]) -> list[str]:
+    """Return the kinds of all entities of a split."""
+    from seqeval.metrics.sequence_labeling import get_entities  # takes a second to import
+
+    return [kind for kind, _, _ in get_entities([[word.tag for word in x] for x in sentences])]
 
 
 def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
     sentences: list[list[Word]] = [[]]
     for number, line in reading.read_lines(path):
-        where = reading.place(path, number)
         is_document = line.startswith("-DOCSTART-")
         counts[_DOCUMENT_LINES] += is_document
         if is_document or not line.strip():
@@ -84,16 +108,12 @@ def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
         cells = line.split("\t") if "\t" in line else _BLANKS.split(line.strip(whitespace))
         word, tag = cells[0].strip(whitespace), cells[-1].strip()
         if len(cells) < 2 or not word:
-            raise InputError(
-                f"{where}: no word and tag, but {len(cells)} column(s) of which the first is "
-                + ("the only one" if word else "blank")
-            )
+            what = f"no word and tag, but {len(cells)} column(s) of which the first is "
+            raise record_error(path, number, what + ("the only one" if word else "blank"))
         match = _TAG.fullmatch(tag)
         if not match:
-            raise InputError(
-                f"{where}: the last column is {tag[:40]!r}, no BIO tag (B-kind, I-kind or O): "
-                "convert other schemes first"
-            )
+            what = "no BIO tag (B-kind, I-kind or O): convert other schemes first"
+            raise record_error(path, number, what, column=len(cells))
         is_bare = bool(match[1] and not match[2])
         counts[_BARE_TAGS] += is_bare
         tag += f"-{BARE}" * is_bare

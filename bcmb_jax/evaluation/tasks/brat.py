@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
 from bcmb_jax.evaluation.tasks.spans import DISCONTINUOUS, Span, place_spans, read_spans
@@ -54,13 +54,17 @@ def _tag_words(
     return tuple(word[0] for word in words), tags
 
 
-def _note_left_out(directory: str | Path, files: Sequence[str], kept: int) -> list[str]:
-    """Return a note of the files whose offsets mean nothing; `InputError` if too few are kept."""
-    if not files:
+def _note_left_out(directory: str | Path, places: Sequence[str], kept: int) -> list[str]:
+    """Return a note of the files whose offsets mean nothing; `InputError` if too few are kept.
+
+    Args:
+      places: of these files among those of their folder, for their names may be patients'.
+    """
+    if not places:
         return []
     note = (
-        f"{len(files):,} .ann files left out, as in no way of counting the texts of all their "
-        f"spans stand at their offsets: {reading.list_names(files)}"
+        f"{len(places):,} .ann files left out, as in no way of counting the texts of all their "
+        f"spans stand at their offsets; by name they are number {reading.list_names(places)}"
     )
     if kept < reading.FEWEST:
         raise InputError(f"data folder {directory}: {note}; are the .txt files those annotated?")
@@ -87,11 +91,11 @@ def read_social_history(
     left_out: list[str] = []
     files: dict[str, list[tuple[str, Example]]] = {split: [] for split in folders}
     for split, folder in folders.items():
-        for file in _annotated(folder, counts):
+        for number, file in _annotated(folder, counts):
             if example := _social_example(file, classes, labels, corrected, counts):
                 files[split].append((file.name, example))
             else:
-                left_out.append(f"{folder.name}/{file.stem}.ann")
+                left_out.append(str(number) if split == "all" else f"{number} of {split}")
     notes = _note_left_out(directory, left_out, sum(map(len, files.values())))
     if corrected and len(files) > 1:
         splits = {split: [example for _, example in pairs] for split, pairs in files.items()}
@@ -119,14 +123,15 @@ def _split_folders(directory: Path) -> dict[str, Path]:
     return {split: folder for split, (folder,) in there.items()}
 
 
-def _annotated(folder: Path, counts: Counter[str]) -> Iterator[Path]:
-    """Yield the .txt files of a folder that have an .ann file beside them."""
+def _annotated(folder: Path, counts: Counter[str]) -> Iterator[tuple[int, Path]]:
+    """Yield the .txt files of a folder that have an .ann file beside them, and its number."""
     texts = reading.find_all(folder, "*.txt")
-    lonely = {file.stem for file in reading.find_all(folder, "*.ann")} - {x.stem for x in texts}
+    numbers = {file.stem: i for i, file in enumerate(reading.find_all(folder, "*.ann"), start=1)}
+    lonely = numbers.keys() - {file.stem for file in texts}
     counts[".ann files without their .txt, left out"] += len(lonely)
     for file in texts:
-        if file.with_suffix(".ann").is_file():
-            yield file
+        if file.stem in numbers:
+            yield numbers[file.stem], file
         else:
             counts[".txt files without their .ann, left out"] += 1
 
@@ -143,10 +148,8 @@ def _social_example(
     for span in sorted(read_spans(annotation, counts), key=lambda span: span.start):
         kind = _RENAMED.get(span.kind, span.kind)
         if kind not in kinds:
-            raise InputError(
-                f"{reading.place(annotation, span.line)}: {span.kind!r} is none of the kinds of "
-                f"span of Social History: {', '.join(kinds)}"
-            )
+            what = f"a kind of span that Social History has not, none of {', '.join(kinds)}"
+            raise record_error(annotation, span.line, what)
         spans.append(span._replace(kind=kind))
     # Fidelity: upstream takes offsets as they stand, and a byte order mark for part of the first
     # word; and it makes an example of a text without a word.
@@ -157,7 +160,10 @@ def _social_example(
     if placed is None:
         return None
     words, tags = _tag_words(r"\S+", *placed, corrected, counts)
-    indices = reading.label_indices(labels, tags, str(annotation), "only --corrected has this tag")
+    rare = {tag[2:] for tag in _NEVER}
+    line = next((span.line for span in spans if span.kind in rare), 1)
+    hint = "only --corrected has this tag"
+    indices = reading.label_indices(labels, tags, annotation, line, hint)
     return Example(f"{file.parent.name}/{file.name}", words, tuple(indices))
 
 
@@ -173,10 +179,10 @@ def read_cos(directory: str | Path, classes: tuple[str, ...], corrected: bool = 
     labels = reading.bio_tags(classes)
     examples: list[Example] = []
     left_out: list[str] = []
-    for file in reading.find_all(directory, "*.ann"):
+    for number, file in enumerate(reading.find_all(directory, "*.ann"), start=1):
         found = _cos_examples(file, classes, labels, corrected, counts)
         if found is None:
-            left_out.append(file.name)
+            left_out.append(str(number))
         else:
             examples += found
     notes = _note_left_out(directory, left_out, len(examples))
@@ -208,7 +214,7 @@ def _cos_examples(
             continue
         if not snippet.text.strip():
             # Fidelity: upstream passes over a snippet without a text.
-            raise InputError(f"{reading.place(file, snippet.line)}: the snippet has no text")
+            raise record_error(file, snippet.line, "the snippet has no text")
         counts["snippets with a text of another length than their span"] += (
             len(snippet.text.strip()) != snippet.end - snippet.start
         )
@@ -224,8 +230,8 @@ def _cos_examples(
         words, tags = _tag_words(
             _WORD, text if corrected else text.strip(), inside, corrected, counts
         )
-        where = reading.place(file.name, snippet.line)
-        examples.append(Example(where, words, tuple(reading.label_indices(labels, tags, where))))
+        indices = reading.label_indices(labels, tags, file, snippet.line)
+        examples.append(Example(reading.place(file.name, snippet.line), words, tuple(indices)))
     return examples
 
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
 
@@ -54,11 +54,11 @@ def read(directory: str | Path, classes: tuple[str, ...], corrected: bool = Fals
     examples = []
     for (line, name, text), (mask_line, mask_name, mask) in zip(texts, masked, strict=True):
         if name != mask_name:
-            here, there = reading.place(text_file, line), reading.place(mask_file, mask_line)
-            raise InputError(
-                f"{here} is record {name}, but {there} is record {mask_name}: they must come in "
-                "the same order"
+            what = (
+                f"the record of another patient or note than in line {mask_line:,} of {mask_file}: "
+                "they must come in the same order"
             )
+            raise record_error(text_file, line, what)
         tagged = _tag_surrogates(text, mask, corrected, counts)
         if tagged is None:
             counts["records whose two texts do not agree, left out"] += 1
@@ -66,17 +66,15 @@ def read(directory: str | Path, classes: tuple[str, ...], corrected: bool = Fals
             counts["records without a word, left out"] += 1
         else:
             words, tags = zip(*tagged, strict=True)
-            where = f"{reading.place(text_file.name, line)} (record {name})"
-            examples.append(
-                Example(where, words, tuple(reading.label_indices(labels, tags, where)))
-            )
+            indices = reading.label_indices(labels, tags, text_file, line)
+            examples.append(Example(reading.place(text_file.name, line), words, tuple(indices)))
     # Fidelity: scikit-learn's splitter here, that of datasets in the other tasks.
     splits = reading.split_seventy_fifteen_fifteen(examples, reading.split_shuffled)
     return reading.dataset("tagging", labels, splits, reading.note_counts(counts))
 
 
-def _records(file: Path) -> list[tuple[int, str, str]]:
-    """Return the line, number and text of every record; line breaks become spaces."""
+def _records(file: Path) -> list[tuple[int, tuple[str, str], str]]:
+    """Return the line, patient and note, and text of every record; line breaks become spaces."""
     content = reading.read_text(file)
     records = []
     line, last = 1, 0
@@ -84,11 +82,9 @@ def _records(file: Path) -> list[tuple[int, str, str]]:
         line, last = line + content.count("\n", last, record.start()), record.start()
         header = _HEADER.match(record[1])
         if not header:
-            raise InputError(
-                f"{reading.place(file, line)}: a record begins without patient||||note||||"
-            )
+            raise record_error(file, line, "a record begins without patient||||note||||")
         text = record[1][header.end() :].strip().replace("\n", " ")
-        records.append((line, f"{header[1]}, note {header[2]}", text))
+        records.append((line, (header[1], header[2]), text))
     if not records:
         raise InputError(f"{file} holds no record between START_OF_RECORD= and ||||END_OF_RECORD")
     if (begun := content.count("START_OF_RECORD=")) != len(records):

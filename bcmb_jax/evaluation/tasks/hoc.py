@@ -4,7 +4,7 @@
 import re
 from pathlib import Path
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
 
@@ -40,16 +40,18 @@ def _read_sentences(file: Path, classes: int) -> list[Example]:
     for number, line in list(reading.read_lines(file))[1:]:
         if not line:
             continue
-        where = reading.place(file, number)
         cells = line.split("\t")
         if len(cells) != len(names):
-            raise InputError(f"{where}: {len(cells)} columns, where the header has {len(names)}")
+            what = f"{len(cells)} columns, where the header has {len(names)}"
+            raise record_error(file, number, what)
         row = dict(zip(names, cells, strict=True))
         flags = written.fullmatch(row["labels"])
         if not flags:
-            raise InputError(f"{where}: labels {row['labels'][:60]!r} are not as '0_0,1_1,…,9_0'")
+            column = 1 + names.index("labels")
+            what = "labels are not as '0_0,1_1,…,9_0'"
+            raise record_error(file, number, what, column=column)
         if not row["sentence"].strip():
-            raise InputError(f"{where}: the sentence is empty: take the row out")
+            raise record_error(file, number, "the sentence is empty: take the row out")
         labels = tuple(i for i, flag in enumerate(flags.groups()) if flag == "1")
         examples.append(Example(reading.place(file.name, number), row["sentence"], labels))
     if not examples:

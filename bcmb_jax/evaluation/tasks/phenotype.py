@@ -8,7 +8,7 @@ from bcmb_jax.data.ingest.columns import group_value, is_yes
 from bcmb_jax.data.ingest.files import Records
 from bcmb_jax.data.ingest.formats import read_csv
 from bcmb_jax.data.ingest.record import Document, Skipped
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.tasks import reading
 
@@ -24,20 +24,19 @@ def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     counts: Counter[str] = Counter()
     rows = []
     for row in reading.read_table(annotations, "ROW_ID", ("ROW_ID", *flags), ","):
-        where = reading.place(annotations, row.line)
-        held = {name: _is_held(row.cell(name).strip(), f"{where}: {name}") for name in flags}
+        held = {name: _is_held(row, name) for name in flags}
         none = held.pop(_NONE)
         # Fidelity: as the paper's reader, which drops what contradicts itself before it splits.
         if any(held.values()) and none:
             counts["annotations with both NONE and a phenotype, left out"] += 1
         else:
             labels = tuple(i for i, name in enumerate(classes) if held[name])
-            rows.append((_row_id(row.text, where), labels))
-    texts = _read_texts(notes, {row_id for row_id, _ in rows}, counts)
+            rows.append((row.line, _row_id(row.text, annotations, row.line), labels))
+    texts = _read_texts(notes, {row_id for _, row_id, _ in rows}, counts)
     # In the order of the annotations, as pandas' inner merge gives them: the split depends on it.
     examples = [
-        Example(f"{notes.name}, ROW_ID {row_id}", texts[row_id], labels)
-        for row_id, labels in rows
+        Example(reading.place(annotations.name, line), texts[row_id], labels)
+        for line, row_id, labels in rows
         if row_id in texts
     ]
     counts[f"annotations of notes that {notes.name} lacks, left out"] = len(rows) - len(examples)
@@ -51,18 +50,19 @@ def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     return reading.dataset("multi_label", classes, splits, reading.note_counts(counts))
 
 
-def _is_held(cell: str, where: str) -> bool:
+def _is_held(row: reading.Row, name: str) -> bool:
+    cell = row.cell(name).strip()
     held = is_yes(cell) if group_value(cell) else None
     if held is None:
-        raise InputError(f"{where} is {cell!r}, not 0 or 1")
+        raise record_error(row.file, row.line, f"{name} is not 0 or 1")
     return held
 
 
-def _row_id(written: str, where: str) -> int:
+def _row_id(written: str, file: Path, line: int) -> int:
     try:
         return int(group_value(written) or "")
-    except ValueError as error:
-        raise InputError(f"{where}: ROW_ID is {written[:20]!r}, not a number") from error
+    except ValueError:
+        raise record_error(file, line, "ROW_ID is not a number") from None
 
 
 def _read_texts(file: Path, wanted: set[int], counts: Counter[str]) -> dict[int, str]:
@@ -72,10 +72,9 @@ def _read_texts(file: Path, wanted: set[int], counts: Counter[str]) -> dict[int,
         if isinstance(record, Skipped):
             counts[f"rows of {file.name} left out ({record.reason})"] += 1
         elif isinstance(record, Document):
-            where = reading.place(file, record.line)
-            row_id = _row_id(record.group or "", where)
+            row_id = _row_id(record.group or "", file, record.line)
             if row_id in texts:
-                raise InputError(f"{where}: ROW_ID {row_id} a second time")
+                raise record_error(file, record.line, "a ROW_ID that has come before")
             if row_id in wanted:
                 texts[row_id] = record.text
     return texts

@@ -21,32 +21,38 @@ def read(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     for file, value in ((records_file, records), (truth_file, truth)):
         if not isinstance(value, dict) or not value:
             raise InputError(f"{file} is not a JSON object by PubMed id")
-    if missing := sorted(set(truth) - set(records)):
+    if missing := set(truth) - set(records):
         raise InputError(
-            f"{truth_file} has {len(missing)} ids that {records_file.name} lacks, such as "
-            f"{missing[0]}: the two are not of the same release"
+            f"{truth_file} has {len(missing)} ids that {records_file.name} lacks: the two are not "
+            "of the same release"
         )
-    examples = {pmid: _example(records_file, pmid, x, classes) for pmid, x in records.items()}
-    for pmid, answer in truth.items():
+    examples = {
+        pmid: _example(records_file, number, record, classes)
+        for number, (pmid, record) in enumerate(records.items(), start=1)
+    }
+    for number, (pmid, answer) in enumerate(truth.items(), start=1):
         if [answer] != [classes[i] for i in examples[pmid].labels]:
-            raise InputError(f"{truth_file}: {pmid} is {answer!r}, but not in {records_file.name}")
+            raise InputError(
+                f"{truth_file}, record {number:,}: another answer than in {records_file.name}"
+            )
     rest = [example for pmid, example in examples.items() if pmid not in truth]
     train, validation = reading.split_permuted(rest, 0.1)
     splits = {"train": train, "validation": validation, "test": [examples[pmid] for pmid in truth]}
     return reading.dataset("single_label", classes, splits)
 
 
-def _example(file: Path, pmid: str, record: Any, classes: tuple[str, ...]) -> Example:
-    where = f"{file}, record {pmid}"
+def _example(file: Path, number: int, record: Any, classes: tuple[str, ...]) -> Example:
+    where = f"{file}, record {number:,}"
     try:
         question, contexts = record["QUESTION"], record["CONTEXTS"]
         answer = record["final_decision"]
         text = "\n".join([question, *contexts])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError):
         raise InputError(
             f"{where}: expected the keys QUESTION, CONTEXTS (strings) and final_decision"
-        ) from error
+        ) from None
     if not question.strip() or not any(context.strip() for context in contexts):
         raise InputError(f"{where}: the question or its context is empty")
-    labels = tuple(reading.label_indices(classes, [answer], where))
-    return Example(f"{file.name}, record {pmid}", text, labels)
+    if answer not in classes:
+        raise InputError(f"{where}: {reading.unknown_label(str(answer), classes)}")
+    return Example(f"{file.name}, record {number}", text, (classes.index(answer),))

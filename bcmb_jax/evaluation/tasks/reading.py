@@ -20,9 +20,9 @@ from bcmb_jax.data.ingest.columns import Table, choose_columns
 from bcmb_jax.data.ingest.delimited import read_delimited
 from bcmb_jax.data.ingest.files import Stream, open_text
 from bcmb_jax.data.ingest.formats import read_jsonl
-from bcmb_jax.data.ingest.header import shown_names
+from bcmb_jax.data.ingest.header import describe
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE, Document, Skipped
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind
 
 T = TypeVar("T")
@@ -87,14 +87,14 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def place(file: str | Path, line: int) -> str:
-    """Name a line of a file, for messages."""
+    """Name a line of a file, as `Example.where`."""
     return f"{file}, line {line}"
 
 
 def _refuse(path: Path, line: int, reason: str) -> NoReturn:
     if reason == BROKEN_UNICODE:
-        raise InputError(f"{place(path, line)}: bytes that are not UTF-8: save the file as UTF-8")
-    raise InputError(f"{place(path, line)}: {reason}: mend the row or take it out")
+        raise record_error(path, line, "bytes that are not UTF-8: save the file as UTF-8")
+    raise record_error(path, line, f"{reason}: mend the row or take it out")
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{place(path, error.lineno)}: not JSON ({error.msg})") from error
+        raise record_error(path, error.lineno, "not JSON", column=error.colno) from error
 
 
 class Row(NamedTuple):
@@ -151,7 +151,7 @@ class Row(NamedTuple):
 
     def example(self, labels: Sequence[str], names: Sequence[str], hint: str = "") -> Example:
         """Make the row's example with the labels of these names, which may repeat."""
-        indices = label_indices(labels, names, place(self.file, self.line), hint)
+        indices = label_indices(labels, names, self.file, self.line, hint)
         return Example(place(self.file.name, self.line), self.text, tuple(sorted(set(indices))))
 
 
@@ -168,11 +168,11 @@ def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) 
         found = [x for x in names if x == name] or plain
         if not found:
             raise InputError(
-                f"{place(path, 1)}: no column {name!r} among {list_columns(table, needed)}: "
-                f"expected {', '.join(needed)}"
+                f"{list_columns(path, table, needed)}: none is {name!r}, and {', '.join(needed)} "
+                "are needed"
             )
         if len(found) > 1:
-            raise InputError(f"{place(path, 1)}: two columns {name!r}: rename one of them")
+            raise record_error(path, 1, f"two columns {name!r}: rename one of them")
         spelled[found[0]] = name
     return [spelled[name] for name in names]
 
@@ -183,9 +183,9 @@ def read_head(path: Path, delimiter: str | None) -> Table:
         return table
 
 
-def list_columns(table: Table, needed: Sequence[str] = ()) -> str:
-    """List the columns for a message: by their names, or places where a value may stand there."""
-    return ", ".join(shown_names(table.names or (), table.below, needed)) or "none"
+def list_columns(path: Path, table: Table, asked: Sequence[str] = ()) -> str:
+    """Return a clause that says what columns a table has, as `header.describe` may."""
+    return describe(table.names or (), table.below, str(path), asked)
 
 
 def read_table(
@@ -228,17 +228,23 @@ def _open_table(path: Path, delimiter: str | None) -> Iterator[Table]:
 
 
 def label_indices(
-    labels: Sequence[str], names: Sequence[str], where: str, hint: str = ""
+    labels: Sequence[str], names: Sequence[str], file: str | Path, line: int, hint: str = ""
 ) -> list[int]:
     """Return the indices of label names; `InputError` for a name that is no label."""
     index = {label: i for i, label in enumerate(labels)}
     for name in names:
         if name not in index:
-            known = ", ".join(labels[:MOST_LABELS]) + ", …" * (len(labels) > MOST_LABELS)
-            raise InputError(
-                f"{where}: unknown label {name!r}, none of {known}{hint and ': '}{hint}"
-            )
+            what = unknown_label(name, labels) + (f": {hint}" if hint else "")
+            raise record_error(file, line, what)
     return [index[name] for name in names]
+
+
+def unknown_label(name: str, labels: Sequence[str]) -> str:
+    """Return a clause about a name that is none of the labels; only they are in it."""
+    known = ", ".join(labels[:MOST_LABELS]) + ", …" * (len(labels) > MOST_LABELS)
+    if not name:
+        return f"no label where one of {known} is expected"
+    return f"a label of {len(name):,} characters that is none of {known}"
 
 
 def bio_tags(kinds: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import record_error
 from bcmb_jax.evaluation.tasks import reading
 
 DISCONTINUOUS = "spans in several pieces, left out"
@@ -75,10 +75,8 @@ def read_spans(path: Path, counts: Counter[str]) -> list[Span]:
         pieces = [piece.split(" ") for piece in match[2].split(";")] if match else []
         bounds = sorted((int(start), int(end)) for start, end in pieces)
         if not match or any(start > end for start, end in bounds):
-            raise InputError(
-                f"{reading.place(path, number)}: not a span as 'T1<tab>Kind start end<tab>text' "
-                "with start before end"
-            )
+            what = "not a span as 'T1<tab>Kind start end<tab>text' with start before end"
+            raise record_error(path, number, what)
         filled = tuple((start, end) for start, end in bounds if start < end)
         counts["spans without a character, left out"] += not filled
         if filled:

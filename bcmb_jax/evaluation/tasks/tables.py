@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any table with a column of texts and one of labels."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
@@ -8,14 +9,19 @@ from typing import NamedTuple
 
 from bcmb_jax.data.ingest.columns import choose_columns, group_value
 from bcmb_jax.data.ingest.files import matches
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind
 from bcmb_jax.evaluation.tasks import reading
+from bcmb_jax.evaluation.tasks.labels import (
+    check_groups,
+    check_labels,
+    check_lengths,
+    read_labels,
+)
 from bcmb_jax.evaluation.tasks.reading import Row
 
 SUFFIXES = (".csv", ".tsv")
 _LABEL_COLUMNS = ("label", "labels")
-_LONGEST_LABEL = 100  # a longer one is a text, which no message may show
 _SEPARATOR = ";"
 _HOW = (
     "name three files train, validation (or dev) and test, or give one file as --data, which is "
@@ -36,6 +42,7 @@ def read(
     text_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
+    labels: str | None = None,
 ) -> Dataset:
     """Read a folder with train, validation (or dev) and test, or split one file.
 
@@ -44,10 +51,11 @@ def read(
 
     Args:
       group_column: what must stay in one split, such as the patient.
+      labels: a file that lists the labels; None for such as `check_labels` lets pass.
 
     Raises:
-      InputError: a file or a column is missing, a row has no label or one that training lacks, or
-        the given splits share a group.
+      InputError: a file or a column is missing, a row has no label or one that training or the list
+        lacks, labels may be names or texts, or the given splits share a group.
     """
     only = _only_table(Path(directory))
     files = {"train": only} if only else reading.find_splits(directory, SUFFIXES, _HOW)
@@ -55,30 +63,48 @@ def read(
     several = any(_SEPARATOR in x.cell for found in rows.values() for x in found)
     kind: Kind = "multi_label" if several else "single_label"
     named = {s: [(x.row, _names(x.cell, kind)) for x in rows[s]] for s in rows}
-    for split, pairs in named.items():
-        longest = max(map(len, chain.from_iterable(names for _, names in pairs)), default=0)
-        if longest > _LONGEST_LABEL:
-            raise InputError(
-                f"{files[split]} has a label of {longest:,} characters, at most {_LONGEST_LABEL} "
-                "are one: say which column holds the labels with --label-column"
-            )
-    # A label of the test alone cannot be learned; where the split is ours, that is only a note.
-    labels = tuple(sorted({name for _, names in named["train"] for name in names}))
-    if len(labels) < 2 and kind == "single_label":
-        raise InputError(
-            f"{files['train']} has the one label {', '.join(labels) or '(none)'}: there is nothing "
-            "to tell apart"
-        )
-    examples = {s: [_example(row, names, kind, labels) for row, names in named[s]] for s in named}
     groups = {s: [x.group for x in rows[s]] for s in rows}
+    if labels:
+        known, hint = read_labels(labels), "it is not on the list --labels"
+    else:
+        _check(files, named, groups, group_column)
+        # A label of the test alone cannot be learned; where the split is ours, it is only a note.
+        known = tuple(sorted({name for _, names in named["train"] for name in names}))
+        hint = "training has no example of it"
+    if len(known) < 2 and kind == "single_label":
+        raise InputError(f"{files['train']} has {len(known)} label: there is nothing to tell apart")
+    examples = {
+        split: [_example(row, names, kind, known, hint) for row, names in pairs]
+        for split, pairs in named.items()
+    }
     if not only:
         _refuse_shared(files, groups, group_column)
-        return reading.dataset(kind, labels, examples)
-    note = f"{only.name} is split 70/15/15 (seed {reading.SEED})"
+        return reading.dataset(kind, known, examples)
+    note = f"one file is split 70/15/15 (seed {reading.SEED})"
     if group_column:
         note += f", its {len(set(groups['train']) - {None}):,} groups of {group_column!r} whole"
     splits = _split_whole_groups(examples["train"], groups["train"], only)
-    return reading.dataset(kind, labels, splits, [note])
+    return reading.dataset(kind, known, splits, [note])
+
+
+def _check(
+    files: Mapping[str, Path],
+    named: Mapping[str, Sequence[tuple[Row, list[str]]]],
+    groups: Mapping[str, Sequence[str | None]],
+    group_column: str | None,
+) -> None:
+    """Refuse labels that may be names or texts."""
+    fix = "say which column holds the labels with --label-column"
+    uses: dict[str, Counter[str]] = {}
+    pairs: set[tuple[str, str]] = set()
+    for split, rows in named.items():
+        cells = [(row.line, name) for row, names in rows for name in names]
+        check_lengths(cells, files[split], fix)
+        uses[split] = Counter(name for _, name in cells)
+        for (_, names), group in zip(rows, groups[split], strict=True):
+            pairs |= {(name, group) for name in names if group is not None}
+    check_labels(uses, files["train"], "rows", fix)
+    check_groups(pairs, files["train"], group_column or "")
 
 
 def _only_table(path: Path) -> Path | None:
@@ -101,8 +127,7 @@ def _read(
     usual = [name for name in names if name.lower() in _LABEL_COLUMNS]
     if label_column is None and len(usual) != 1:
         raise InputError(
-            f"{file} has the columns {reading.list_columns(table)}: say which holds the labels "
-            "with --label-column"
+            f"{reading.list_columns(file, table)}: say which holds the labels with --label-column"
         )
     label = label_column or usual[0]
     return [
@@ -143,10 +168,8 @@ def _names(cell: str, kind: Kind) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _example(row: Row, names: list[str], kind: Kind, labels: tuple[str, ...]) -> Example:
+def _example(row: Row, names: list[str], kind: Kind, labels: tuple[str, ...], hint: str) -> Example:
     if not names and kind == "single_label":
-        raise InputError(
-            f"{reading.place(row.file, row.line)}: no label (only where labels are joined by ';' "
-            "may a row have none)"
-        )
-    return row.example(labels, names, "training has no example of it")
+        what = "no label (only where labels are joined by ';' may a row have none)"
+        raise record_error(row.file, row.line, what)
+    return row.example(labels, names, hint)

@@ -27,8 +27,7 @@ def test_deid(write) -> None:
     assert dataset.labels[0] == "O"
     assert len(dataset.labels) == 13
     assert [len(dataset.splits[split]) for split in SPLITS] == [7, 2, 2]
-    example = next(e for e in everything(dataset) if "record 1, note 1" in e.where)
-    assert example.where == "id.text, line 1 (record 1, note 1)"
+    example = next(e for e in everything(dataset) if e.where == "id.text, line 1")
     assert tagged(dataset, example) == [
         ("Seen", "O"),
         ("by", "O"),
@@ -44,7 +43,7 @@ def test_deid(write) -> None:
 
 
 def first(dataset: Dataset) -> list[tuple[str, str]]:
-    return tagged(dataset, next(e for e in everything(dataset) if "record 1, note 1" in e.where))
+    return tagged(dataset, next(e for e in everything(dataset) if e.where == "id.text, line 1"))
 
 
 def test_deid_masks_of_no_category_are_other(write) -> None:
@@ -94,8 +93,8 @@ def test_deid_is_split_as_by_scikit_learn(write) -> None:
     train, rest = train_test_split(range(1, 12), test_size=0.3, random_state=42)
     validation, test = train_test_split(rest, test_size=0.5, random_state=42)
     for split, rows in zip(SPLITS, (train, validation, test), strict=True):
-        numbers = [int(e.where.split("record ")[1].split(",")[0]) for e in dataset.splits[split]]
-        assert numbers == rows
+        lines = [int(e.where.split("line ")[1]) for e in dataset.splits[split]]
+        assert [1 + line // 4 for line in lines] == rows
 
 
 def test_deid_surrogates_are_not_empty_when_corrected(write) -> None:
@@ -115,8 +114,7 @@ def test_deid_names_what_does_not_fit(write) -> None:
     assert "id.text has 12 records and" in refused("deid", folder)
     write({"id.res": records("a", "b").replace("RECORD=2|", "RECORD=7|")})
     message = refused("deid", folder)
-    assert "id.text, line 5 is record 2, note 1, but" in message
-    assert "id.res, line 5 is record 7, note 1" in message
+    assert "id.text, line 5: the record of another patient or note than in line 5 of" in message
     write({"id.res": records("a", "b").replace("2||||1||||", "x")})
     assert "id.res, line 5: a record begins without patient||||note||||" in refused("deid", folder)
     write({"id.res": records("a", "b") + "START_OF_RECORD=13||||1||||\ncut"})

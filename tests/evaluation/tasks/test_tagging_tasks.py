@@ -39,7 +39,7 @@ def test_bio_keeps_and_counts_what_is_odd(write) -> None:
     [
         ("heart\n", "test.tsv, line 1: no word and tag, but 1 column(s)"),
         ("a\tO\n\tO\n", "test.tsv, line 2: no word and tag, but 2 column(s) of which the first"),
-        ("a\tS-Disease\n", "test.tsv, line 1: the last column is 'S-Disease', no BIO tag"),
+        ("a\tS-Disease\n", "test.tsv, line 1, column 2: no BIO tag (B-kind, I-kind or O)"),
         ("\n-DOCSTART-\n\n", "test.tsv holds no sentence"),
         (b"a\tO\nb\xff\tO\n", "test.tsv, line 2: bytes that are not UTF-8"),
         (b"\x1f\x8b\x08broken", "test.tsv is a damaged or incomplete gzip file"),
@@ -54,10 +54,13 @@ def test_bio_names_bad_lines(write, test: str | bytes, message: str) -> None:
 def test_bio_of_another_corpus_is_refused(write) -> None:
     folder = write({"train.tsv": BIO, "devel.tsv": BIO, "test.tsv": BIO})
     assert len(read("ncbi_disease", folder).labels) == 3
-    message = "tags Disease where this task has Chemical, Disease: this is another corpus"
+    message = "train.tsv has no entity Chemical: this is another corpus, which --task conll reads"
     assert message in refused("bc5cdr", folder)
     write({"test.tsv": BIO + "\naspirin\tB-Drug\n"})
-    assert "test.tsv tags Disease, Drug where this task has" in refused("ncbi_disease", folder)
+    message = refused("ncbi_disease", folder)
+    assert (
+        "test.tsv, line 10: of its kinds of entity a label of 4 characters that is none" in message
+    )
     write({"train.tsv": "a\tO\n"})
     assert "tags every word O: there is nothing to learn" in refused("conll", folder)
 
@@ -243,8 +246,14 @@ def test_social_history_counts_lonely_files(write) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.ann": "T1\tWeather 0 2\tHe\n"}, "a.ann, line 1: 'Weather' is none of the kinds"),
-        ({"a.ann": "T1\tLivingSituation 0 2\tHe\n"}, "unknown label 'B-LivingSituation'"),
+        (
+            {"a.ann": "T1\tWeather 0 2\tHe\n"},
+            "a.ann, line 1: a kind of span that Social History has not",
+        ),
+        (
+            {"a.ann": "T1\tLivingSituation 0 2\tHe\n"},
+            "a.ann, line 1: a label of 17 characters that is none of B-A",
+        ),
         ({"a.ann": "\nT1 Type 0 2\tHe\n"}, "a.ann, line 2: not a span as"),
         ({"a.txt": " \n"}, "a.txt is empty: take it and its .ann out"),
         ({"a.txt": b"He smokes.\n\xff"}, "a.txt, line 2: bytes that are not UTF-8"),
