@@ -24,17 +24,19 @@ _COMMON = frozenset(
     re.findall(
         r"\w+",
         """
-        abstract accession admission admit age annotation answer article assessment author begin
-        body category chart chief class classes code comment complaint concept content context
-        conversation count cui data date datetime deid department description diagnoses diagnosis
-        dialog dialogue document dose drug encounter end entities entity error event explanation
-        file finding flag fold gender group hadm header history hypothesis icd icu id idx impression
-        index input instruction journal key kind lab label lang language length line medication
-        message mrn name note num number offset option output paragraph patient person pmc pmcid
-        pmid premise procedure question race reason record relation report result row score section
-        sentence service sex source span split start status study subject summary tag target task
-        term test text time timestamp title token train transcript transcription txt type uid unit
-        url value version vignette visit word year
+        abstract accession admission admit age annotation answer article assessment author
+        begin body category cgid chart chief class classes code comment complaint concept
+        consensus content context conversation count data dataset date datetime deid
+        department description diagnoses diagnosis dialog dialogue dicom document dosage
+        dose drug encounter end entities entity error event explanation field file finding
+        flag fold gender group hadm header history hypothesis icd icu id idx image
+        impression index input instruction iserror journal key keyword kind lab label lang
+        language length line medical medication message mrn name note num number offset
+        option output paragraph path patient person pmc pmcid pmid predict premise procedure
+        question race reason record relation report result row sample score section sentence
+        seq service sex source span specialty split start status store study subject summary
+        tag target task term test text time timestamp title token train transcript
+        transcription txt type uid unit url value version vignette visit word year
         """,
     )
 )
