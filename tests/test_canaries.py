@@ -8,7 +8,9 @@ import io
 import json
 import random
 import re
+import signal
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -193,6 +195,34 @@ def test_a_spoiled_distribution_stays_quiet(
             found = scanner.folder(output, may=("/tokens.bin", "/input_files.json"))
             wrong += sorted(found)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, "memory"])
+def test_a_preparation_that_is_ended_stays_quiet(end, tmp_path, tiny_tokenizer, scanner) -> None:
+    """A real process, ended while it tokenizes, or that runs out of memory."""
+    rows = "".join(f'{RECORDS[i % 20]},"{i} {note(i)}"\n' for i in range(60_000))
+    file = tmp_path / f"{FILES[0]}.csv"
+    file.write_text(f"mrn,text\n{rows}")
+    home = tmp_path / "home"
+    command = [sys.executable, str(ROOT / "scripts/prepare_data.py"), "--source", "csv"]
+    command += ["--input", str(file), "--text-column", "text", "--group-column", "mrn"]
+    command += ["--tokenizer", str(tiny_tokenizer), "--output", str(home / "out")]
+    command += ["--workers", "1", "--exact-duplicates"]
+    if end == "memory":
+        command = ["bash", "-c", 'ulimit -v 400000; exec "$0" "$@"', *command]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **streams)
+    if end == "memory":
+        text, _ = process.communicate(timeout=120)
+    else:
+        text = process.stdout.readline()  # of the progress: it has begun
+        assert "tokenizing" in text
+        process.send_signal(end)
+        text += process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    assert not hits(text), text
+    assert scanner.folder(home, may=("/tokens.bin",)) == set() if home.exists() else True
 
 
 @pytest.mark.parametrize(
