@@ -30,11 +30,13 @@ class Agreement:
       source: name of the data, or of a model of whose data nothing is known.
       license: licence or data use agreement, in one line; "none needed" is one, `NOT_STATED` none.
       tokens: how many the source has; None where they were not counted.
+      canaries: how many made-up sentences were planted in it to measure memorization.
     """
 
     source: str
     license: str = NOT_STATED
     tokens: int | None = None
+    canaries: int = 0
 
     def __post_init__(self) -> None:
         for name in ("source", "license"):
@@ -64,7 +66,12 @@ def of_data(data: Mapping[str, Mapping[str, Any]], origin: str) -> Agreements:
     """
     return parse(
         [
-            {"source": name, "license": x.get("license") or "", "tokens": x.get("tokens")}
+            {
+                "source": name,
+                "license": x.get("license") or "",
+                "tokens": x.get("tokens"),
+                "canaries": x.get("canaries", 0),
+            }
             for name, x in data.items()
         ],
         origin,
@@ -88,8 +95,9 @@ def of_checkpoint(meta: Mapping[str, Any]) -> Agreements:
 
 
 def to_json(record: Agreements) -> list[dict[str, Any]]:
-    """Return a record as JSON values."""
-    return [asdict(agreement) for agreement in record]
+    """Return a record as JSON values; canaries only of sources that have some."""
+    always = ("source", "license", "tokens")
+    return [{k: v for k, v in asdict(x).items() if v or k in always} for x in record]
 
 
 def parse(values: object, origin: str) -> Agreements:
@@ -105,9 +113,15 @@ def parse(values: object, origin: str) -> Agreements:
 
 def _entry(value: object, origin: str) -> Agreement:
     match value:
-        case {"source": str(source), "license": str(license), "tokens": int() | None as tokens}:
-            if max(len(source), len(license)) <= LONGEST:
-                return Agreement(source, license, tokens)
+        case {
+            "source": str(source),
+            "license": str(license),
+            "tokens": int() | None as tokens,
+            **rest,
+        }:
+            canaries = rest.get("canaries", 0)
+            if max(len(source), len(license)) <= LONGEST and isinstance(canaries, int):
+                return Agreement(source, license, tokens, canaries)
     raise InputError(
         f"{origin} is not a source with its license (at most {LONGEST:,} characters) and tokens"
     )

@@ -133,4 +133,14 @@ def _training(weights: Weights) -> str:
         f"| {escape_markdown(x.source)} | {x.tokens or '?'} | {escape_markdown(x.license)} |"
         for x in weights.agreements
     ]
+    if planted := [x for x in weights.agreements if x.canaries]:
+        lines += ["", *(_planted(x) for x in planted)]
     return "\n".join(lines)
+
+
+def _planted(source: Agreement) -> str:
+    return (
+        f"{source.canaries:,} made-up sentences, called canaries, were planted in "
+        f"{escape_markdown(source.source)} to measure what the model memorizes. The persons and "
+        "record numbers in them do not exist."
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from bcmb_jax import hub
 from bcmb_jax.agreements import Agreement, describe
+from bcmb_jax.data.canaries import Planting
 from bcmb_jax.data.clean import Cleaning
 from bcmb_jax.data.ingest import ALONE, FORMATS, SOURCES, Bounds, read
 from bcmb_jax.data.ingest.files import Records, list_files
@@ -173,12 +174,17 @@ def _asked(arguments: argparse.Namespace, name: str, secret: bytes) -> dict[str,
         "max_record_bytes": arguments.max_record_bytes,
         "validation_fraction": arguments.validation_fraction,
         "seed": arguments.seed,
+        "canaries": _planting(arguments).options(),
         "secret": check_value(secret) if _may_hold_persons(arguments, name) else None,
     }
 
 
 def _names(inputs: Sequence[str]) -> list[str]:
     return [Path(path).name for path in inputs]
+
+
+def _planting(arguments: argparse.Namespace) -> Planting:
+    return Planting(arguments.canaries, arguments.canary_repeats)
 
 
 def _licenses(arguments: argparse.Namespace, name: str) -> list[str]:
@@ -241,6 +247,7 @@ def _prepare(
             seed=arguments.seed,
             secret=cleaning.secret,
             cleaning=cleaning,
+            canaries=_planting(arguments),
             options={**_asked(arguments, name, secret), INPUT_DIGEST: records.digest()},
             inputs=_names(inputs),
             license=license,

@@ -41,6 +41,7 @@ class Entry(NamedTuple):
     left_out: int
     license: str
     tokenizer: str
+    canaries: int
     source: Source | None
     """Its row in the table of the paper's datasets, if it is one."""
 
@@ -103,6 +104,7 @@ def read_entry(folder: Path) -> Entry:
         sum(first.index["skipped"].values()),  # of the whole source
         first.index["license"],
         first.tokenizer_fingerprint,
+        (first.index["options"].get("canaries") or {}).get("sentences", 0),
         source,
     )
 
@@ -196,6 +198,7 @@ def card(entries: Sequence[Entry], title: str) -> str:
         agreements="\n".join(
             f"- {escape_markdown(x.title)}: {escape_markdown(x.license) or 'TO BE STATED'}"
             + (f" ({x.source.url})" if x.source else "")
+            + (f"; {x.canaries:,} made-up canaries are planted in it" if x.canaries else "")
             for x in entries
         ),
     )

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from bcmb_jax.data.canaries import CANARIES, NO_CANARIES, Planting
 from bcmb_jax.data.clean import Cleaner, Cleaning
 from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
@@ -34,7 +35,7 @@ from bcmb_jax.files import clear_leftovers, new_directory, write_json
 
 NO_TOKENS = "empty: no tokens"
 NOT_WRAPPED = "broken: tokens that do not go from the tokenizer's [CLS] to its [SEP]"
-WRITTEN = {"train", "validation", "tokenizer", "report.json", NAMES, FINGERPRINTS}
+WRITTEN = {"train", "validation", "tokenizer", "report.json", NAMES, FINGERPRINTS, CANARIES}
 SPECIAL_INSIDE = "broken: special tokens between [CLS] and [SEP]"
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -59,6 +60,7 @@ def prepare(
     seed: int = 0,
     secret: bytes = b"",
     cleaning: Cleaning | None = None,
+    canaries: Planting = NO_CANARIES,
     options: dict[str, Any] | None = None,
     inputs: Sequence[str] = (),
     license: str = "",
@@ -76,6 +78,7 @@ def prepare(
     Args:
       secret: keeps ids of groups from being searched for by their split, and the input's order
         from being seen; empty: the seed alone decides. `cleaning` has its own.
+      canaries: how many made-up sentences to plant in training documents, and how often.
       options: only written down.
       inputs: names of what is read, which stand only beside those of files with lines left out.
       progress: called after every batch.
@@ -93,7 +96,12 @@ def prepare(
     _check_replaceable(output, overwrite)
     cleaning = cleaning or Cleaning()
     cleaner = Cleaner(cleaning)
-    options = {**(options or {}), **cleaning.options(), "validation_fraction": validation_fraction}
+    options = {
+        **(options or {}),
+        **cleaning.options(),
+        "validation_fraction": validation_fraction,
+        "canaries": canaries.options(),
+    }
     records = cleaner.apply(records)
     writers: dict[str, ShardWriter] = {}
     try:
@@ -105,8 +113,10 @@ def prepare(
                 for split in splits:
                     writers[split] = stack.enter_context(ShardWriter(building / split, tokenizer))
                 groups = _Groups(validation_fraction, seed, secret)
+                draws = keyed_hash(secret, "canaries", f"{source}:{seed}")
+                plant = partial(canaries.plant, building, tokenizer, draws)
                 left_out = LeftOut()
-                report = _spool(records, tokenizer, writers, groups, left_out, progress)
+                report = _spool(records, tokenizer, writers, groups, left_out, plant, progress)
                 _check_not_empty(report, validation_fraction)
                 for split, writer in writers.items():
                     writer.finish(
@@ -167,6 +177,7 @@ def _spool(
     writers: dict[str, ShardWriter],
     groups: "_Groups",
     left_out: LeftOut,
+    plant: Callable[[ShardWriter], None],
     progress: Progress,
 ) -> dict[str, Any]:
     """Tokenize every document into its split's writer and return the counts."""
@@ -190,8 +201,10 @@ def _spool(
     documents = sum(len(writer) for writer in writers.values())
     if documents and "validation" in writers and not len(writers["validation"]):
         chosen = groups.nearest()
-        writers["train"].move(chosen, writers["validation"])
+        for ids in writers["train"].take(chosen):
+            writers["validation"].add(ids)
         moved = len(chosen)
+    plant(writers["train"])
     tokens = sum(writer.tokens for writer in writers.values())
     return {
         "documents": documents,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bcmb_jax.data.canaries import CANARIES
 from bcmb_jax.data.ingest.columns import MISSING
 from bcmb_jax.data.ingest.record import (
     BROKEN_UNICODE,
@@ -132,6 +133,11 @@ def summarise(
         yield f"  read {files:,} {'file' if files == 1 else 'files'} as {how}"
     for split, counts in report["splits"].items():
         yield f"  {split}: {counts['documents']:,} documents, {counts['tokens']:,} tokens"
+    if planted := report["options"].get("canaries"):
+        yield (
+            f"  planted {planted['sentences']:,} made-up canaries in train, each in "
+            f"{planted['repeats']:,} documents: {output / CANARIES} lists them, for your eyes alone"
+        )
     if report["moved_to_validation"]:
         yield "  no group fell into validation by its hash: the nearest in size was moved there"
     share = report["unknown_tokens"] / report["tokens"]

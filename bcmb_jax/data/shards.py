@@ -192,7 +192,7 @@ class ShardWriter:
         self.tokens = 0
         self.unknown_tokens = 0
         self._tokenizer = tokenizer
-        self._moved: list[int] = []
+        self._taken: list[int] = []
         self._dtype = _file_dtype("uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32")
         self._lengths = array("i")
         make_directory(self.directory.parent)
@@ -210,7 +210,7 @@ class ShardWriter:
         self._spool.close()
 
     def __len__(self) -> int:
-        return len(self._lengths) - len(self._moved)
+        return len(self._lengths) - len(self._taken)
 
     def add(self, tokens: np.ndarray) -> None:
         """Append one document, `[N]` integer ids, N > 0, without special tokens."""
@@ -226,18 +226,22 @@ class ShardWriter:
         self.tokens += sign * len(tokens)
         self.unknown_tokens += sign * int((tokens == self._tokenizer.special.unk).sum())
 
-    def move(self, documents: Sequence[int], other: "ShardWriter") -> None:
-        """Hand documents, numbered as they were added, over to another writer, each only once."""
+    def documents(self) -> np.ndarray:
+        """Return the numbers, in the order of adding, of the documents that are still here."""
+        return np.setdiff1d(np.arange(len(self._lengths)), self._taken)
+
+    def take(self, documents: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Yield documents, each only once, that this writer then has no more."""
         self._spool.flush()
         size = self._dtype.itemsize
-        lengths = np.frombuffer(self._lengths, dtype=np.int32)
+        lengths = np.array(self._lengths)  # a copy: what is yielded may be added again, changed
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
         for document in documents:
             at, count = int(starts[document]) * size, int(lengths[document]) * size
             tokens = np.frombuffer(os.pread(self._spool.fileno(), count, at), self._dtype)
-            other.add(tokens)
             self._count(tokens, -1)
-        self._moved.extend(documents)
+            self._taken.append(int(document))
+            yield tokens
 
     def finish(
         self,
@@ -262,7 +266,7 @@ class ShardWriter:
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
         drawn_from = int.from_bytes(purpose_key(secret, f"order {seed}")) if secret else seed
         order = np.random.Generator(np.random.PCG64(drawn_from)).permutation(len(lengths))
-        order = order[~np.isin(order, self._moved)]
+        order = order[~np.isin(order, self._taken)]
         with new_directory(self.directory) as folder:
             np.save(folder / "lengths.npy", lengths[order].astype("<i4"))
             digest = hashlib.sha256()

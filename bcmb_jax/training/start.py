@@ -284,9 +284,16 @@ def run_metadata(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
                 "tokens": shards.index["tokens"],
                 "license": shards.index["license"],
             }
+            | _canaries(shards)
             for shards in corpus.train
         },
     }
+
+
+def _canaries(shards: Shards) -> dict[str, int]:
+    """Return how many made-up sentences were planted in a source; nothing if none were."""
+    planted = shards.index["options"].get("canaries")
+    return {"canaries": planted["sentences"]} if planted else {}
 
 
 def _reviewed(corpus: Corpus) -> str | None:

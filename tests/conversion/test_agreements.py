@@ -16,7 +16,10 @@ from bcmb_jax.agreements import (
     describe,
     merge,
     of_checkpoint,
+    of_data,
+    parse,
     state,
+    to_json,
 )
 from bcmb_jax.errors import InputError
 from conversion.export import write_huggingface
@@ -44,6 +47,24 @@ def test_entries_are_one_line_and_equal_ones_stand_once() -> None:
     record = (ALPHA, Agreement("notes", tokens=7))
     assert state(record, "DUA 12") == (ALPHA, Agreement("notes", "DUA 12", 7))
     assert state(record, "") == record
+
+
+def test_planted_canaries_travel_with_the_record_and_stand_in_the_card(folder, tmp_path) -> None:
+    data = {"notes": {"license": "DUA 12", "tokens": 5, "canaries": 20}, "more": {"tokens": 7}}
+    record = of_data(data, "index.json")
+    assert record == (Agreement("notes", "DUA 12", 5, 20), Agreement("more", tokens=7))
+    assert [x.get("canaries") for x in to_json(record)] == [20, None]
+    export = tmp_path / "export"
+    export.mkdir()
+    write_huggingface(read(folder)._replace(agreements=record), export)
+    assert read(export).agreements == record
+    page = (export / "README.md").read_text()
+    assert "20 made-up sentences, called canaries, were planted in notes to measure" in page
+    assert page.count("made-up sentences") == 1
+    wrong = [{**to_json(record)[0], "canaries": "Bakelo"}]
+    with pytest.raises(InputError, match="is not a source with its license") as error:
+        parse(wrong, "config.json")
+    assert "Bakelo" not in str(error.value)
 
 
 def test_the_line_names_all_asks_for_the_missing_and_has_a_bound() -> None:

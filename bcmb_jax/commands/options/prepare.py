@@ -78,6 +78,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help='licence or data use agreement, or "none needed" (default: the source\'s own)',
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument(
+        "--canaries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="plant N made-up sentences in training documents, so that bcmb memorization "
+        "can measure what a model keeps of them; the model's card says so (20 are enough)",
+    )
+    parser.add_argument(
+        "--canary-repeats", type=int, default=1, metavar="N", help="documents each stands in"
+    )
     clean = parser.add_argument_group("cleaning", "off unless asked for; report.json counts it")
     clean.add_argument("--unwrap-lines", action="store_true", help="join hard-wrapped paragraphs")
     clean.add_argument(
@@ -125,9 +136,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     needed = ("source", "input") if options.peek else ("source", "input", "tokenizer", "output")
     if missing := [f"--{name}" for name in needed if not getattr(options, name)]:
         parser.error(f"missing {', '.join(missing)}")
-    for name in ("max_record_bytes", "max_expansion"):
+    for name in ("max_record_bytes", "max_expansion", "canary_repeats"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} begins at 1")
+    if options.canaries < 0:
+        parser.error("--canaries begins at 0")
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers {options.workers}: at least 1 is needed")
     return options
