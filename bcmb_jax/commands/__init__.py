@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "convert a model to another format, and prove the copy equal",
     "fill-mask": "fill masks in texts",
     "evaluate": "score a model on a task, on masked tokens, or its speed",
+    "memorization": "measure what a model has kept of its training text",
     "report": "set results of evaluate beside the paper's tables",
     "ledger": "count prepared sources beside the paper's",
     "benchmark": "measure speed, beside PyTorch on request",

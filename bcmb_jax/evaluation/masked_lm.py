@@ -57,7 +57,7 @@ def score_by_source(
       InputError: shards are of another tokenizer or a larger vocabulary.
     """
     train, validation = (
-        [_open(folder / split, tokenizer, model.config) for folder in folders]
+        [open_fitting(folder / split, tokenizer, model.config) for folder in folders]
         for split in ("train", "validation")
     )
     rows: dict[str, MaskedBatch] = {}
@@ -114,7 +114,12 @@ def table(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _open(folder: Path, tokenizer: Tokenizer, config: ModelConfig) -> Shards:
+def open_fitting(folder: Path, tokenizer: Tokenizer, config: ModelConfig) -> Shards:
+    """Open a split that was made with this tokenizer and has no more entries than the model.
+
+    Raises:
+      InputError: it has not.
+    """
     shards = open_shards(folder)
     if shards.tokenizer_fingerprint != tokenizer.fingerprint:
         raise InputError(
