@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models to call: weights from anywhere, tokens in, logits out."""
+"""Models to call: weights from anywhere, strings or tokens in."""
 
 import functools
 import logging
@@ -16,6 +16,7 @@ from bcmb_jax.agreements import describe, state
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import compute_dtype, products_in, resolve_precision, target
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.inference.text_model import TextModel
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head
 from bcmb_jax.model.parameters import Parameters, merge, split
@@ -32,29 +33,27 @@ HISTORY = ("progress", "tokenizer_reviewed")
 """Parts of a checkpoint's meta that stay true of its parameters."""
 
 
-class PretrainedModel:
-    """A model on the device; calling it computes outputs of tokens.
+class PretrainedModel(TextModel):
+    """A model on the device; its methods take strings, and calling it computes outputs of tokens.
 
     Attributes:
-      config: the model's sizes.
-      params: checkpoint name → array.
       token_ids: of special tokens by role, as far as they are known.
-      tokenizer_directory: the folder of its tokenizer, or None.
-      head: what sits on the encoder.
       agreements: those of all data that it was trained on.
-      dtype: of the operands of matrix products; parameters are float32 (float64 for float64).
-      precision: "tf32" if a GPU may round float32 operands, "bf16" for that dtype, else "fp32".
     """
 
     def __init__(self, weights: Weights, dtype: jnp.dtype, precision: str = "fp32"):
-        self.config, self.token_ids = weights.config, weights.token_ids
-        self.tokenizer_directory = weights.tokenizer
-        self.head, self.origin = weights.head, weights.origin
-        self.agreements = weights.agreements
-        self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
         kept = accumulation_dtype(dtype)
-        self.params = {name: jnp.asarray(x, kept) for name, x in weights.params.items()}
-        self.dtype, self.precision = dtype, precision
+        super().__init__(
+            weights.config,
+            {name: jnp.asarray(x, kept) for name, x in weights.params.items()},
+            weights.head,
+            origin=weights.origin,
+            tokenizer_directory=weights.tokenizer,
+            dtype=dtype,
+            precision=precision,
+        )
+        self.token_ids, self.agreements = weights.token_ids, weights.agreements
+        self._history = {key: weights.meta[key] for key in HISTORY if key in weights.meta}
 
     def __call__(
         self,
