@@ -10,7 +10,7 @@ import numpy as np
 from bcmb_jax import agreements
 from bcmb_jax.device import give_back_freed_memory
 from bcmb_jax.errors import InputError
-from conversion import export, torch_models
+from conversion import export, onnx_files, serving, torch_models
 from conversion.mapping import Weights, check_finite
 from conversion.verify import (
     LogitDifference,
@@ -25,6 +25,11 @@ WRITERS = {
     "huggingface": export.write_huggingface,
     "orbax": export.write_orbax,
     "composer": export.write_composer,
+}
+SERVING: dict[str, serving.Writer] = {
+    "sentence-transformers": serving.write_sentence_transformers,
+    "onnx": onnx_files.write_onnx,
+    "stablehlo": serving.write_stablehlo,
 }
 BESIDE_WEIGHTS = 50_000_000  # bytes: tokenizer, JSON, what file systems round up
 
@@ -59,12 +64,7 @@ def convert(
       InputError: something to correct.
       NumericsError: a tensor or a moment holds NaN or infinity.
     """
-    here, there = (Path(p).expanduser().absolute() for p in (source, output))
-    if here.exists() and (here.is_relative_to(there) or there.is_relative_to(here / "checkpoints")):
-        raise InputError(f"--output {output} holds the input {source}; give another folder")
-    export.refuse_to_lose(output, overwrite=overwrite)
-    if output.suffix == ".pt":
-        raise InputError(f"--output {output}: give a folder; the .pt is written into it")
+    _check_output(source, output, overwrite=overwrite)
 
     def load() -> Weights:
         weights = read(source, model_config=model_config)
@@ -112,6 +112,50 @@ def convert(
             stage("comparing with what transformers reads from the original")
             compare_with_input(kept, source_folder)
         return Verdict(tensors, compare_with_transformers(kept, as_folder, stage))
+
+
+def convert_for_serving(
+    source: str,
+    write: serving.Writer,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    model_config: Path | None = None,
+    license: str = "",
+    say: Callable[[str], None] = lambda _: None,
+) -> serving.Difference | None:
+    """Write a model for another program, and compare what that program makes of it.
+
+    Args:
+      write: one of `SERVING`.
+      overwrite, model_config, license, say: as for `convert`.
+
+    Returns:
+      How far the program's outputs are from ours; None if it is not installed.
+
+    Raises:
+      InputError: something to correct, or the outputs differ.
+    """
+    _check_output(source, output, overwrite=overwrite)
+    with export.new_model_folder(output, overwrite=overwrite) as folder:
+        say(f"reading {source}")
+        weights = read(source, model_config=model_config)._replace(opt_state=None)
+        weights = weights._replace(agreements=agreements.state(weights.agreements, license))
+        size = sum(x.nbytes for x in weights.params.values())
+        export.check_free_space(output, 2 * size + BESIDE_WEIGHTS)
+        say(f"writing {size / 1e9:.2f} GB to {output} and comparing its outputs with ours")
+        difference = write(weights, folder, output.name)
+        say(agreements.describe(weights.agreements))
+    return difference
+
+
+def _check_output(source: str, output: Path, *, overwrite: bool) -> None:
+    here, there = (Path(p).expanduser().absolute() for p in (source, output))
+    if here.exists() and (here.is_relative_to(there) or there.is_relative_to(here / "checkpoints")):
+        raise InputError(f"--output {output} holds the input {source}; give another folder")
+    export.refuse_to_lose(output, overwrite=overwrite)
+    if output.suffix in (".pt", ".onnx"):
+        raise InputError(f"--output {output}: give a folder; the file is written into it")
 
 
 def in_dtype(weights: Weights, dtype: str) -> Weights:

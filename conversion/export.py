@@ -23,6 +23,8 @@ from conversion.model_card import manifest, write_card, write_manifest
 
 OURS_TO_REPLACE = (
     *("README.md", "manifest.json", "config.json", "model*.safetensors*", composer.FILE),
+    *("modules.json", "1_Pooling", "sentence_bert_config.json", "model*.onnx*", "model*.stablehlo"),
+    *("config_sentence_transformers.json",),
     *("tokenizer", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("state", "meta", "_CHECKPOINT_METADATA", "commit_success.txt"),  # Orbax's
 )

@@ -141,9 +141,14 @@ def name_tensors(
 
 def write_model(weights: Weights, token_ids: Mapping[str, int | None], folder: Path) -> None:
     """Write config.json and model.safetensors into an existing folder."""
-    config, head, dtype = weights.config, weights.head, weights.dtype
-    record = {agreements.KEY: agreements.to_json(weights.agreements)}  # transformers keeps it
-    write_json(folder / "config.json", config_json(config, token_ids, head, dtype) | record)
-    stored = name_tensors(weights.params, config, head)
-    stored = {name: x.astype(dtype, copy=False) for name, x in stored.items()}
+    write_config(weights, token_ids, folder)
+    stored = name_tensors(weights.params, weights.config, weights.head)
+    stored = {name: x.astype(weights.dtype, copy=False) for name, x in stored.items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def write_config(weights: Weights, token_ids: Mapping[str, int | None], folder: Path) -> None:
+    """Write config.json, with the agreements of the data, which transformers keeps."""
+    values = config_json(weights.config, token_ids, weights.head, weights.dtype)
+    record = {agreements.KEY: agreements.to_json(weights.agreements)}
+    write_json(folder / "config.json", values | record)

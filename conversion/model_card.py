@@ -22,6 +22,14 @@ PIPELINES = {
     "token_classification": "token-classification",
 }
 CARD = Path(__file__).with_name("model_card.md")
+USAGE = Path(__file__).with_name("usage")
+LIBRARIES = {
+    "huggingface": "transformers",
+    "sentence_transformers": "sentence-transformers",
+    "onnx": "onnx",
+    "stablehlo": "jax",
+}
+"""The hub's word for the program that a folder is for, by the file in `usage` that shows it."""
 
 
 def manifest(weights: Weights) -> dict[str, Any]:
@@ -86,21 +94,30 @@ def with_agreements(weights: Weights) -> Weights:
     return weights._replace(agreements=merge(known, [model]))
 
 
-def write_card(weights: Weights, folder: Path, title: str) -> None:
-    """Write README.md for the Hugging Face hub, or for a colleague."""
+def write_card(
+    weights: Weights, folder: Path, title: str, usage: str = "huggingface", **values: object
+) -> None:
+    """Write README.md for the Hugging Face hub, or for a colleague.
+
+    Args:
+      usage: a key of `LIBRARIES`, whose file takes `values` beside those of the model.
+    """
     config, kind = weights.config, weights.head.kind
     auto = "AutoModel" + ARCHITECTURES[kind].removeprefix("ModernBert").removeprefix("Model")
+    pipeline = PIPELINES[kind] if usage != "sentence_transformers" else "sentence-similarity"
+    own = {"name": json.dumps(title), "auto": auto, "hidden": config.hidden_size}
+    example = (USAGE / f"{usage}.md").read_text(encoding="utf-8").format(**own, **values)
     text = CARD.read_text(encoding="utf-8").format(
         title=escape_markdown(title),
-        name=json.dumps(title),
-        pipeline=PIPELINES[kind],
+        library=LIBRARIES[usage],
+        usage=example,
+        pipeline=pipeline,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         parameters=sum(x.size for x in weights.params.values()),
         vocabulary=config.vocab_size,
         length=config.max_position_embeddings,
         origin=escape_markdown(shared_path(weights.origin)),
-        auto=auto,
         training=_training(weights),
         vocabulary_review=_vocabulary_review(weights),
     )

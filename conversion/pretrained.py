@@ -92,7 +92,7 @@ class PretrainedModel(TextModel):
         places = segment_positions(segments) if positions is None else positions
         batch = (ids, segments, jnp.asarray(places, jnp.int32))
         with products_in(self.precision):
-            outputs: jax.Array = _apply(
+            outputs: jax.Array = compute(
                 self.config, self.head, self.dtype, num_segments, self.params, *batch
             )
         return outputs
@@ -213,7 +213,7 @@ def load_initial(name: str | Path) -> Initial:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _apply(
+def compute(
     config: ModelConfig,
     head: Head,
     dtype: jnp.dtype,
@@ -221,6 +221,7 @@ def _apply(
     params: Parameters,
     *batch: jax.Array,
 ) -> jax.Array:
+    """Return the outputs of a model for tokens, segments and positions, each `[B, L]`."""
     graph, _ = split(lambda: MODELS[head.kind](config, head, dtype=dtype, rngs=nnx.Rngs(0)))
     model = merge(graph, params)
     pools = head.kind == "sequence_classification"

@@ -54,6 +54,14 @@ def import_torch(user: str = "this") -> ModuleType:
     return importlib.import_module("torch")
 
 
+def be_quiet() -> None:
+    """Keep transformers' own progress and advice from the screen."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def device() -> str:
     """Return the device that models run on: "cuda" where there is a GPU, else "cpu"."""
     return "cuda" if import_torch().cuda.is_available() else "cpu"

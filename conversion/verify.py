@@ -325,8 +325,7 @@ def _sample(outputs: np.ndarray) -> np.ndarray:
 def _torch_model(weights: Weights, folder: Path | None) -> "transformers.PreTrainedModel":
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    torch_models.be_quiet()
     if folder is not None:
         model = torch_models.load_model(folder, weights.head.kind)
         empty = [name for name, x in model.named_parameters() if x.is_meta]

@@ -2,13 +2,14 @@
 """Convert a model between formats, or compare one with transformers."""
 
 import argparse
+import functools
 import logging
 import sys
 
 from bcmb_jax import hub
 from bcmb_jax.terminal import Display, say_next
 from conversion import torch_models
-from conversion.convert import convert
+from conversion.convert import SERVING, convert, convert_for_serving
 from conversion.verify import LogitDifference, compare_with_transformers
 from conversion.weights import read
 
@@ -32,6 +33,22 @@ def main(options: argparse.Namespace) -> None:
         report(compare_with_transformers(weights, weights.folder, display.say))
         return
     hub.fetch(options.input, online=options.online, token_file=options.hub_token_file)
+    if options.to in SERVING:
+        chosen = {"pooling": options.pooling} if options.pooling else {}
+        chosen |= {"int8": True} if options.dtype else {}
+        difference = convert_for_serving(
+            options.input,
+            functools.partial(SERVING[options.to], **chosen),
+            options.output,
+            overwrite=options.overwrite,
+            model_config=options.model_config,
+            license=options.license,
+            say=display.say,
+        )
+        compared = difference or "outputs were not compared: pip install sentence-transformers"
+        print(f"{options.output}: {compared}")
+        say_next("run the example in {}/README.md", options.output)
+        return
     tensors, logits = convert(
         options.input,
         options.to,
