@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import conversion
+from bcmb_jax.commands import main
 from bcmb_jax.errors import InputError
 from conversion import serving
-from conversion.convert import main
 from conversion.export import refuse_to_lose
 from conversion.weights import read
 from tests.fixtures.cards import run_example
@@ -22,7 +22,7 @@ def test_a_program_gives_our_outputs_for_any_number_of_rows(
     folder, tmp_path, capsys, monkeypatch
 ) -> None:
     target = tmp_path / "program"
-    main(["--input", str(folder), "--to", "stablehlo", "--output", str(target)])
+    main("convert", *["--input", str(folder), "--to", "stablehlo", "--output", str(target)])
     assert "largest difference of outputs" in capsys.readouterr().out
     program = jax.export.deserialize(bytearray((target / "model-128.stablehlo").read_bytes()))
     assert program.platforms == ("cpu", "cuda", "tpu")
@@ -46,7 +46,7 @@ def test_sentence_transformers_reads_an_encoder_with_its_pooling(
 ) -> None:
     target = tmp_path / "vectors"
     given = ["--input", str(folder), "--to", "sentence-transformers", "--pooling", pooling]
-    main([*given, "--output", str(target), "--license", "none needed"])
+    main("convert", *[*given, "--output", str(target), "--license", "none needed"])
     written = read(target)
     assert written.head.kind == "encoder"
     assert same_bits(written.params, conversion.from_pretrained(folder, "encoder").weights.params)
@@ -77,11 +77,11 @@ def test_no_tokenizer_and_wrong_options_are_one_line(folder, tmp_path, capsys) -
         serving.write_stablehlo(weights, tmp_path, "model")
     given = ["--input", str(folder), "--output", str(tmp_path / "out"), "--to"]
     for wrong in (["onnx", "--dtype", "float16"], ["onnx", "--pooling", "cls"]):
-        with pytest.raises(SystemExit):
-            main([*given, *wrong])
+        with pytest.raises(InputError, match="--dtype is for|--pooling is for"):
+            main("convert", *[*given, *wrong])
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="give a folder"):
-        main([*given, "onnx", "--output", str(tmp_path / "model.onnx")])
+        main("convert", *[*given, "onnx", "--output", str(tmp_path / "model.onnx")])
 
 
 def test_a_weight_that_changed_on_the_way_is_noticed(folder, tmp_path, monkeypatch) -> None:

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from bcmb_jax.commands import main
 from bcmb_jax.model.heads import MODELS, Head
-from conversion.convert import main
 from conversion.export import write_huggingface
 from conversion.onnx_files import write_onnx
 from conversion.serving import write_sentence_transformers
@@ -36,7 +36,7 @@ def test_onnx_runtime_gives_our_outputs(model, tmp_path, monkeypatch) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     target = tmp_path / "onnx"
-    main(["--input", str(model), "--to", "onnx", "--output", str(target)])
+    main("convert", *["--input", str(model), "--to", "onnx", "--output", str(target)])
     session = onnxruntime.InferenceSession(target / "model.onnx")
     weights = read(model)
     name = "last_hidden_state" if weights.head.kind == "encoder" else "logits"
