@@ -36,7 +36,7 @@ def test_onnx_runtime_gives_our_outputs(model, tmp_path, monkeypatch) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     target = tmp_path / "onnx"
-    main("convert", *["--input", str(model), "--to", "onnx", "--output", str(target)])
+    main("convert", "--input", str(model), "--to", "onnx", "--output", str(target))
     session = onnxruntime.InferenceSession(target / "model.onnx")
     weights = read(model)
     name = "last_hidden_state" if weights.head.kind == "encoder" else "logits"
