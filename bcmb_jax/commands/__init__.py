@@ -46,7 +46,7 @@ def main(*arguments: str) -> int | None:
     """
     name, *rest = arguments or ("--help",)
     if name in ("--help", "-h"):
-        print(HELP.format("\n".join(f"  {x:10} {about}" for x, about in COMMANDS.items())))
+        print(HELP.format("\n".join(f"  {x:12} {about}" for x, about in COMMANDS.items())))
         return None
     if name == "--version":
         print(bcmb_jax.__version__)
