@@ -16,6 +16,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
+# What is kept for later starts: compiled programs, and the fonts that plots find.
+os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "home")
+
 # The user's own secret stays out of the tests; this one gives the same splits in every run.
 CONFIGURATION = tempfile.TemporaryDirectory(prefix="bcmb_jax-tests-")
 os.environ["XDG_CONFIG_HOME"] = CONFIGURATION.name

@@ -113,6 +113,7 @@ LAYERS = (
         "bcmb_jax/locks.py",
         "bcmb_jax/peers.py",
         "bcmb_jax/private.py",
+        "bcmb_jax/programs.py",
         "bcmb_jax/sharing.py",
         "bcmb_jax/signals.py",
         "bcmb_jax/terminal.py",

@@ -7,6 +7,7 @@ import logging
 import sys
 
 from bcmb_jax import hub
+from bcmb_jax.programs import keep_programs
 from bcmb_jax.terminal import Display, say_next
 from conversion import torch_models
 from conversion.convert import SERVING, convert, convert_for_serving
@@ -24,6 +25,7 @@ def main(options: argparse.Namespace) -> None:
     """Convert or compare, and print how equal the two are."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
+    keep_programs()
     display = Display(stream=sys.stdout)  # what goes wrong stands alone on stderr
     if options.verify:
         torch_models.import_torch("--verify")

@@ -23,6 +23,7 @@ from bcmb_jax.evaluation.results import TEXT_BASELINE
 from bcmb_jax.evaluation.sweep import evaluate_model, evaluate_text_baseline, summary
 from bcmb_jax.evaluation.tasks import TASKS
 from bcmb_jax.files import REPORTED_PACKAGES, versions, write_json
+from bcmb_jax.programs import keep_programs
 from bcmb_jax.sharing import shared_command, shared_path
 from bcmb_jax.terminal import say_next
 from conversion import torch_models
@@ -38,6 +39,7 @@ def main(options: argparse.Namespace) -> None:
         return
     if options.backend != "jax":
         jax.config.update("jax_platforms", "cpu")  # the GPU's memory is for PyTorch
+    keep_programs()
     evaluate: Callable[[argparse.Namespace], dict] = {
         "mlm": evaluate_mlm,
         "speed": evaluate_speed,

@@ -12,11 +12,13 @@ import conversion
 from bcmb_jax.data.synthetic import DEMO_CLOZES
 from bcmb_jax.data.tokenize import Tokenizer, load_tokenizer
 from bcmb_jax.errors import InputError, reason
+from bcmb_jax.programs import keep_programs
 from bcmb_jax.terminal import say_next
 
 
 def main(options: argparse.Namespace) -> None:
     """Print what the model predicts, or how well."""
+    keep_programs()
     model = conversion.from_pretrained(
         options.model, online=options.online, hub_token_file=options.hub_token_file
     )

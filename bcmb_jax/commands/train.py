@@ -24,6 +24,7 @@ from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import DONE, PREEMPTED, InputError, reason
 from bcmb_jax.peers import Peers
 from bcmb_jax.signals import stop_signals
+from bcmb_jax.programs import keep_programs
 from bcmb_jax.terminal import say_next
 from bcmb_jax.training.checkpoint import newest_meta
 from bcmb_jax.training.clock import process_start
@@ -174,7 +175,7 @@ def run(options: argparse.Namespace, peers: Peers) -> int:
     if options.plan:
         print(forecast(with_precision(config, workdir), workdir, load_initial))
         return 0
-    keep_compiled(workdir / "compiled")
+    keep_programs()
     if options.replay:
         print(replay(config, workdir, options.replay, load_initial))
         return 0
@@ -225,11 +226,3 @@ def fetch_named(options: argparse.Namespace) -> None:
     for key, what in (("tokenizer", "tokenizer"), ("init_from", "model")):
         if (name := options.values[key]) and not (begun and what == "model"):
             hub.fetch(name, what, online=options.online, token_file=options.hub_token_file)
-
-
-def keep_compiled(directory: Path) -> None:
-    """Keep compiled programs for the next start of the run, unless JAX is told where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(directory.resolve()))
-    # The key of a GPU kernel would else contain the line numbers of its source.
-    jax.config.update("jax_traceback_in_locations_limit", 0)
