@@ -46,6 +46,10 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ut of memory", "Cannot allocate memory")
 STORAGE_FAULTS = tuple(os.strerror(number) for number in STORAGE_ERRORS)
 """The system's words for `STORAGE_ERRORS`, by which they are known inside other messages."""
 
+MOST_JSON, MOST_VALUES = 2**26, 2**22
+"""Bytes and values of a JSON file that is read as a whole; the largest tokenizer has half of each.
+"""
+
 STALE_SECONDS = 3600
 """Age after which a half-written folder of another machine is taken for abandoned."""
 
@@ -99,9 +103,25 @@ def read_json(file: Path) -> Any:
     """Return the value that a JSON file holds.
 
     Raises:
-      OSError: the file cannot be read; ValueError: it is not JSON.
+      OSError: the file cannot be read; ValueError: it is not JSON, or too large to be ours.
     """
-    return json.loads(file.read_text(encoding="utf-8"))
+    with file.open("rb") as stream:
+        return parse_json(stream.read(MOST_JSON + 1))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a text in JSON, which takes some hundred bytes of memory for each comma.
+
+    Raises:
+      ValueError: it is not JSON, or too large for a config, an index or a tokenizer.
+    """
+    commas = text.count(",") if isinstance(text, str) else text.count(b",")
+    if len(text) > MOST_JSON or commas > MOST_VALUES:
+        raise ValueError(f"more than {MOST_JSON:,} bytes or {MOST_VALUES:,} values")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too many brackets inside each other") from None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import jax
 from jax._src import compilation_cache
+from jax._src.compilation_cache_interface import CacheInterface
 
 from bcmb_jax import private
 
@@ -35,7 +36,7 @@ def keep_programs() -> None:
     """
     # The key of a GPU kernel would else contain the line numbers of its source.
     jax.config.update("jax_traceback_in_locations_limit", 0)
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     try:
         folder = _own_folder()
@@ -80,7 +81,7 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.machine()} {able}".encode()).hexdigest()[:12]
 
 
-class Programs:
+class Programs(CacheInterface):
     """The programs in a folder, as JAX asks for them: whole, with the right checksum, or none.
 
     Several processes may use a folder at once. The programs of all folders beside it count towards

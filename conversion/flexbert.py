@@ -6,7 +6,6 @@ ModernBERT `required` has (others, and an absent key, do not exist here), our na
 `sizes`, and what is written, as `torch_files.to_json` encodes it, where most nulls are filled in.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,34 @@ from typing import Any
 import numpy as np
 import yaml
 
+from bcmb_jax import files
 from bcmb_jax.config import RunConfig
 from bcmb_jax.errors import InputError, record_error
-from bcmb_jax.files import read_json
 from bcmb_jax.model.config import ModelConfig
 from conversion.config_json import parse_config
 from conversion.mapping import TOKEN_TABLE, Row, decay_groups
 from conversion.torch_files import to_json
 
-FILE = read_json(Path(__file__).with_name("flexbert.json"))
+FILE = files.read_json(Path(__file__).with_name("flexbert.json"))
 REQUIRED: dict[str, list[object]] = FILE["required"]
 SIZES: dict[str, str] = FILE["sizes"]
 SHARED = ("beta1", "beta2", "eps", "decouple_lr")
 """Hyperparameters of a `param_group` that our optimizer has too, and no others."""
+MOST_YAML = 2**17  # bytes of a config that is named
 HEAD_SIZE = 64  # of every published ModernBERT
 OUTER = ("module.", "model.")  # of DistributedDataParallel, of Composer
 INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Words that torch.compile, FSDP and activation checkpointing put anywhere into names."""
+
+
+class _NoAliases(yaml.SafeLoader):
+    """YAML in which nothing stands for something else: ten such lines can hold 10^10 values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(problem="an alias", problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 def hf_name(name: str) -> str:
@@ -97,16 +107,21 @@ def config_from_file(file: Path) -> ModelConfig:
     """
     if not file.is_file():
         raise InputError(f"model config {file} does not exist")
+    if (size := file.stat().st_size) > MOST_YAML:
+        raise InputError(f"model config {file} has {size:,} bytes, more than {MOST_YAML:,}")
     text = file.read_text(encoding="utf-8")
     try:
-        values = json.loads(text)
+        values = files.parse_json(text)
     except ValueError:
         try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:  # its text quotes the line
+            values = yaml.load(text, _NoAliases)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # its text quotes the line
             mark = getattr(error, "problem_mark", None)
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 0)
-            what = "neither JSON nor YAML from here on: --model-config is a model's config"
+            what = (
+                "neither JSON nor YAML without aliases from here on: --model-config is a model's "
+                "config"
+            )
             raise record_error(file, line, what, column=column) from None
     for key in ("model", "model_config"):
         if isinstance(values, dict) and isinstance(values.get(key), dict):

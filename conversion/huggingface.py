@@ -30,6 +30,8 @@ LAYOUTS = (
 )
 """Where a folder may have its weights, one file or an index of several, in the order in which
 transformers 4.48 … 5.x looks for them: what it reads first it reads alone."""
+MOST_HEADER = 2**23
+"""Bytes of the header of a safetensors file; of 28 layers it has 20,000."""
 WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "module.": "DistributedDataParallel or DeepSpeed",
@@ -122,6 +124,12 @@ def _read_file(file: Path) -> dict[str, np.ndarray]:
         if not isinstance(tensors, dict):
             raise InputError(f"{file} holds a {type(tensors).__name__}, not tensors by name")
         return torch_files.arrays(tensors, file)
+    with file.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+    if header > MOST_HEADER:
+        raise InputError(
+            f"{file} cannot be read: its header claims {header:,} bytes, more than {MOST_HEADER:,}"
+        )
     try:
         with safe_open(file, "np") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -2,11 +2,10 @@
 """Files of torch.save, read without running any of their code, and their content as JSON.
 
 A pickle is a program. Here it is read by torch's weights-only interpreter (torch 2.6 or newer;
-older ones could be tricked, CVE-2025-32434), which builds tensors, containers and what `_allowed`
-names, and refuses the rest before it is called.
+older ones could be tricked, CVE-2025-32434), which builds containers and what `_allowed` names, and
+refuses the rest before it is called.
 """
 
-import _codecs
 import base64
 import contextlib
 import datetime
@@ -32,7 +31,17 @@ if TYPE_CHECKING:
 TUPLE, ITEMS, ARRAY, TENSOR, TIME = "__tuple__", "__items__", "__array__", "__tensor__", "__time__"
 SHOWN = 5  # names an error lists
 SAFE_TORCH = (2, 6)
-SCANNED = 2**24  # bytes of a refused pickle that are searched for names
+MOST_PICKLE = 2**23  # bytes; a Composer checkpoint's of 22 layers with its tokenizer has 4 million
+MOST_VALUES, MOST_BYTES = 2**21, 2**26  # in a file's content beside the model's tensors
+
+_TENSORS = (
+    "collections.OrderedDict",
+    "torch.Size",
+    "torch.device",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+)
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -43,16 +52,16 @@ def load(file: Path) -> object:
     Raises:
       InputError: naming the file and what is wrong with it, or what it asks for.
     """
-    with _torch(file) as torch, torch.serialization.safe_globals(_allowed(torch)):
+    with _torch(file) as torch, _reduced(torch) as allowed:
         if not file.is_file():
             raise InputError(f"{file} does not exist")
         try:
-            is_zip = zipfile.is_zipfile(file)
-            content: object = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
-        except MemoryError:
+            _check_sizes(file)
+            content: object = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except (MemoryError, InputError):
             raise
         except Exception as error:  # a hostile file may make torch raise anything
-            refused = _refused(file, torch)
+            refused = _refused(file, allowed)
             if refused:
                 raise InputError(
                     f"{file} asks for {', '.join(refused[:SHOWN])}, which weights do not need; "
@@ -113,26 +122,43 @@ def to_json(tree: object) -> Json:
 
     Raises:
       TypeError: something else is in it.
+      ValueError: it is larger than what stands beside a model's tensors can be; a small pickle may
+        hold one part many times over.
     """
-    if tree is None or isinstance(tree, bool | int | float):
-        return tree
-    if isinstance(tree, str):
-        return str(tree)
-    if isinstance(tree, dict):
-        if all(isinstance(key, str) and not key.startswith("__") for key in tree):
-            return {str(key): to_json(value) for key, value in tree.items()}
-        return {ITEMS: [[to_json(key), to_json(value)] for key, value in tree.items()]}
-    if isinstance(tree, list | tuple):
-        values = [to_json(value) for value in tree]
-        return {TUPLE: values} if isinstance(tree, tuple) else values
-    if isinstance(tree, datetime.timedelta):
-        return {TIME: [tree.days, tree.seconds, tree.microseconds]}
-    is_tensor = type(tree).__module__.startswith("torch")
-    x = array(tree) if is_tensor else tree
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{type(tree).__name__} has no place in a checkpoint")
-    packed = [x.dtype.name, list(x.shape), base64.b64encode(x.tobytes()).decode()]
-    return {TENSOR if is_tensor else ARRAY: packed}
+    return _Encoder().encode(tree)
+
+
+class _Encoder:
+    def __init__(self) -> None:
+        self._values = self._bytes = 0
+
+    def _count(self, size: int) -> None:
+        self._values, self._bytes = self._values + 1, self._bytes + size
+        if self._values > MOST_VALUES or self._bytes > MOST_BYTES:
+            raise ValueError(f"more than {MOST_VALUES:,} values or {MOST_BYTES:,} bytes in it")
+
+    def encode(self, tree: object) -> Json:
+        self._count(len(tree) if isinstance(tree, str) else 0)
+        if tree is None or isinstance(tree, bool | int | float):
+            return tree
+        if isinstance(tree, str):
+            return str(tree)
+        if isinstance(tree, dict):
+            if all(isinstance(key, str) and not key.startswith("__") for key in tree):
+                return {str(key): self.encode(value) for key, value in tree.items()}
+            return {ITEMS: [[self.encode(k), self.encode(value)] for k, value in tree.items()]}
+        if isinstance(tree, list | tuple):
+            values = [self.encode(value) for value in tree]
+            return {TUPLE: values} if isinstance(tree, tuple) else values
+        if isinstance(tree, datetime.timedelta):
+            return {TIME: [tree.days, tree.seconds, tree.microseconds]}
+        is_tensor = type(tree).__module__.startswith("torch")
+        x = array(tree) if is_tensor else tree
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{type(tree).__name__} has no place in a checkpoint")
+        self._count(x.nbytes)
+        packed = [x.dtype.name, list(x.shape), base64.b64encode(x.tobytes()).decode()]
+        return {TENSOR if is_tensor else ARRAY: packed}
 
 
 def from_json(tree: Any) -> Any:
@@ -179,37 +205,110 @@ def _torch(file: Path) -> Iterator[ModuleType]:
         yield torch
 
 
-def _allowed(torch: ModuleType) -> list[tuple[object, str]]:
-    """Return what a Composer checkpoint holds beside tensors and containers, with its pickled name.
+@contextlib.contextmanager
+def _reduced(torch: ModuleType) -> Iterator[Mapping[str, object]]:
+    """Have torch's interpreter build no more than `_allowed`; it has no public way to be told so.
 
-    These are wall-clock times, torch's version, and the state of numpy's generator: an array, whose
-    constructor numpy 1 and 2 name differently.
+    Its own list allows what a small file can fill any memory with, such as `bytearray(10**12)`, or
+    `_codecs.encode` to hexadecimal, each time twice as long.
     """
-    from numpy._core import multiarray
+    from torch import _weights_only_unpickler as interpreter
 
-    return [
-        (datetime.timedelta, "datetime.timedelta"),
-        (torch.torch_version.TorchVersion, "torch.torch_version.TorchVersion"),
-        (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-        (multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
-        (np.ndarray, "numpy.ndarray"),
-        (np.dtype, "numpy.dtype"),
-        (np.dtypes.UInt32DType, "numpy.dtypes.UInt32DType"),
-        (_codecs.encode, "_codecs.encode"),
-    ]
+    theirs, ours = interpreter._get_allowed_globals, _allowed(torch)
+    interpreter._get_allowed_globals = lambda: ours
+    try:
+        yield ours
+    finally:
+        interpreter._get_allowed_globals = theirs
 
 
-def _refused(file: Path, torch: ModuleType) -> list[str]:
+class _Words(np.ndarray):
+    """An array as a Composer checkpoint holds it: 32-bit words, the state of numpy's generator."""
+
+    def __new__(cls, *_: object) -> "_Words":
+        return super().__new__(cls, 0, np.uint32)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, (length,), word, _, data = state
+        if not isinstance(word, _Word) or len(data) != 4 * length:
+            raise pickle.UnpicklingError("an array that is not of 32-bit words")
+        checked: tuple[Any, ...] = (1, (length,), np.dtype("<u4"), False, data)
+        super().__setstate__(checked)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return tuple(np.asarray(self).__reduce__())  # as any array
+
+
+class _Word:
+    """The type of elements of such an array."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if name != "u4":
+            raise pickle.UnpicklingError(f"numbers of type {name}")
+
+    def __setstate__(self, state: tuple[int, str]) -> None:
+        if state[1] != "<":
+            raise pickle.UnpicklingError("words of another machine")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Return the bytes that older pickles write as text."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes written in {encoding}")
+    return text.encode("latin1")
+
+
+def _allowed(torch: ModuleType) -> dict[str, object]:
+    """Return by its pickled name what a checkpoint may hold beside containers and numbers.
+
+    These are tensors, wall-clock times, torch's version, and the state of numpy's generator: an
+    array, whose constructor numpy 1 and 2 name differently.
+    """
+    from torch import _weights_only_unpickler as interpreter
+
+    kinds = (torch.dtype, torch.serialization.StorageType)
+    return {
+        **{
+            name: value
+            for name, value in interpreter._get_allowed_globals().items()
+            if name in _TENSORS or isinstance(value, kinds)
+        },
+        "datetime.timedelta": datetime.timedelta,
+        "torch.torch_version.TorchVersion": torch.torch_version.TorchVersion,
+        "numpy.core.multiarray._reconstruct": _Words,
+        "numpy._core.multiarray._reconstruct": _Words,
+        "numpy.ndarray": _Words,
+        "numpy.dtype": _Word,
+        "_codecs.encode": _latin1,
+    }
+
+
+def _check_sizes(file: Path) -> None:
+    """Refuse what torch.save never writes, and would be read as a whole: packed or huge pickles.
+
+    Raises:
+      InputError: a pickle that is too large; ValueError: not a file of torch.save.
+    """
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is not a zip archive")
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("its parts are compressed")
+    pickled = max(
+        (x.file_size for x in parts if x.filename.split("/")[-2:-1] != ["data"]), default=0
+    )
+    if pickled > MOST_PICKLE:
+        raise InputError(
+            f"{file} holds {pickled:,} bytes beside its tensors, more than {MOST_PICKLE:,}: it is "
+            "not a checkpoint of a model"
+        )
+
+
+def _refused(file: Path, allowed: Mapping[str, object]) -> list[str]:
     """Return the names that the pickles in a file ask for beyond those allowed, for the message."""
-    allowed = {"collections.OrderedDict", *(name for _, name in _allowed(torch))}
-    tensors = ("torch._utils._rebuild_", "torch.storage.", "torch.Size", "torch.device")
-    return [
-        name
-        for name in dict.fromkeys(name for data in _pickles(file) for name in _globals(data))
-        if name not in allowed
-        and not name.startswith(tensors)
-        and not (name.startswith("torch.") and name.endswith("Storage"))
-    ]
+    names = dict.fromkeys(name for data in _pickles(file) for name in _globals(data))
+    return [name for name in names if name not in allowed]
 
 
 def _globals(data: bytes) -> Iterator[str]:
@@ -229,7 +328,7 @@ def _pickles(file: Path) -> list[bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
             pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
-            return [archive.open(name).read(SCANNED) for name in pickles]
+            return [archive.open(name).read(MOST_PICKLE) for name in pickles]
     except Exception:  # not a zip, or one that lies
         with file.open("rb") as stream:
-            return [stream.read(SCANNED)]
+            return [stream.read(MOST_PICKLE)]

@@ -15,10 +15,10 @@ import numpy as np
 
 from bcmb_jax.errors import InputError, reason
 from bcmb_jax.hub import locate
-from bcmb_jax.model.config import ModelConfig
+from bcmb_jax.model.config import ModelConfig, check_sizes
 from bcmb_jax.model.heads import Head
 from conversion import torch_files
-from conversion.config_json import ARCHITECTURES, config_json
+from conversion.config_json import ARCHITECTURES, config_json, read_json
 from conversion.huggingface import name_tensors
 from conversion.mapping import check_finite
 
@@ -91,6 +91,9 @@ def load_model(name: str | Path, kind: str, **config: object) -> "transformers.P
 
     folder = locate(name)
     make = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained
+    check_sizes(read_json(folder / "config.json"), f"{name}: ")
+    for file in folder.glob("pytorch_model*.bin"):
+        torch_files.load(file)  # transformers allows more in it
     try:
         model: transformers.PreTrainedModel = make(folder, **LOCAL, **config).float()
     except Exception as error:  # a file may hold anything

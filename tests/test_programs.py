@@ -75,7 +75,7 @@ def test_where_others_may_write_nothing_is_kept_and_one_line_says_so(tmp_path) -
 
 @pytest.mark.slow
 def test_a_folder_that_the_user_names_is_left_to_jax(tmp_path) -> None:
-    result, _ = start(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "named"))
+    start(tmp_path, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "named"))
     assert not (tmp_path / "bcmb_jax").exists()
     assert any((tmp_path / "named").iterdir())
 

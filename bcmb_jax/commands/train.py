@@ -23,8 +23,8 @@ from bcmb_jax.data.synthetic import prepare_synthetic
 from bcmb_jax.device import keep_freed_memory
 from bcmb_jax.errors import DONE, PREEMPTED, InputError, reason
 from bcmb_jax.peers import Peers
-from bcmb_jax.signals import stop_signals
 from bcmb_jax.programs import keep_programs
+from bcmb_jax.signals import stop_signals
 from bcmb_jax.terminal import say_next
 from bcmb_jax.training.checkpoint import newest_meta
 from bcmb_jax.training.clock import process_start

@@ -120,7 +120,9 @@ def open_shards(directory: str | Path) -> Shards:
     index = _read_index(directory)
     try:
         return Shards(directory, index, _read_lengths(directory, index))
-    except (KeyError, TypeError, AttributeError) as error:  # of an index that holds other things
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # it holds other things
         raise InputError(
             f"{directory / 'index.json'} is damaged ({type(error).__name__}): "
             "run bcmb prepare again"
@@ -133,7 +135,10 @@ def _read_lengths(directory: Path, index: dict[str, Any]) -> np.ndarray:
         if not file.is_file():
             raise InputError(f"{directory} has no {file.name}: run bcmb prepare again")
     _check_sha256(lengths_file, index)
-    lengths: np.ndarray = np.load(lengths_file, allow_pickle=False)
+    # A map, because what a header claims is allocated else.
+    lengths: np.ndarray = np.array(np.load(lengths_file, mmap_mode="r", allow_pickle=False))
+    if lengths.dtype != np.dtype("<i4") or lengths.ndim != 1:
+        raise TypeError(f"lengths of type {lengths.dtype}")
     if len(lengths) != index["documents"]:
         raise InputError(
             f"{lengths_file} has {len(lengths):,} documents but index.json says "

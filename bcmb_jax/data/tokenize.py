@@ -19,6 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import processors
 
+from bcmb_jax.data.tokenizer_file import open_file
 from bcmb_jax.errors import InputError, reason
 from bcmb_jax.hub import locate
 
@@ -185,7 +186,7 @@ def open_backend(directory: Path) -> tokenizers.Tokenizer:
     file = directory / "tokenizer.json"
     try:
         if file.is_file():
-            backend = tokenizers.Tokenizer.from_file(str(file))
+            backend = open_file(file)
         else:
             import transformers  # reads vocab.txt, or vocab.json and merges.txt
 
@@ -193,7 +194,9 @@ def open_backend(directory: Path) -> tokenizers.Tokenizer:
                 str(directory), local_files_only=True, trust_remote_code=False
             )
             backend = slow_or_fast.backend_tokenizer
-    except Exception as error:  # both libraries raise errors of many types
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises errors of many types
         raise InputError(
             f"no fast tokenizer can be made of {directory}: {reason(error)}"
         ) from error
@@ -266,10 +269,7 @@ def load_tokenizer(name: str, *, reviewed: bool = False) -> Tokenizer:
             f"tokenizer {name} has no tokenizer.json: save a fast tokenizer there with "
             "transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises plain Exception, with the position
-        raise InputError(f"tokenizer file {file} is not readable: {reason(error)}") from error
+    backend = open_file(file)
     return Tokenizer(backend, _special_tokens(directory, backend), directory, reviewed=reviewed)
 
 

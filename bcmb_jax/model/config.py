@@ -2,9 +2,30 @@
 """The fields of Hugging Face's ModernBertConfig that the architecture reads."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from bcmb_jax.errors import InputError
+
+MOST = {
+    "vocab_size": 2**22,
+    "hidden_size": 2**14,
+    "num_hidden_layers": 2**9,
+    "num_attention_heads": 2**10,
+    "intermediate_size": 2**16,
+    "local_attention": 2**20,
+    "global_attn_every_n_layers": 2**20,
+    "max_position_embeddings": 2**20,
+}
+"""The largest sizes: what a file claims decides how much is allocated."""
+
+
+def check_sizes(values: Mapping[str, object], prefix: str = "") -> None:
+    """Raise `InputError` where a config names a size above `MOST`."""
+    for name, most in MOST.items():
+        value = values.get(name, 0)
+        if isinstance(value, int | float) and value > most:
+            raise InputError(f"{prefix}{name} is {value:,}; at most {most:,} is read here")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +57,7 @@ class ModelConfig:
     """In the MLP, "gelu" or "silu"; the head's is GELU. Older runs do not name it."""
 
     def __post_init__(self) -> None:
+        check_sizes(dataclasses.asdict(self), "model.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in ("attention_output_dropout", "hidden_activation"):

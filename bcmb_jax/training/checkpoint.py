@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 
 VERSION = 2
 """Version of the layout: 1 had no checksum of `meta` and no `health`."""
+
+LITTLE, MOST_TIMES = 2**26, 100
+"""Bytes of arrays that any files may hold, and how many times their size they may hold of others.
+With moments that are zeros it is 3.4 times."""
 
 Result = TypeVar("Result")
 
@@ -168,6 +173,7 @@ def with_health(state: TrainState, like: TrainState | None) -> TrainState:
 def _restore(folder: Path, like: TrainState | None) -> TrainState:
     handler = ocp.PyTreeCheckpointHandler()
     stored = dict(handler.metadata(folder).tree)
+    _check_claims(folder, stored)
     if like is None:
         target: Any = stored
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
@@ -184,6 +190,14 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
     if isinstance(health, dict):
         health = Health(**health)
     return TrainState(restored["params"], moments, health)
+
+
+def _check_claims(folder: Path, stored: Mapping[str, Any]) -> None:
+    """Refuse arrays so much larger than their files that they would mostly be made up of zeros."""
+    claimed = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(stored))
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if claimed > max(LITTLE, MOST_TIMES * there):
+        raise ValueError(f"arrays of {claimed:,} bytes in files of {there:,}")
 
 
 def _read(directory: Path, read: Callable[[], Result]) -> Result:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from math import ceil
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile
 
 import numpy as np
 
@@ -91,6 +91,8 @@ class Duplicates:
             raise InputError(f"{folder} has no {FINGERPRINTS} to compare with: {_AGAIN}")
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                if any(x.compress_type != ZIP_STORED for x in arrays.zip.infolist()):
+                    raise ValueError("packed, which is not how it was written")
                 check = str(arrays["secret"]) if "secret" in arrays else None
                 if check not in self._secrets:
                     raise InputError(
@@ -104,7 +106,15 @@ class Duplicates:
                 if check not in self._texts:
                     self._texts[check] = _Texts(self._near, self._secrets[check])
                 self._texts[check].load(arrays)
-        except (OSError, EOFError, BadZipFile, KeyError, TypeError, ValueError) as error:
+        except (
+            OSError,
+            EOFError,
+            MemoryError,
+            BadZipFile,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             problem = error if isinstance(error, InputError) else f"is damaged: {_AGAIN}"
             raise InputError(f"{file} {problem}") from error
 

@@ -2,14 +2,23 @@
 """Plain formats: csv, tsv, jsonl, JSON objects and Parquet as tables, and text."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
 from bcmb_jax.data.ingest.delimited import read_delimited
-from bcmb_jax.data.ingest.files import LONGEST, Lines, Reader, Stream, open_text, suffix_of
+from bcmb_jax.data.ingest.files import (
+    BOUNDS,
+    LONGEST,
+    Lines,
+    Reader,
+    Stream,
+    open_text,
+    suffix_of,
+)
 from bcmb_jax.data.ingest.record import (
     BROKEN_JSON,
     BROKEN_UNICODE,
@@ -20,10 +29,12 @@ from bcmb_jax.data.ingest.record import (
     make_record,
 )
 from bcmb_jax.errors import InputError
+from bcmb_jax.files import MOST_VALUES
 
 _JSONL_HEAD = 100  # lines whose keys are the columns, as objects often leave out empty keys
 _PARQUET_BATCH = 1024  # rows
 _PARQUET_BUFFER = 2**20  # bytes of a column
+_DICTIONARY_PAGE = 2  # Parquet's number of this kind of page
 
 
 read_csv = partial(read_delimited, delimiter=",")
@@ -55,6 +66,8 @@ def _parse_lines(lines: Lines, file: str) -> Iterator[Row | Skipped]:
 
 
 def _parse_object(text: str, file: str, line: int) -> Row | Skipped:
+    if text.count(",") > MOST_VALUES:  # each takes some hundred bytes
+        return _too_long(file, line)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -97,21 +110,27 @@ def read_parquet(stream: Stream, file: str, longest: int = LONGEST) -> Table:
     import pyarrow.parquet
 
     damaged = InputError(f"{file} is not readable as Parquet: fetch it again")
+    most = max(longest, BOUNDS.expansion * stream.seek(0, os.SEEK_END))
     try:
         table = pyarrow.parquet.ParquetFile(stream, buffer_size=_PARQUET_BUFFER, pre_buffer=False)
         groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
     except pyarrow.ArrowException as error:
         raise damaged from error
-    mean = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-    rows_at_once = max(1, min(_PARQUET_BATCH, longest // max(1, mean)))
 
     def read_rows(columns: Columns) -> Iterator[Row | Skipped]:
+        at_once = min((_rows_at_once(stream, x, columns.names, longest) for x in groups), default=1)
         try:
-            line = 0
-            for batch in table.iter_batches(rows_at_once, columns=columns.names):
-                for values in _texts_as_bytes(batch).to_pylist():
+            line = total = 0
+            for batch in table.iter_batches(at_once, columns=columns.names):
+                for values in _rows(_texts_as_bytes(batch), longest):
                     line += 1
-                    if sum(len(x) for x in values.values() if isinstance(x, bytes)) > longest:
+                    size = sum(len(x) for x in values.values() if isinstance(x, bytes))
+                    if (total := total + size) > most:
+                        raise InputError(
+                            f"{file} holds more than {most:,} bytes of text in its first {line:,} "
+                            f"rows, {BOUNDS.expansion} times its own size: write it as jsonl"
+                        )
+                    if size > longest:
                         yield _too_long(file, line)
                         continue
                     yield Row(file, line, {name: _decode(x) for name, x in values.items()})
@@ -121,6 +140,45 @@ def read_parquet(stream: Stream, file: str, longest: int = LONGEST) -> Table:
     return Table(file, table.schema_arrow.names, read_rows)
 
 
+def _rows_at_once(stream: Stream, group: Any, names: Sequence[str], longest: int) -> int:
+    """Return how many rows of a group hold a few times `longest` bytes at most, at least one."""
+    mean = group.total_byte_size // max(1, group.num_rows)
+    rows = min(_PARQUET_BATCH, longest // max(1, mean))
+    for chunk in map(group.column, range(group.num_columns)):
+        if chunk.path_in_schema.split(".")[0] in names:
+            rows = min(rows, 4 * longest // max(1, _longest_repeated(stream, chunk)))
+    return max(1, rows)
+
+
+def _longest_repeated(stream: Stream, chunk: Any) -> int:
+    """Return how long texts may be that a chunk holds once, and many of its rows have.
+
+    Such a text is an entry of its dictionary, whose page comes first and begins with three numbers:
+    kind, size and packed size. Or rows share its beginning.
+    """
+    kinds, size = {*chunk.encodings}, int(chunk.total_uncompressed_size)
+    stream.seek(min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset))))
+    kind, unpacked = _numbers(stream.read(32), 2)
+    if kind == _DICTIONARY_PAGE and "DELTA_BYTE_ARRAY" not in kinds:
+        return unpacked
+    return size if kinds & {"PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY"} else 0
+
+
+def _numbers(data: bytes, count: int) -> list[int]:
+    """Return the first numbers of a structure in Thrift's compact form, 0 for what is not there."""
+    found, place = [0] * count, 0
+    for index in range(count):
+        if data[place : place + 1] != b"\x15":  # the next field, a number of 32 bits
+            break
+        value, shift = 0, 0
+        for byte in data[place + 1 : place + 6]:
+            place, value, shift = place + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                break
+        place, found[index] = place + 1, value >> 1  # none is negative
+    return found
+
+
 def _texts_as_bytes(batch: Any) -> Any:
     """Return a pyarrow batch without strings: pyarrow stops at one that is not UTF-8."""
     import pyarrow
@@ -128,6 +186,14 @@ def _texts_as_bytes(batch: Any) -> Any:
     kinds = {pyarrow.string(): pyarrow.binary(), pyarrow.large_string(): pyarrow.large_binary()}
     arrays = [x.cast(kinds[x.type]) if x.type in kinds else x for x in batch.columns]
     return pyarrow.record_batch(arrays, names=batch.schema.names)
+
+
+def _rows(batch: Any, longest: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a pyarrow batch, of a large one without a copy of all."""
+    if batch.nbytes <= longest:
+        yield from batch.to_pylist()
+    else:
+        yield from chain.from_iterable(batch.slice(i, 1).to_pylist() for i in range(len(batch)))
 
 
 def _decode(value: object) -> object:

@@ -6,8 +6,8 @@ tokens between `[CLS]` and `[SEP]`, and nothing in MDS says which of them belong
 one document are packed, and split into train and validation, like documents of their own.
 """
 
+import contextlib
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
-from bcmb_jax.data.ingest.files import LONGEST, Stream, list_files
+from bcmb_jax.data.ingest.files import BOUNDS, LONGEST, Stream, list_files
 from bcmb_jax.data.ingest.record import TOO_LONG, Skipped
 from bcmb_jax.errors import InputError, record_error
+from bcmb_jax.files import MOST_JSON, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,11 @@ class Shard(NamedTuple):
         """Open the content, unpacked, when sizes and hashes of all of it were found right."""
         file, plain = self.find(), self.files[0]
         where = str(file.path)
+        if plain.size > max(LONGEST, BOUNDS.expansion * file.size):
+            raise InputError(
+                f"{where} unpacks to {plain.size:,} bytes, more than {BOUNDS.expansion} times its "
+                f"{file.size:,}: if it is not a mistake, unpack it to {plain.path.name}"
+            )
         with file.path.open("rb") as stream:
             file.check(stream, where)
         if file is plain:
@@ -127,15 +133,21 @@ def read_index(content: bytes, path: Path) -> list[Shard]:
       InputError: it is something else.
     """
     try:
-        index = json.loads(content)
+        index = parse_json(content)
         if index["version"] != 2 or any(shard["format"] != "mds" for shard in index["shards"]):
             raise ValueError("not MDS version 2")
         return [_shard(shard, path.parent) for shard in index["shards"]]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"{path} is not an MDS index (version 2, format mds): give the folder that streaming's "
             "MDSWriter wrote"
         ) from error
+
+
+def _content(index: Path | Stream) -> bytes:
+    """Return what an index holds, or just too much for `read_index`."""
+    with open(index, "rb") if isinstance(index, Path) else contextlib.nullcontext(index) as stream:
+        return stream.read(MOST_JSON + 1)
 
 
 def _shard(entry: dict[str, Any], folder: Path) -> Shard:
@@ -167,7 +179,7 @@ def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[P
     named: set[Path] = set()
     kept: set[Path] = set()
     for file in sorted(files, key=lambda file: len(file.resolve().parts)):
-        here = {shard.files[0].path.resolve() for shard in read_index(file.read_bytes(), file)}
+        here = {shard.files[0].path.resolve() for shard in read_index(_content(file), file)}
         if here & named and here - named:
             raise InputError(
                 f"{file} names shards that another index names too, and others: merge them again"
@@ -180,9 +192,7 @@ def list_indexes(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[P
 
 def shards_of(indexes: Sequence[Path]) -> list[Path]:
     """Return the files of all shards that the indexes name."""
-    return [
-        shard.find().path for index in indexes for shard in read_index(index.read_bytes(), index)
-    ]
+    return [shard.find().path for index in indexes for shard in read_index(_content(index), index)]
 
 
 def read_mds(stream: Stream, file: str, longest: int = LONGEST) -> Table:
@@ -192,7 +202,7 @@ def read_mds(stream: Stream, file: str, longest: int = LONGEST) -> Table:
     have. Without a text column, `input_ids` or the only array is taken before any text. Sizes are
     always compared with the index, hashes where Python knows them (it does not know xxhash).
     """
-    path, content = Path(stream.name), stream.read()
+    path, content = Path(stream.name), _content(stream)
     shards = read_index(content, path)
     for shard in shards:
         shard.find()  # before the first record, so that nothing missing is a late surprise
@@ -247,11 +257,12 @@ def _split_samples(shard: Shard, longest: int) -> Iterator[bytes | None]:
         if count != expected:
             raise shard.damaged(f"it has {count:,} samples, the index says {expected:,}")
         head, size = 4 * (count + 2), shard.files[0].size
-        bounds = np.frombuffer(stream.read(head - 4), "<u4").tolist() if head <= size else []
-        if not bounds or bounds[-1] != size or [head, *bounds] != sorted([head, *bounds]):
+        bounds = np.frombuffer(stream.read(head - 4) if head <= size else b"", "<u4")
+        in_order = len(bounds) and bounds[0] >= head and (bounds[1:] >= bounds[:-1]).all()
+        if not in_order or bounds[-1] != size:
             raise shard.damaged(f"its {count:,} samples do not follow each other to its end")
-        stream.read(bounds[0] - head)
-        for start, stop in pairwise(bounds):
+        stream.read(int(bounds[0]) - head)
+        for start, stop in pairwise(bounds.data):
             if stop - start <= longest:
                 yield stream.read(stop - start)
                 continue

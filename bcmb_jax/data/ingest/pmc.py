@@ -30,6 +30,15 @@ NO_LICENSE = "licence not known (no license_code in a .json beside it)"
 _PACKAGES = (".tar", ".tgz")
 _ARTICLES = (".nxml", ".xml")
 _LONGEST_NAME = 200
+_LONGEST_ABOUT = 2**20
+"""Bytes of a header that tells of the next one, such as a long name: it is read as a whole."""
+_ABOUT_NEXT = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _DATED = re.compile(r"\.(baseline|incr)\.([0-9]{4}-[0-9]{2}-[0-9]{2})\.")
 _VERSION = re.compile(r"PMC([0-9]{1,12})\.([1-9][0-9]{0,8})\.n?xml(\.gz)?$", re.IGNORECASE)
 _PMCID = re.compile(r"PMC([0-9]{1,12})")
@@ -151,6 +160,13 @@ def by_article() -> Repeats:
 
 class _Member(tarfile.TarInfo):
     """A header for which only the end mark ends the package: tarfile takes damage for an end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _ABOUT_NEXT and found.size > _LONGEST_ABOUT:  # read as a whole
+            raise tarfile.ReadError(f"{found.size:,} bytes of names")
+        return found
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_Member":
