@@ -46,9 +46,8 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "ut of memory", "Cannot allocate memory")
 STORAGE_FAULTS = tuple(os.strerror(number) for number in STORAGE_ERRORS)
 """The system's words for `STORAGE_ERRORS`, by which they are known inside other messages."""
 
-MOST_JSON, MOST_VALUES = 2**26, 2**22
-"""Bytes and values of a JSON file that is read as a whole; the largest tokenizer has half of each.
-"""
+MOST_JSON, MOST_VALUES = 2**26, 2**21
+"""Bytes and values of a JSON file that is read as a whole; a large tokenizer has half of each."""
 
 STALE_SECONDS = 3600
 """Age after which a half-written folder of another machine is taken for abandoned."""

@@ -85,7 +85,10 @@ def config_from_flexbert(values: Mapping[str, Any], origin: str) -> ModelConfig:
         sizes["local_rope_theta"] = sizes["global_rope_theta"]
     sizes.setdefault("attention_output_dropout", 0.0)
     sizes["hidden_activation"] = values.get("hidden_act", "gelu")
-    return ModelConfig(**sizes, norm_eps=float(norm.get("eps", 1e-5)))
+    try:
+        return ModelConfig(**sizes, norm_eps=float(norm.get("eps", 1e-5)))
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
 
 
 def flexbert_config(config: ModelConfig) -> dict[str, Any]:

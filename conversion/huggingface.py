@@ -30,7 +30,7 @@ LAYOUTS = (
 )
 """Where a folder may have its weights, one file or an index of several, in the order in which
 transformers 4.48 … 5.x looks for them: what it reads first it reads alone."""
-MOST_HEADER = 2**23
+MOST_HEADER = 2**21
 """Bytes of the header of a safetensors file; of 28 layers it has 20,000."""
 WRAPPERS = {
     "_orig_mod.": "torch.compile",

@@ -15,6 +15,7 @@ import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 TUPLE, ITEMS, ARRAY, TENSOR, TIME = "__tuple__", "__items__", "__array__", "__tensor__", "__time__"
 SHOWN = 5  # names an error lists
 SAFE_TORCH = (2, 6)
-MOST_PICKLE = 2**23  # bytes; a Composer checkpoint's of 22 layers with its tokenizer has 4 million
-MOST_VALUES, MOST_BYTES = 2**21, 2**26  # in a file's content beside the model's tensors
+MOST_PICKLE, MOST_PARTS = 2**25, 6_000_000
+"""Bytes and parts of a pickle; one that holds a tokenizer of 256,000 entries has a little less."""
+MOST_VALUES, MOST_BYTES = 2**22, 2**26
+"""Values, and their bytes, of a file's content beside the model's tensors."""
 
 _TENSORS = (
     "collections.OrderedDict",
@@ -284,7 +287,7 @@ def _allowed(torch: ModuleType) -> dict[str, object]:
 
 
 def _check_sizes(file: Path) -> None:
-    """Refuse what torch.save never writes, and would be read as a whole: packed or huge pickles.
+    """Refuse what torch.save never writes, and torch would read as a whole: packed or huge pickles.
 
     Raises:
       InputError: a pickle that is too large; ValueError: not a file of torch.save.
@@ -293,15 +296,19 @@ def _check_sizes(file: Path) -> None:
         raise ValueError("it is not a zip archive")
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
-    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise ValueError("its parts are compressed")
-    pickled = max(
-        (x.file_size for x in parts if x.filename.split("/")[-2:-1] != ["data"]), default=0
-    )
-    if pickled > MOST_PICKLE:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("its parts are compressed")
+        pickles = [part for part in parts if part.filename.endswith(".pkl")]
+        most = max((part.file_size for part in pickles), default=0)
+        # A part of a pickle takes a byte at least, and most take several.
+        for part in pickles if MOST_PICKLE >= most > MOST_PARTS else ():
+            with contextlib.suppress(ValueError):  # torch will say what is wrong with it
+                done = sum(1 for _ in islice(pickletools.genops(archive.read(part)), MOST_PARTS))
+                most = MOST_PICKLE + 1 if done == MOST_PARTS else most
+    if most > MOST_PICKLE:
         raise InputError(
-            f"{file} holds {pickled:,} bytes beside its tensors, more than {MOST_PICKLE:,}: it is "
-            "not a checkpoint of a model"
+            f"{file} holds a pickle of more than {MOST_PICKLE:,} bytes or {MOST_PARTS:,} parts "
+            "beside its tensors: it is not a checkpoint of a model"
         )
 
 

@@ -18,7 +18,7 @@ from bcmb_jax.training import checkpoint
 from conversion.composer import read_composer
 from conversion.config_json import default_labels
 from conversion.huggingface import read_huggingface
-from conversion.mapping import Weights, check_complete, check_finite, table
+from conversion.mapping import Weights, check_complete, check_finite, laid_out_as, table
 from conversion.model_card import with_agreements
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ def with_head(weights: Weights, kind: str, num_labels: int | None = None) -> Wei
 
 def _read_ours(path: Path) -> Weights:
     folder, state, meta = _load_newest(checkpoint.newest_first(path))
-    config = ModelConfig(**meta["config"]["model"])
+    with laid_out_as("a checkpoint of ours", folder):
+        config = ModelConfig(**meta["config"]["model"])
     head_values = meta.get("head", {})  # training's checkpoints do not say: they are masked LMs
     head = Head(**{**head_values, "labels": tuple(head_values.get("labels", ()))})
     rows = table(config, head)

@@ -58,9 +58,9 @@ def open_file(file: Path) -> tokenizers.Tokenizer:
     return backend
 
 
-def _parts(value: Any) -> Iterator[dict[str, Any]]:
+def _parts(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the objects in those of normalizer, pre-tokenizer and decoder, at any depth."""
-    waiting = [value.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
+    waiting = [values.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):

@@ -2,12 +2,14 @@
 """Malicious and malformed files: nothing in them runs, one line says what is wrong, and nothing is
 left behind."""
 
+import _codecs
 import json
 import os
 import pickle
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,21 @@ def changed(tmp_path: Path, change) -> bytes:
     return odd(tmp_path, lambda state: change(state["model"]))
 
 
+def packed(tmp_path: Path) -> bytes:
+    with zipfile.ZipFile(good(tmp_path)) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / "bad.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return (tmp_path / "bad.pt").read_bytes()
+
+
+def old_format(tmp_path: Path) -> bytes:
+    tree = torch_files.load(good(tmp_path))
+    torch.save(tree, tmp_path / "bad.pt", _use_new_zipfile_serialization=False)
+    return (tmp_path / "bad.pt").read_bytes()
+
+
 def touch(tmp_path: Path) -> str:
     return f"touch {tmp_path / 'ran'}"
 
@@ -90,6 +107,31 @@ PICKLES = {
         ),
         r"\.call, which weights do not need",
     ),
+    "hexadecimal": (
+        lambda tmp: with_payload(tmp, "rng", Calls(_codecs.encode, b"a", "hex")),
+        "its pickle holds what weights do not need",
+    ),
+    "bytearray": (lambda tmp: with_payload(tmp, "rng", Calls(bytearray, 9)), "builtin.*bytearray"),
+    "tensor": (lambda tmp: with_payload(tmp, "rng", Calls(torch.Tensor, 9)), "torch.Tensor, which"),
+    "numpy": (
+        lambda tmp: with_payload(tmp, "rng", np.ones(2)),
+        "its pickle holds what weights do not need",
+    ),
+    "other machine's words": (
+        lambda tmp: with_payload(tmp, "rng", np.ones(2, ">u4")),
+        "its pickle holds what weights do not need",
+    ),
+    "numpy objects": (
+        lambda tmp: with_payload(tmp, "rng", np.array([{}], object)),
+        "its pickle holds what weights do not need",
+    ),
+    "scalar": (lambda tmp: with_payload(tmp, "rng", np.float64(1)), r"multiarray\.scalar"),
+    "shared": (
+        lambda tmp: with_payload(tmp, "rng", [[[[[[torch.ones(999)] * 20] * 20] * 20] * 20] * 20]),
+        "more than .* values",
+    ),
+    "packed": (packed, "its parts are compressed"),
+    "old format": (old_format, "it is not a zip archive"),
     "bare pickle": (
         lambda tmp: pickle.dumps(Calls(os.system, touch(tmp)), protocol=4),
         "posix.system",

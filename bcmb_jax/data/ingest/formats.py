@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bcmb_jax.data.ingest.columns import Columns, Row, Table
 from bcmb_jax.data.ingest.delimited import read_delimited
@@ -30,6 +30,9 @@ from bcmb_jax.data.ingest.record import (
 )
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import MOST_VALUES
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _JSONL_HEAD = 100  # lines whose keys are the columns, as objects often leave out empty keys
 _PARQUET_BATCH = 1024  # rows
@@ -66,7 +69,8 @@ def _parse_lines(lines: Lines, file: str) -> Iterator[Row | Skipped]:
 
 
 def _parse_object(text: str, file: str, line: int) -> Row | Skipped:
-    if text.count(",") > MOST_VALUES:  # each takes some hundred bytes
+    # Each value takes some hundred bytes; texts have fewer commas.
+    if text.count(",") > max(MOST_VALUES, len(text) // 16):
         return _too_long(file, line)
     try:
         value = json.loads(text)
@@ -124,7 +128,7 @@ def read_parquet(stream: Stream, file: str, longest: int = LONGEST) -> Table:
             for batch in table.iter_batches(at_once, columns=columns.names):
                 for values in _rows(_texts_as_bytes(batch), longest):
                     line += 1
-                    size = sum(len(x) for x in values.values() if isinstance(x, bytes))
+                    size = sum(len(x) for x in values.values() if isinstance(x, bytes | str))
                     if (total := total + size) > most:
                         raise InputError(
                             f"{file} holds more than {most:,} bytes of text in its first {line:,} "
@@ -140,7 +144,9 @@ def read_parquet(stream: Stream, file: str, longest: int = LONGEST) -> Table:
     return Table(file, table.schema_arrow.names, read_rows)
 
 
-def _rows_at_once(stream: Stream, group: Any, names: Sequence[str], longest: int) -> int:
+def _rows_at_once(
+    stream: Stream, group: "pyarrow.parquet.RowGroupMetaData", names: Sequence[str], longest: int
+) -> int:
     """Return how many rows of a group hold a few times `longest` bytes at most, at least one."""
     mean = group.total_byte_size // max(1, group.num_rows)
     rows = min(_PARQUET_BATCH, longest // max(1, mean))
@@ -150,7 +156,7 @@ def _rows_at_once(stream: Stream, group: Any, names: Sequence[str], longest: int
     return max(1, rows)
 
 
-def _longest_repeated(stream: Stream, chunk: Any) -> int:
+def _longest_repeated(stream: Stream, chunk: "pyarrow.parquet.ColumnChunkMetaData") -> int:
     """Return how long texts may be that a chunk holds once, and many of its rows have.
 
     Such a text is an entry of its dictionary, whose page comes first and begins with three numbers:
@@ -179,7 +185,7 @@ def _numbers(data: bytes, count: int) -> list[int]:
     return found
 
 
-def _texts_as_bytes(batch: Any) -> Any:
+def _texts_as_bytes(batch: "pyarrow.RecordBatch") -> "pyarrow.RecordBatch":
     """Return a pyarrow batch without strings: pyarrow stops at one that is not UTF-8."""
     import pyarrow
 
@@ -188,7 +194,7 @@ def _texts_as_bytes(batch: Any) -> Any:
     return pyarrow.record_batch(arrays, names=batch.schema.names)
 
 
-def _rows(batch: Any, longest: int) -> Iterator[dict[str, Any]]:
+def _rows(batch: "pyarrow.RecordBatch", longest: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a pyarrow batch, of a large one without a copy of all."""
     if batch.nbytes <= longest:
         yield from batch.to_pylist()

@@ -205,7 +205,9 @@ def read_package(stream: Stream, file: str, longest: int = LONGEST) -> Iterator[
                 else:
                     yield from read_jats(content, name, longest)
                 done += 1
-    except tarfile.TarError as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, ValueError) as error:
         raise InputError(
             f"input {file} is a damaged or incomplete tar file (after {done:,} articles): fetch it "
             "again or leave it out"
