@@ -90,12 +90,13 @@ def load_model(name: str | Path, kind: str, **config: object) -> "transformers.P
     import transformers
 
     folder = locate(name)
-    make = getattr(transformers, AUTO_CLASSES[kind]).from_pretrained
+    make = getattr(transformers, AUTO_CLASSES[kind])
     check_sizes(read_json(folder / "config.json"), f"{name}: ")
     for file in folder.glob("pytorch_model*.bin"):
         torch_files.load(file)  # transformers allows more in it
     try:
-        model: transformers.PreTrainedModel = make(folder, **LOCAL, **config).float()
+        model: transformers.PreTrainedModel = make.from_pretrained(folder, **LOCAL, **config)
+        model = model.float()
     except Exception as error:  # a file may hold anything
         raise InputError(f"transformers cannot load {name}: {reason(error)}") from error
     check_finite({n: x.numpy() for n, x in model.state_dict().items()}, str(name))
@@ -133,6 +134,7 @@ def build_modernbert(
     # Given the tensors, transformers draws no random ones, which would take longer than all else.
     model, loading = make.from_pretrained(
         None,
+        **LOCAL,
         config=torch_config,
         state_dict={name: torch_files.tensor(x) for name, x in tensors.items()},
         output_loading_info=True,

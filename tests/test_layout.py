@@ -69,8 +69,8 @@ BUDGETS = {
     # And 110 for that measurement.
     "bcmb_jax/commands": 2_150,
     # Raised by what real input needs, its bounds, ledgers of time, the hub, messages without data,
-    # options apart, memorization, strings (900).
-    "bcmb_jax": 24_400,
+    # options apart, memorization, strings (900); programs kept apart, and what files claim (400).
+    "bcmb_jax": 24_800,
     # Goal 2,000: two dialects of config, moments both ways, pickles that are not trusted; then
     # layouts as transformers reads them, names of wrappers, types of keys, more starts (220).
     # And 30 for what a tokenizer tells of persons, 450 for the formats of three other programs.
@@ -257,6 +257,30 @@ def test_torch_stays_in_its_rooms_and_is_imported_late() -> None:
         and not (lazy and _inside(path, TORCH_ROOMS, "/"))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_transformers_never_runs_code_of_a_folder() -> None:
+    """Each call of `from_pretrained` refuses it by name, or by `LOCAL`, which does."""
+    ours = ("conversion",)  # whose `from_pretrained` reads no code
+    wrong, right = [], 0
+    for path, text in FILES.items():
+        if path.startswith("tests/"):
+            continue
+        for call in (x for x in ast.walk(ast.parse(text, path)) if isinstance(x, ast.Call)):
+            name = ast.unparse(call.func)
+            if not name.endswith((".from_pretrained", ".from_config", "pipeline")):
+                continue
+            if name.split(".")[0] in ours:
+                continue
+            given = {x.arg or ast.unparse(x.value): ast.unparse(x.value) for x in call.keywords}
+            safe = given.get("trust_remote_code") == "False" or "LOCAL" in given
+            wrong += [] if safe else [f"{path}:{call.lineno} {name}"]
+            right += safe
+    assert not wrong, "\n".join(wrong)
+    assert right >= 4
+    from conversion.torch_models import LOCAL
+
+    assert LOCAL["trust_remote_code"] is False
 
 
 def test_every_file_says_what_it_is_for() -> None:

@@ -74,8 +74,9 @@ def _check_tables(values: dict[str, Any], parts: list[dict[str, Any]]) -> None:
     model = values.get("model") or {}
     tables = {"added_tokens": values.get("added_tokens")} | {x: model.get(x) for x in MOST}
     for name, most in MOST.items():
-        if len(tables[name] or ()) > most:
-            raise ValueError(f"{len(tables[name]):,} {name}, more than {most:,}")
+        number = len(tables[name] or ())
+        if number > most:
+            raise ValueError(f"{number:,} {name}, more than {most:,}")
     if model.get("max_input_chars_per_word", 0) > MOST_LETTERS:
         raise ValueError(f"max_input_chars_per_word is more than {MOST_LETTERS:,}")
     growth = math.prod(map(_growth, parts))

@@ -3,6 +3,7 @@
 
 import gzip
 import hashlib
+import logging
 import os
 import re
 import zlib
@@ -18,6 +19,8 @@ from bcmb_jax.data.ingest.encodings import recode
 from bcmb_jax.data.ingest.record import Document, Record, Skipped
 from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.files import sha256
+
+log = logging.getLogger(__name__)
 
 Stream = BufferedReader | gzip.GzipFile
 
@@ -113,6 +116,13 @@ def list_files(paths: Sequence[str | Path], patterns: Sequence[str]) -> list[Pat
             hint = f" ({len(others):,} to be converted first, as {others[0]})" if others else ""
             raise InputError(f"input folder {path} holds no {wanted} file{hint}")
         files += below
+        outside = [x for x in below if not x.resolve().is_relative_to(path.resolve())]
+        if outside:
+            log.warning(
+                "input folder %s: %d of %d files lie outside of it, behind links, the first %s at "
+                "%s; they are read",
+                *(path, len(outside), len(below), outside[0], outside[0].resolve()),
+            )
     if not files:
         raise InputError(f"the input holds no {wanted} file")
     seen: set[Path] = set()

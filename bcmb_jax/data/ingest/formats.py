@@ -149,7 +149,7 @@ def _rows_at_once(
 ) -> int:
     """Return how many rows of a group hold a few times `longest` bytes at most, at least one."""
     mean = group.total_byte_size // max(1, group.num_rows)
-    rows = min(_PARQUET_BATCH, longest // max(1, mean))
+    rows: int = min(_PARQUET_BATCH, longest // max(1, mean))
     for chunk in map(group.column, range(group.num_columns)):
         if chunk.path_in_schema.split(".")[0] in names:
             rows = min(rows, 4 * longest // max(1, _longest_repeated(stream, chunk)))

@@ -9,10 +9,28 @@ from pathlib import Path
 import pytest
 
 from bcmb_jax.data.ingest import Document, Skipped, read
+from bcmb_jax.data.ingest.files import list_files
 from bcmb_jax.errors import InputError
 from tests.fixtures.ingested import records
 
 BOM = b"\xef\xbb\xbf"
+
+
+def test_links_out_of_a_folder_are_counted_and_named(tmp_path: Path, caplog) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("a")
+    (tmp_path / "in" / "b.txt").symlink_to(tmp_path / "in" / "c.md")
+    (tmp_path / "in" / "c.md").write_text("inside")
+    (tmp_path / "far").mkdir()
+    for name in ("1.txt", "2.txt"):
+        (tmp_path / "far" / name).write_text(name)
+    assert len(list_files([tmp_path / "in"], ["*.txt"])) == 2
+    assert not caplog.records
+    (tmp_path / "in" / "far").symlink_to(tmp_path / "far")
+    assert len(list_files([tmp_path / "in"], ["*.txt"])) == 4
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert f"{tmp_path / 'in'}: 2 of 4 files lie outside of it, behind links" in line
+    assert f"{tmp_path / 'in/far/1.txt'} at {tmp_path / 'far/1.txt'};" in line
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
