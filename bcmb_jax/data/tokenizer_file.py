@@ -27,7 +27,7 @@ MOST_GROWTH = 32
 MOST_LETTERS = 1000
 """Letters of a word that WordPiece divides, in time that grows with their square; usually 100."""
 MOST_SECONDS = 0.25
-"""Of one thread, for any text that patterns are tried on; others take a thousandth."""
+"""Seconds of one thread for a text that patterns are tried on; others take a thousandth."""
 _LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 _LONG = (512, 1024, 2048, 4096, 8192, 16384)
 _USUAL = ("a", "0", " ", "\n", ".", "-")
