@@ -34,7 +34,7 @@ SHOWN = 5  # names an error lists
 SAFE_TORCH = (2, 6)
 MOST_PICKLE, MOST_PARTS = 2**25, 6_000_000
 """Bytes and parts of a pickle; one that holds a tokenizer of 256,000 entries has a little less."""
-MOST_VALUES, MOST_BYTES = 2**22, 2**26
+MOST_VALUES, MOST_BYTES = 2_500_000, 2**26
 """Values, and their bytes, of a file's content beside the model's tensors."""
 
 _TENSORS = (

@@ -6,6 +6,7 @@ PyTorch is an extra, so that it is imported inside functions; `import_torch` say
 
 import importlib
 import importlib.util
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -92,8 +93,8 @@ def load_model(name: str | Path, kind: str, **config: object) -> "transformers.P
     folder = locate(name)
     make = getattr(transformers, AUTO_CLASSES[kind])
     check_sizes(read_json(folder / "config.json"), f"{name}: ")
-    for file in folder.glob("pytorch_model*.bin"):
-        torch_files.load(file)  # transformers allows more in it
+    for file in filter(zipfile.is_zipfile, folder.glob("pytorch_model*.bin")):
+        torch_files.load(file)  # transformers allows more in it; older files are not archives
     try:
         model: transformers.PreTrainedModel = make.from_pretrained(folder, **LOCAL, **config)
         model = model.float()

@@ -13,6 +13,7 @@ from bcmb_jax.evaluation.masked_lm import open_fitting
 from bcmb_jax.evaluation.memorization import measure_canaries, measure_notes
 from bcmb_jax.evaluation.memorization_report import draw_ranks, judge, write_report
 from bcmb_jax.files import REPORTED_PACKAGES, new_file, versions, write_json, write_text
+from bcmb_jax.programs import keep_programs
 from bcmb_jax.sharing import shared_command, shared_path
 from bcmb_jax.terminal import Display, say_next
 
@@ -20,6 +21,7 @@ from bcmb_jax.terminal import Display, say_next
 def main(options: argparse.Namespace) -> None:
     """Measure, and write the report."""
     started = time.monotonic()
+    keep_programs()
     model = conversion.from_pretrained(
         options.model,
         precision=options.precision,

@@ -135,8 +135,7 @@ def _read_lengths(directory: Path, index: dict[str, Any]) -> np.ndarray:
         if not file.is_file():
             raise InputError(f"{directory} has no {file.name}: run bcmb prepare again")
     _check_sha256(lengths_file, index)
-    # From a map, as `np.load` allocates what the header claims; and no pickles, as is its default.
-    lengths = np.array(np.load(lengths_file, mmap_mode="r"))
+    lengths = np.array(np.load(lengths_file, mmap_mode="r"))  # else a header's claim is allocated
     if lengths.dtype != np.dtype("<i4") or lengths.ndim != 1:
         raise TypeError(f"lengths of type {lengths.dtype}")
     if len(lengths) != index["documents"]:
