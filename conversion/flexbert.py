@@ -33,7 +33,7 @@ INNER = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """Words that torch.compile, FSDP and activation checkpointing put anywhere into names."""
 
 
-class _NoAliases(yaml.SafeLoader):  # type: ignore[misc] - it has no types
+class _NoAliases(yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which nothing stands for something else: ten such lines can hold 10^10 values."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
