@@ -19,6 +19,7 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.heads import MODELS, Head, pool
 from bcmb_jax.model.parameters import Parameters, merge, split
 from bcmb_jax.ops.linear import linear
+from bcmb_jax.programs import keep_programs
 from bcmb_jax.sharding import batch_sharding, mesh_for_rows, replicated
 from bcmb_jax.terminal import Display
 
@@ -86,6 +87,9 @@ class Program:
     ):
         self._config, self._head, self._mask = config, head, mask
         self._dtype, self._precision, self._platform = dtype, precision, target().platform
+        keep_programs()
+        # Small models compile in less than JAX takes to be worth a file, again and again.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         self._mesh = mesh_for_rows()
         self._params: Parameters = jax.device_put(params, replicated(self._mesh))
 
