@@ -18,7 +18,7 @@ from bcmb_jax.device import PRECISIONS
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation import speed
 from bcmb_jax.evaluation.protocol import Settings
-from conversion.convert import WRITERS
+from conversion.convert import SERVING, WRITERS
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = ("jax", "flax", "grain", "transformers", "torch", "pyarrow", "matplotlib", "sklearn")
@@ -84,7 +84,8 @@ def test_options_offer_what_there_is() -> None:
     assert benchmark.KINDS == speed.KINDS
     assert evaluate.PROTOCOLS == speed.PROTOCOLS
     assert tuple(PRECISIONS) == evaluate.PRECISIONS
-    assert tuple(WRITERS) == convert.FORMATS == tuple(NEXT)
+    assert (*WRITERS, *SERVING) == convert.FORMATS
+    assert tuple(WRITERS) == tuple(NEXT)
     defaults = evaluate.parse(["--list-tasks"])
     assert defaults.documents == speed.DOCUMENTS
     assert Settings(defaults.epochs, defaults.batch_size) == Settings()

@@ -22,7 +22,7 @@ from typing import Any
 from bcmb_jax import configs, hub, private
 from bcmb_jax.commands.options import Parser
 from bcmb_jax.config import check_key, key_types, read_value
-from bcmb_jax.errors import InputError, reason
+from bcmb_jax.errors import InputError
 
 CONFIGS = Path(configs.__file__).parent
 OVERRIDE = "--config."
@@ -128,11 +128,12 @@ def read_config(given: str, file: Path, variant: str) -> dict[str, Any]:
             raise InputError(f"it has no variants; leave out :{variant}")
         values: dict[str, Any] = get_config(*[variant] if variant else []).to_dict()
         return values
-    except ValueError as error:  # told by the file itself
-        raise InputError(f"--config {given}: {reason(error)}") from error
     except Exception as error:
+        text = str(error).partition("\n")[0]  # whole: a program is no data
+        if isinstance(error, ValueError):  # told by the file itself
+            raise InputError(f"--config {given}: {text}") from error
         kind = type(error).__name__
-        raise InputError(f"--config {given} cannot be run: {kind}: {reason(error)}") from error
+        raise InputError(f"--config {given} cannot be run: {kind}: {text}") from error
 
 
 def default_workdir(file: Path, variant: str) -> Path:
