@@ -57,6 +57,7 @@ class FolderConfig(NamedTuple):
       labels: a classifier's, by index.
       pooling: a sequence classifier's; transformers' default is "cls".
       problem_type: a classifier's loss, or "".
+      thresholds: of labels of which several may hold, or none.
       file: where all this stands.
       unlike_ours: keys of heads whose values do not exist here.
       agreements: those of the data behind the weights.
@@ -71,6 +72,7 @@ class FolderConfig(NamedTuple):
     file: str = ""
     unlike_ours: Mapping[str, object] = {}
     agreements: Agreements = ()
+    thresholds: tuple[float, ...] = ()
 
     def check_head(self, kind: str) -> None:
         """Raise `InputError` where a head of this kind would not be as it is here."""
@@ -100,7 +102,8 @@ class FolderConfig(NamedTuple):
                 f"{', '.join(kinds)} exist here"
             )
         labels = self.labels or default_labels(classifier.shape[0])
-        return Head(kinds[self.architecture], labels, self.pooling, self.problem_type)
+        kind = kinds[self.architecture]
+        return Head(kind, labels, self.pooling, self.problem_type, self.thresholds)
 
 
 def default_labels(number: int) -> tuple[str, ...]:
@@ -138,7 +141,7 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
         sizes |= {"global_attn_every_n_layers": _every(values), **_thetas(values)}
         config = ModelConfig(**sizes)
         token_ids = {role: _token_id(values, role, config.vocab_size) for role in TOKEN_IDS}
-        labels = _labels(values)
+        labels, thresholds = _labels(values), _thresholds(values)
     except (InputError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(f"{file}: {error}") from error
     return FolderConfig(
@@ -151,6 +154,7 @@ def parse_config(values: Mapping[str, Any], file: str) -> FolderConfig:
         file=file,
         unlike_ours={k: values[k] for k, only in in_heads.items() if values.get(k, only) != only},
         agreements=agreements.parse(values.get(agreements.KEY, []), file),
+        thresholds=thresholds,
     )
 
 
@@ -191,6 +195,8 @@ def config_json(
         values["label2id"] = {label: i for i, label in enumerate(head.labels)}
     if head.problem_type:
         values["problem_type"] = head.problem_type
+    if head.thresholds:
+        values["label_thresholds"] = dict(zip(head.labels, head.thresholds, strict=True))
     return values
 
 
@@ -217,6 +223,13 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
         raise InputError('id2label is not an object of labels by number, from "0" on')
     return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _thresholds(values: Mapping[str, Any]) -> tuple[float, ...]:
+    given = values.get("label_thresholds") or {}
+    if not isinstance(given, dict) or not all(0 <= x <= 1 for x in given.values()):
+        raise InputError("label_thresholds is not an object of numbers from 0 to 1 by label")
+    return tuple(float(given[label]) for label in _labels(values)) if given else ()
 
 
 def _every(values: Mapping[str, Any]) -> int:

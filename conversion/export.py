@@ -22,9 +22,9 @@ from conversion.mapping import Weights
 from conversion.model_card import manifest, write_card, write_manifest
 
 OURS_TO_REPLACE = (
-    *("README.md", "manifest.json", "config.json", "model*.safetensors*", composer.FILE),
+    *("README.md", "manifest.json", "results.json", "config.json", "model*.safetensors*"),
     *("modules.json", "1_Pooling", "sentence_bert_config.json", "model*.onnx*", "model*.stablehlo"),
-    *("config_sentence_transformers.json",),
+    *("config_sentence_transformers.json", composer.FILE),
     *("tokenizer", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("state", "meta", "_CHECKPOINT_METADATA", "commit_success.txt"),  # Orbax's
 )

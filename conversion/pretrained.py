@@ -130,7 +130,7 @@ class PretrainedModel(TextModel):
 
 def from_pretrained(
     path_or_id: str | Path,
-    head: str = "masked_lm",
+    head: str | None = "masked_lm",
     *,
     num_labels: int | None = None,
     precision: str = "",
@@ -142,8 +142,8 @@ def from_pretrained(
     The network is used for `hub:OWNER/NAME`, and with `online` for a start by name.
 
     Args:
-      head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; a
-        classifier that the source does not have is new, with `num_labels` outputs.
+      head: "masked_lm", "encoder", "sequence_classification" or "token_classification"; None for
+        the source's own; a classifier that it does not have is new, with `num_labels` outputs.
       precision: of the matrix products: "fp32" (also if empty), as in transformers and on every
         device; "bf16", faster on a GPU; or "tf32", for GPUs.
       online: fetch a start by name.
@@ -153,13 +153,15 @@ def from_pretrained(
       InputError: there is no such model, or the head cannot be had from it; or an unknown
         precision.
     """
-    if head not in MODELS:
+    if head is not None and head not in MODELS:
         raise InputError(f"head {head!r} is not one of {', '.join(MODELS)}")
     if not precision and target().platform != "cpu":
         _suggest_bf16()
     precision = resolve_precision(precision or "fp32")
     hub.fetch(path_or_id, online=online, token_file=hub_token_file)
-    weights = with_head(read(path_or_id), head, num_labels)
+    weights = read(path_or_id)
+    if head is not None:
+        weights = with_head(weights, head, num_labels)
     return PretrainedModel(weights, compute_dtype(precision), precision)
 
 

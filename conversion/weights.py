@@ -109,7 +109,8 @@ def _read_ours(path: Path) -> Weights:
     with laid_out_as("a checkpoint of ours", folder):
         config = ModelConfig(**meta["config"]["model"])
     head_values = meta.get("head", {})  # training's checkpoints do not say: they are masked LMs
-    head = Head(**{**head_values, "labels": tuple(head_values.get("labels", ()))})
+    lists = {key: tuple(head_values.get(key, ())) for key in ("labels", "thresholds")}
+    head = Head(**{**head_values, **lists})
     rows = table(config, head)
     check_complete(state.params, {row.name: row.shape for row in rows}, str(folder))
     check_finite(state.params, str(folder))

@@ -67,6 +67,8 @@ class JaxClassifier:
       params: parameters by checkpoint name; if empty, `reset` draws all. A classifier among them is
         kept if it has as many labels as `head`; otherwise `reset` draws one.
       precision: of the matrix products, a key of `device.PRECISIONS`.
+      class_weights: how much the loss of an example with each label counts (multi_label: that of
+        the label where it holds); empty for 1 each.
 
     Raises:
       InputError: the encoder's parameters are missing, or have other sizes.
@@ -81,7 +83,9 @@ class JaxClassifier:
         kind: Kind,
         precision: str,
         settings: Settings,
+        class_weights: Sequence[float] = (),
     ):
+        self._class_weights = np.array(class_weights or (1.0,) * len(head.labels), np.float32)
         self._kind, self._labels = kind, head.labels
         self._batch_size, self._precision = settings.batch_size, precision
         dtype = compute_dtype(precision)
@@ -97,6 +101,7 @@ class JaxClassifier:
         self._begin = jax.jit(lambda params: (params, self._optimizer.init(params)))
         self._step = jax.jit(self._updated, donate_argnums=0)
         self._predict = jax.jit(self._choices)
+        self._score = jax.jit(self._logits)
         self._state: State
 
     def reset(self, seed: int) -> None:
@@ -130,6 +135,14 @@ class JaxClassifier:
             predicted.append(as_labels(self._kind, self._labels, choice, example))
         return predicted
 
+    def probabilities(self, examples: Sequence[Encoded]) -> np.ndarray:
+        """Return how probable each label is where several may hold (multi_label), `[N, labels]`."""
+        passes, places = pack(examples, self._kind)
+        with products_in(self._precision):
+            rows = np.concatenate([self._score(self._state[0], x) for x in passes])
+        logits = np.stack([rows[row, segment] for row, segment, _ in places])
+        return np.asarray(jax.nn.sigmoid(logits))
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """Copy the weights to the host."""
         # Copies: on a CPU the host's view would be of a buffer that the next step takes.
@@ -150,8 +163,10 @@ class JaxClassifier:
         logits, targets = self._logits(params, rows), jnp.maximum(rows.targets, 0)
         if self._kind == "multi_label":
             losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+            losses *= jnp.where(targets > 0, jnp.expand_dims(self._class_weights, (0, 1)), 1)
         else:
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+            losses *= jnp.asarray(self._class_weights)[targets]
         return jnp.where(rows.targets >= 0, losses, 0).sum() / count
 
     def _updated(

@@ -39,15 +39,18 @@ class Head:
       pooling: how a sequence classifier makes one vector of a document, the "mean" of its tokens or
         the first ("cls"); for other heads, their config's value for later fine-tuning.
       problem_type: transformers' word for a classifier's loss, or empty; exported, not used here.
+      thresholds: the probability from which each label holds, where several may; empty for 0.5.
 
     Raises:
-      InputError: there is no such head, no label for a classifier, or one that is a text.
+      InputError: there is no such head, no label for a classifier, or one that is a text; or
+        thresholds are not one for each label.
     """
 
     kind: str = "masked_lm"
     labels: tuple[str, ...] = ()
     pooling: str = "mean"
     problem_type: str = ""
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in MODELS:
@@ -59,6 +62,8 @@ class Head:
         longest = max(map(len, self.labels), default=0)
         if longest > LONGEST_LABEL:
             raise InputError(f"a label has {longest:,} characters, at most {LONGEST_LABEL} are one")
+        if self.thresholds and len(self.thresholds) != len(self.labels):
+            raise InputError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
 
     @property
     def classifies(self) -> bool:
