@@ -20,7 +20,7 @@ from bcmb_jax.evaluation.tasks.labels import check_labels, check_lengths, read_l
 
 SUFFIXES = (".tsv", ".txt", ".conll", ".bio", ".iob")
 BARE = "Entity"  # the kind of bare B and I, as BLUE has them
-_TAG = re.compile(r"O|([BI])(?:-(.+))?")
+TAG = re.compile(r"O|([BI])(?:-(.+))?")
 
 _BARE_TAGS = f"bare tags B and I, read as B-{BARE} and I-{BARE}"
 _DOCUMENT_LINES = "-DOCSTART- lines, which are no words"
@@ -50,7 +50,7 @@ def read(
     """
     files = reading.find_splits(directory, SUFFIXES)
     counts: Counter[str] = Counter()
-    sentences = {split: _read_sentences(file, counts) for split, file in files.items()}
+    sentences = {split: read_sentences(file, counts) for split, file in files.items()}
     kinds = {split: {x.tag[2:] for y in sentences[split] for x in y} - {""} for split in files}
     known = classes or (read_labels(labels) if labels else ())
     other = "another corpus, which --task conll reads" if classes else "not on the list --labels"
@@ -96,7 +96,8 @@ def _entities(sentences: list[list[Word]]) -> list[str]:
     return [kind for kind, _, _ in get_entities([[word.tag for word in x] for x in sentences])]
 
 
-def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
+def read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
+    """Return the sentences of a file, and count what is odd."""
     sentences: list[list[Word]] = [[]]
     for number, line in reading.read_lines(path):
         is_document = line.startswith("-DOCSTART-")
@@ -110,7 +111,7 @@ def _read_sentences(path: Path, counts: Counter[str]) -> list[list[Word]]:
         if len(cells) < 2 or not word:
             what = f"no word and tag, but {len(cells)} column(s) of which the first is "
             raise record_error(path, number, what + ("the only one" if word else "blank"))
-        match = _TAG.fullmatch(tag)
+        match = TAG.fullmatch(tag)
         if not match:
             what = "no BIO tag (B-kind, I-kind or O): convert other schemes first"
             raise record_error(path, number, what, column=len(cells))

@@ -18,15 +18,18 @@ NO_WORD = "spans that get no word, as none lies wholly inside"
 OVERLAPPING = "spans that take words from an earlier one"
 
 
-def _tag_words(
-    pattern: str, text: str, spans: Sequence[Span], corrected: bool, counts: Counter[str]
+def tag_words(
+    text: str,
+    words: Sequence[tuple[int, int]],
+    spans: Sequence[Span],
+    corrected: bool,
+    counts: Counter[str],
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the words of a text (matches of a pattern) and a BIO tag for each.
+    """Return the words of a text, given by where they are, and a BIO tag for each.
 
     Later spans overwrite earlier ones. Corrected, a span has every word that it touches, and what
     is left of an overwritten span begins with B-.
     """
-    words = list(re.finditer(pattern, text))
     tags = ["O"] * len(words)
     owners: list[Span | None] = [None] * len(words)
     for span in spans:
@@ -34,11 +37,11 @@ def _tag_words(
         # span that ends before the stop.
         inside = [
             i
-            for i, word in enumerate(words)
+            for i, (start, end) in enumerate(words)
             if (
-                word.start() < span.end and word.end() > span.start
+                start < span.end and end > span.start
                 if corrected
-                else word.start() >= span.start and word.end() <= span.end
+                else start >= span.start and end <= span.end
             )
         ]
         counts[NO_WORD] += not inside
@@ -51,10 +54,14 @@ def _tag_words(
         for i, owner in enumerate(owners):
             if owner is not None:
                 tags[i] = f"{'I' if i and owners[i - 1] is owner else 'B'}-{owner.kind}"
-    return tuple(word[0] for word in words), tags
+    return tuple(text[start:end] for start, end in words), tags
 
 
-def _note_left_out(directory: str | Path, places: Sequence[str], kept: int) -> list[str]:
+def _words(pattern: str, text: str) -> list[tuple[int, int]]:
+    return [word.span() for word in re.finditer(pattern, text)]
+
+
+def note_left_out(directory: str | Path, places: Sequence[str], kept: int) -> list[str]:
     """Return a note of the files whose offsets mean nothing; `InputError` if too few are kept.
 
     Args:
@@ -85,7 +92,7 @@ def read_social_history(
     directory: str | Path, classes: tuple[str, ...], corrected: bool = False
 ) -> Dataset:
     """Read pairs of .txt and .ann files, in the folder itself or in train, dev and test."""
-    folders = _split_folders(Path(directory))
+    folders = split_folders(Path(directory))
     labels = tuple(tag for tag in reading.bio_tags(classes) if corrected or tag not in _NEVER)
     counts: Counter[str] = Counter()
     left_out: list[str] = []
@@ -96,7 +103,7 @@ def read_social_history(
                 files[split].append((file.name, example))
             else:
                 left_out.append(str(number) if split == "all" else f"{number} of {split}")
-    notes = _note_left_out(directory, left_out, sum(map(len, files.values())))
+    notes = note_left_out(directory, left_out, sum(map(len, files.values())))
     if corrected and len(files) > 1:
         splits = {split: [example for _, example in pairs] for split, pairs in files.items()}
     else:
@@ -107,7 +114,8 @@ def read_social_history(
     return reading.dataset("tagging", labels, splits, [*reading.note_counts(counts), *notes])
 
 
-def _split_folders(directory: Path) -> dict[str, Path]:
+def split_folders(directory: Path) -> dict[str, Path]:
+    """Return the folder of each split, or the folder itself as "all" if there is none."""
     there = {
         split: [directory / stem for stem in stems if (directory / stem).is_dir()]
         for split, stems in reading.SPLIT_NAMES.items()
@@ -159,7 +167,8 @@ def _social_example(
     placed = place_spans(raw, spans, counts)
     if placed is None:
         return None
-    words, tags = _tag_words(r"\S+", *placed, corrected, counts)
+    text, placed_spans = placed
+    words, tags = tag_words(text, _words(r"\S+", text), placed_spans, corrected, counts)
     rare = {tag[2:] for tag in _NEVER}
     line = next((span.line for span in spans if span.kind in rare), 1)
     hint = "only --corrected has this tag"
@@ -185,7 +194,7 @@ def read_cos(directory: str | Path, classes: tuple[str, ...], corrected: bool = 
             left_out.append(str(number))
         else:
             examples += found
-    notes = _note_left_out(directory, left_out, len(examples))
+    notes = note_left_out(directory, left_out, len(examples))
     if not examples:
         raise InputError(f"the .ann files of {directory} hold no span {_SNIPPET}: is this COS?")
     splits = reading.split_seventy_fifteen_fifteen(examples)
@@ -227,9 +236,8 @@ def _cos_examples(
             return None
         text, inside = placed
         # Fidelity: upstream counts offsets from the snippet's start although it strips its text.
-        words, tags = _tag_words(
-            _WORD, text if corrected else text.strip(), inside, corrected, counts
-        )
+        text = text if corrected else text.strip()
+        words, tags = tag_words(text, _words(_WORD, text), inside, corrected, counts)
         indices = reading.label_indices(labels, tags, file, snippet.line)
         examples.append(Example(reading.place(file.name, snippet.line), words, tuple(indices)))
     return examples

@@ -10,6 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -18,8 +19,8 @@ import numpy as np
 
 from bcmb_jax.data.ingest.columns import Table, choose_columns
 from bcmb_jax.data.ingest.delimited import read_delimited
-from bcmb_jax.data.ingest.files import Stream, open_text
-from bcmb_jax.data.ingest.formats import read_jsonl
+from bcmb_jax.data.ingest.files import Stream, matches, open_text
+from bcmb_jax.data.ingest.formats import read_jsonl, read_parquet
 from bcmb_jax.data.ingest.header import describe
 from bcmb_jax.data.ingest.record import BROKEN_UNICODE, Document, Skipped
 from bcmb_jax.errors import InputError, record_error
@@ -147,6 +148,8 @@ class Row(NamedTuple):
     def cell(self, column: str) -> str:
         """Return the value of a column as text; empty if there is none."""
         value = self.values.get(column)
+        if isinstance(value, list):  # as jsonl and Parquet may have several labels
+            return ";".join(map(str, value))
         return "" if value is None else str(value)
 
     def example(self, labels: Sequence[str], names: Sequence[str], hint: str = "") -> Example:
@@ -156,7 +159,7 @@ class Row(NamedTuple):
 
 
 def read_columns(path: Path, delimiter: str | None, needed: Sequence[str] = ()) -> list[str]:
-    """Return the columns of a csv, tsv or (`delimiter=None`) jsonl, and check the needed ones.
+    """Return the columns of a csv, tsv or (`delimiter=None`) jsonl or Parquet; check the needed.
 
     These may differ in case; they are returned as `needed` writes them.
     """
@@ -191,7 +194,7 @@ def list_columns(path: Path, table: Table, asked: Sequence[str] = ()) -> str:
 def read_table(
     path: Path, text: str | None, needed: Sequence[str], delimiter: str | None = "\t"
 ) -> list[Row]:
-    """Read the rows of a csv or tsv with a header line, or of jsonl (`delimiter=None`).
+    """Read the rows of a csv or tsv with a header line, or of jsonl or Parquet (`delimiter=None`).
 
     Args:
       text: the column of texts, several with commas, or None for the one with a usual name.
@@ -205,7 +208,8 @@ def read_table(
     with _open_table(path, delimiter) as table:
         spelled = dict(zip(table.names or (), names, strict=True))
         columns = choose_columns(table.names or (), text, None, str(path), table.below)
-        for row in table.rows(columns):
+        others = [name for name in spelled if spelled[name] in needed]
+        for row in table.rows(replace(columns, text=(*columns.text, *others))):
             record = row if isinstance(row, Skipped) else columns.record(row)
             if isinstance(record, Skipped):
                 _refuse(path, record.line, record.reason)
@@ -221,7 +225,9 @@ def read_table(
 @contextlib.contextmanager
 def _open_table(path: Path, delimiter: str | None) -> Iterator[Table]:
     with _open(path) as stream:
-        if delimiter is None:
+        if matches(path, ["*.parquet"]):
+            yield read_parquet(stream, str(path))
+        elif delimiter is None:
             yield read_jsonl(stream, str(path))
         else:
             yield read_delimited(stream, str(path), delimiter=delimiter)

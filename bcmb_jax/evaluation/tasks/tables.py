@@ -20,7 +20,7 @@ from bcmb_jax.evaluation.tasks.labels import (
 )
 from bcmb_jax.evaluation.tasks.reading import Row
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _LABEL_COLUMNS = ("label", "labels")
 _SEPARATOR = ";"
 _HOW = (
@@ -78,12 +78,12 @@ def read(
         for split, pairs in named.items()
     }
     if not only:
-        _refuse_shared(files, groups, group_column)
+        refuse_shared(files, groups, group_column)
         return reading.dataset(kind, known, examples)
     note = f"one file is split 70/15/15 (seed {reading.SEED})"
     if group_column:
         note += f", its {len(set(groups['train']) - {None}):,} groups of {group_column!r} whole"
-    splits = _split_whole_groups(examples["train"], groups["train"], only)
+    splits = split_whole_groups(examples["train"], groups["train"], only)
     return reading.dataset(kind, known, splits, [note])
 
 
@@ -120,7 +120,8 @@ def _only_table(path: Path) -> Path | None:
 def _read(
     file: Path, text_column: str | None, label_column: str | None, group_column: str | None
 ) -> list[Labelled]:
-    delimiter = "\t" if matches(file, ["*.tsv"]) else ","
+    delimiter = None if matches(file, ["*.jsonl", "*.parquet"]) else ","
+    delimiter = "\t" if matches(file, ["*.tsv"]) else delimiter
     table = reading.read_head(file, delimiter)
     names = table.names or ()
     group = choose_columns(names, text_column, group_column, str(file), table.below).group
@@ -132,13 +133,14 @@ def _read(
     label = label_column or usual[0]
     return [
         Labelled(row, row.cell(label), group_value(row.values.get(group)) if group else None)
-        for row in reading.read_table(file, text_column, [label], delimiter)
+        for row in reading.read_table(file, text_column, [label, *filter(None, [group])], delimiter)
     ]
 
 
-def _refuse_shared(
+def refuse_shared(
     files: Mapping[str, Path], groups: Mapping[str, Sequence[str | None]], column: str | None
 ) -> None:
+    """Raise `InputError` where two given splits share a group."""
     for one, other in combinations(files, 2):
         if shared := set(groups[one]) & set(groups[other]) - {None}:
             raise InputError(
@@ -148,7 +150,7 @@ def _refuse_shared(
             )
 
 
-def _split_whole_groups(
+def split_whole_groups(
     examples: Sequence[Example], groups: Sequence[str | None], file: Path
 ) -> dict[str, list[Example]]:
     """Split 70/15/15 by groups; an example without one is a group of its own."""

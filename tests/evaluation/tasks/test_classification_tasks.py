@@ -329,7 +329,9 @@ def test_csv_group_columns_are_checked(write) -> None:
 def test_csv_of_a_folder_without_train_says_how(write, files: dict[str, str]) -> None:
     message = refused("csv", write(files))
     assert (
-        f"holds no train as .csv or .tsv (or .gz); it holds {', '.join(sorted(files))}" in message
+        "holds no train as .csv or .tsv or .jsonl or .parquet (or .gz); it holds "
+        + ", ".join(sorted(files))
+        in message
     )
     assert "or give one file as --data, which is then split 70/15/15" in message
 
