@@ -28,8 +28,6 @@ from bcmb_jax.sharing import shared_command, shared_path
 from bcmb_jax.terminal import say_next
 from conversion import torch_models
 
-LARGE = 1024  # hidden size from which a model gets the learning rates of Table 5's large one
-
 
 def main(options: argparse.Namespace) -> None:
     """Score the model, and write the results."""
@@ -87,7 +85,6 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
             "max_length": model.tokenizer.max_length,
             **dataclasses.asdict(settings),
         }
-        size = "large" if model.width >= LARGE else "base"
         results = evaluate_model(
             model,
             dataset,
@@ -95,7 +92,7 @@ def evaluate_task(options: argparse.Namespace) -> dict[str, Any]:
             options.output,
             metadata,
             seeds=options.seeds,
-            learning_rates=options.learning_rate or [task.learning_rates[size]],
+            learning_rates=options.learning_rate or [task.learning_rates[model.size]],
             keep=options.keep_models,
         )
     print(f"{task.name} {summary(results)}")

@@ -2,7 +2,9 @@
 """Turn examples into token ids and targets, the same for every model and backend."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +86,28 @@ class TaskTokenizer:
         classes = len(dataset.labels)
         return [
             _encoded(dataset.kind, classes, *pair) for pair in zip(encodings, examples, strict=True)
+        ]
+
+    def divide(self, example: Example, tags: Sequence[str]) -> list[Example]:
+        """Divide words with tags into parts that the model can read, never inside an entity.
+
+        An entity that is itself longer is divided.
+        """
+        encoding = self._backend.encode([*map(self._spaced, example.text)], is_pretokenized=True)
+        pieces = (encoding, *encoding.overflowing)
+        sizes = Counter(word for piece in pieces for word in piece.word_ids if word is not None)
+        room = self.max_length - sum(encoding.special_tokens_mask)
+        borders, length = [0], 0
+        for word in range(len(example.text)):
+            length += sizes[word]
+            if length > room and word > borders[-1]:
+                inside = range(borders[-1] + 1, word + 1)
+                whole = [i for i in inside if not tags[example.labels[i]].startswith("I-")]
+                borders.append(max(whole, default=word))
+                length = sum(sizes[i] for i in range(borders[-1], word + 1))
+        return [
+            example._replace(text=example.text[start:stop], labels=example.labels[start:stop])
+            for start, stop in pairwise([*borders, len(example.text)])
         ]
 
     def count_tokens(self, text: Text) -> int:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load models to fine-tune: weights from anywhere under a new classifier, and how to save them."""
 
+import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bcmb_jax.agreements import Agreement, describe, merge
@@ -11,6 +13,7 @@ from bcmb_jax.evaluation.encode import TaskTokenizer
 from bcmb_jax.evaluation.examples import Dataset
 from bcmb_jax.evaluation.finetune_jax import HEADS, JaxClassifier
 from bcmb_jax.evaluation.protocol import FineTuningModel, Settings
+from bcmb_jax.files import write_json
 from bcmb_jax.model.heads import Head
 from conversion import torch_models
 from conversion.export import new_model_folder, write_huggingface
@@ -36,6 +39,7 @@ def load_jax_classifier(
     precision: str = "",
     random_weights: bool = False,
     agreement: Agreement | None = None,
+    class_weights: Sequence[float] = (),
 ) -> FineTuningModel:
     """Load any model that `conversion.weights.read` reads, to be fine-tuned in JAX.
 
@@ -45,6 +49,7 @@ def load_jax_classifier(
       precision: a key of `device.PRECISIONS`; empty for that of the paper's protocol.
       random_weights: take only the sizes of the model.
       agreement: that of the dataset, which saved models keep with those of the model.
+      class_weights: as in `JaxClassifier`.
 
     Raises:
       InputError: there is no such model or tokenizer, or they do not fit each other or the task.
@@ -60,16 +65,28 @@ def load_jax_classifier(
     precision = resolve_precision(precision or ("tf32" if target().platform == "gpu" else "fp32"))
     params = {} if random_weights else weights.params
     classifier = JaxClassifier(
-        config, head, params, kind=kind, precision=precision, settings=settings
+        config,
+        head,
+        params,
+        kind=kind,
+        precision=precision,
+        settings=settings,
+        class_weights=class_weights,
     )
     encoder = TaskTokenizer(str(folder), _length(name, max_length, config.max_position_embeddings))
     _check_vocabulary(encoder, config.vocab_size)
 
-    def save(directory: Path, training: str) -> None:
+    def save(
+        directory: Path,
+        training: str,
+        *,
+        thresholds: tuple[float, ...] = (),
+        results: Mapping[str, object] | None = None,
+    ) -> None:
         source = "random weights" if random_weights else weights.origin
         now = weights._replace(
             params=classifier.snapshot(),
-            head=head,
+            head=dataclasses.replace(head, thresholds=thresholds),
             tokenizer=encoder.directory,
             origin=f"{source}, fine-tuned on {training}",
             dtype="float32",  # as scored, whatever the source was stored in
@@ -80,6 +97,8 @@ def load_jax_classifier(
         )
         with new_model_folder(directory, overwrite=True) as folder:
             write_huggingface(now, folder, directory.name)
+            if results:
+                write_json(folder / "results.json", dict(results), indent=1)
         log.warning("%s: %s", directory, describe(now.agreements))
 
     metadata = {

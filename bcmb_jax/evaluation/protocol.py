@@ -8,7 +8,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
@@ -19,6 +18,8 @@ from bcmb_jax.evaluation.scores import METRIC, scores
 
 Predicted = list[tuple[int, ...]]
 """Predicted labels of each example, in the form of `Example.labels`."""
+LARGE = 1024  # hidden size from which a model gets the learning rates of Table 5's large one
+TIMED = 6  # first steps that are waited for, so that `progress` can tell the time that all take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +61,19 @@ class FineTuningModel(NamedTuple):
       metadata: what identifies the weights and how they compute; JSON.
       width: hidden size of the encoder.
       save: `(folder, description of the training)` writes the current weights as a Hugging Face
-        folder; None for models of transformers.
+        folder; None for models of transformers. It takes thresholds and results to be kept too.
     """
 
     classifier: Classifier
     tokenizer: TaskTokenizer
     metadata: dict[str, Any]
     width: int
-    save: Callable[[Path, str], None] | None = None
+    save: Callable[..., None] | None = None
+
+    @property
+    def size(self) -> str:
+        """The size by which the paper chose a learning rate."""
+        return "large" if self.width >= LARGE else "base"
 
 
 class Run(NamedTuple):
@@ -96,8 +102,13 @@ def fine_tune(
     seed: int,
     learning_rate: float,
     progress: Callable[[float, str], None] = lambda done, text: None,
+    patience: int = 0,
 ) -> Run:
     """Fine-tune on train, choose the epoch on validation, predict test.
+
+    Args:
+      progress: called after each step with the part that is done and a text.
+      patience: end after so many epochs without a better one; 0 trains all.
 
     Raises:
       FloatingPointError: the loss is not finite.
@@ -123,7 +134,9 @@ def fine_tune(
             chosen = order[i * settings.batch_size : (i + 1) * settings.batch_size]
             rate = learning_rate * (1 - step / steps)
             losses.append(model.step([train[e] for e in chosen], rate))
-            progress(step / steps, f"epoch {epoch + 1} of {settings.epochs}")
+            if step < TIMED:
+                float(losses[-1])
+            progress((step + 1) / steps, f"epoch {epoch + 1} of {settings.epochs}")
         loss = float(np.mean([float(x) for x in losses]))
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -134,6 +147,8 @@ def fine_tune(
         curve.append({"epoch": epoch + 1, "train_loss": loss, "validation": metric})
         if metric > best:
             best, weights = metric, model.snapshot()
+        if patience and epoch - int(np.argmax([x["validation"] for x in curve])) >= patience:
+            break
     model.restore(weights)
     predicted = model.predict(encoded["test"])
     best_epoch = 1 + int(np.argmax([point["validation"] for point in curve]))

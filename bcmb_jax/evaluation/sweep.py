@@ -46,7 +46,7 @@ def evaluate_model(
             f"cut at {tokenizer.max_length} tokens, the rest unseen: "
             + ", ".join(f"{n:,} of {len(encoded[s]):,} {s} texts" for s, n in cut.items())
         )
-    description = _describe(dataset, tokenizer.count_tokens, display)
+    description = describe(dataset, tokenizer.count_tokens, display)
 
     def run(seed: int, learning_rate: float) -> Run:
         name = f"seed {seed}, learning rate {learning_rate:g}"
@@ -79,7 +79,7 @@ def evaluate_text_baseline(
     from bcmb_jax.evaluation import finetune_text  # scikit-learn takes a second to import
 
     display = Display()
-    description = _describe(dataset, finetune_text.count_words, display, special_tokens=0)
+    description = describe(dataset, finetune_text.count_words, display, special_tokens=0)
 
     def run(seed: int, learning_rate: float) -> Run:
         start = time.perf_counter()
@@ -92,7 +92,7 @@ def evaluate_text_baseline(
     return results | {"dataset": description, "settings": dict(metadata)}
 
 
-def _describe(
+def describe(
     dataset: Dataset, count_tokens: Callable[[Text], int], display: Display, **special: int
 ) -> dict[str, Any]:
     """Show the statistics of a dataset and return them, for `results.json`."""
@@ -157,7 +157,7 @@ def sweep(
         raise FloatingPointError(f"the loss is not finite at any of {len(learning_rates)} rates")
     grid = {rate: statistics.median(map(_validation, found)) for rate, found in runs.items()}
     chosen = max(sorted(grid), key=grid.__getitem__)
-    return _results(dataset, runs[chosen]) | {
+    return results_of(dataset, runs[chosen]) | {
         "learning_rate": chosen,
         "grid": {f"{rate:g}": value for rate, value in grid.items()} if len(grid) > 1 else None,
     }
@@ -173,7 +173,7 @@ def summary(results: Mapping[str, Any]) -> str:
     )
 
 
-def _results(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
+def results_of(dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
     """Return the scores on the test split of runs at one learning rate."""
     kind, labels, metric = dataset.kind, dataset.labels, METRIC[dataset.kind]
     truth = [example.labels for example in dataset.splits["test"]]
