@@ -14,43 +14,17 @@ from bcmb_jax.config import RunConfig
 from bcmb_jax.errors import DONE, InputError, NumericsError
 from bcmb_jax.model import modernbert
 from bcmb_jax.training import checkpoint, faults
-from bcmb_jax.training import step as training
 from bcmb_jax.training.checkpoint import RunProgress
 from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.replay import replay
 from conversion.weights import read
-from tests.fixtures.runs import final_state, lines, tiny_run, train
-
-ROWS = 8  # of a step
-
-
-def faulty_run(shards):
-    config = tiny_run(shards)
-    config.keep_checkpoints, config.eval_every, config.spike_deviations = 100, 0, 4.0
-    return config
+from tests.fixtures.canaries import hits
+from tests.fixtures.runs import faulty_run, final_state, lines, spoil, train
 
 
 @pytest.fixture
 def config(shards):
     return faulty_run(shards)
-
-
-def spoil(monkeypatch, steps, factor):
-    """Multiply the loss of these steps (from 1) by `factor`, on the device."""
-    mask_tokens, masked_lm_sums = training.mask_tokens, training.masked_lm_sums
-    bad = []
-
-    def mask(batch, *arguments):
-        step = batch.row_ids // ROWS + 1
-        bad.append(jnp.isin(step, jnp.array(steps)).any())
-        return mask_tokens(batch, *arguments)
-
-    def sums(*arguments):
-        right = masked_lm_sums(*arguments)
-        return right._replace(loss=right.loss * jnp.where(bad.pop(), factor, 1.0))
-
-    monkeypatch.setattr(training, "mask_tokens", mask)
-    monkeypatch.setattr(training, "masked_lm_sums", sums)
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +88,20 @@ def test_a_refused_update_changes_nothing_but_the_count(
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
-def test_three_refused_updates_in_a_row_stop_the_run(config, tmp_path, monkeypatch, capsys):
+def test_three_refused_updates_in_a_row_stop_the_run(
+    persons, scanner, tmp_path, monkeypatch, capfd
+):
+    """Neither messages nor what is written hold a value of the notes."""
     spoil(monkeypatch, [2, 4, 5, 6], np.nan)
     with pytest.raises(
         NumericsError, match=r"step 6: update refused .*rows 40-47.*4 refused in all"
-    ):
-        train(config, tmp_path)
-    assert "step 2: update refused (loss nan" in capsys.readouterr().err
+    ) as caught:
+        train(faulty_run(persons), tmp_path)
+    told = "".join(capfd.readouterr())
+    assert "step 2: update refused (loss nan" in told
+    assert not hits(told + str(caught.value))
+    assert {"metrics.jsonl", "4"} < {path.name for path in tmp_path.rglob("*")}
+    assert not scanner.folder(tmp_path)
     written = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in written
     assert [json.loads(x)["loss"] is None for x in written.splitlines()] == [
