@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written is for its owner alone, or for the group too where that is asked for."""
+"""Files and folders are for their owner alone, or for the group too where that is asked for."""
 
 import os
 import stat

@@ -33,7 +33,7 @@ class Initial(NamedTuple):
     model: ModelConfig | None = None
     """The configuration of the model they are from, if that is known."""
     agreements: Agreements = ()
-    """Those of all data that the weights were trained on."""
+    """The agreements of all data that the weights were trained on."""
 
 
 def check_initial(initial: Initial, config: RunConfig, shapes: Parameters, corpus: Corpus) -> None:

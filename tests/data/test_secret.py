@@ -47,7 +47,7 @@ def texts(output: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, tiny_tokenizer) -> Path:
-    """The same patients in two sources, prepared with other seeds; the first without a secret too.
+    """Two sources about nine patients, prepared with other seeds; the first without a secret too.
 
     `one`: a table; `two`: other notes of theirs as jsonl; `public`: `one` with no secret.
     """

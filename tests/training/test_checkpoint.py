@@ -18,7 +18,7 @@ from bcmb_jax.errors import DONE, InputError, StorageError
 from bcmb_jax.training import checkpoint, kept, start
 from bcmb_jax.training.step import make_optimizer
 from tests.fixtures.processes import together
-from tests.fixtures.runs import final_state, tiny_run, train
+from tests.fixtures.runs import damage_state, final_state, tiny_run, train
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,7 @@ def restored_by_two(workdir, config, monkeypatch, fails):
 
 def test_two_processes_go_back_to_the_same_checkpoint(workdir, config, monkeypatch):
     newest = checkpoint.latest(workdir)
-    for file in (newest / "state").rglob("d/*"):  # Orbax keeps its parts beside their merger
-        damaged = bytearray(file.read_bytes())
-        damaged[len(damaged) // 2] ^= 1
-        file.write_bytes(damaged)
+    damage_state(newest)
     assert restored_by_two(workdir, config, monkeypatch, "none") == [2, 2]
     assert [x.name for x in (workdir / "checkpoints-damaged").iterdir()] == [newest.name]
 

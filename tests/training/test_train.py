@@ -25,7 +25,7 @@ from bcmb_jax.training import forecast as forecasting
 from bcmb_jax.training.initial import Initial, check_constants
 from bcmb_jax.training.validation import Evaluator
 from configs import base, phase1, phase2
-from tests.fixtures.runs import final_state, lines, tiny_run, train
+from tests.fixtures.runs import damage_state, final_state, lines, tiny_run, train
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +246,7 @@ def test_training_learns(config, tmp_path):
 
 def test_a_damaged_checkpoint_is_set_aside(config, finished, caplog):
     newest = checkpoint.latest(finished)
-    for file in (newest / "state").rglob("d/*"):  # Orbax keeps its parts beside their merger
-        damaged = bytearray(file.read_bytes())
-        damaged[len(damaged) // 2] ^= 1
-        file.write_bytes(damaged)
+    damage_state(newest)
     with caplog.at_level(logging.ERROR):
         assert train(config, finished) == DONE
     assert "trying the one before" in caplog.text
