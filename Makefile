@@ -43,7 +43,8 @@ test-all: $(VENV)/.installed
 # Every fault of a run, short and long: kills, signals, processes, disks, numbers, damage (40 minutes).
 faults: $(VENV)/.installed
 	$(PYTEST) -m "" $(addprefix tests/training/test_,sweeps.py processes.py disks.py faults.py checkpoint.py) \
-		tests/test_peers.py tests/test_locks.py
+		$(addprefix tests/training/test_,elastic.py goodput.py watchdog.py) \
+		tests/test_peers.py tests/test_locks.py tests/test_two_of_one.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -177,7 +177,8 @@ def kill(life, kind, chance):
     """Kill a life with SIGKILL: while it starts, after some steps, or in a save."""
     before = unfinished(life.workdir)
     if kind == "start":
-        time.sleep(chance.uniform(0, 8))
+        until = time.monotonic() + chance.uniform(0, 8)  # or the first step, on a fast machine
+        life.wait_until(lambda: time.monotonic() > until or life.steps())
     elif kind == "step":
         steps = chance.randint(1, 7)
         life.wait_until(lambda: life.steps() >= steps)
