@@ -157,7 +157,7 @@ def test_cards_show_names_out_of_files_as_they_are(folder, tmp_path) -> None:
         r"| a\|b\<script\>x\</script\> # T | ? | \[free\](http://x) \`y\` \_\_z\_\_ mimic_iv |"
         in card
     )
-    assert r"from x\`\<b\>," in card
+    assert r"from x\`\<b\>." in card
     assert r"""from_pretrained("q\"\n```\n<i>")""" in card
     assert card.count("\n```") == 4
     assert read(target).agreements == (hostile,)

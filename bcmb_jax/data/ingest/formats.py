@@ -28,7 +28,7 @@ from bcmb_jax.data.ingest.record import (
     Skipped,
     make_record,
 )
-from bcmb_jax.errors import InputError
+from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.files import MOST_VALUES
 
 if TYPE_CHECKING:
@@ -130,10 +130,11 @@ def read_parquet(stream: Stream, file: str, longest: int = LONGEST) -> Table:
                     line += 1
                     size = sum(len(x) for x in values.values() if isinstance(x, bytes | str))
                     if (total := total + size) > most:
-                        raise InputError(
-                            f"{file} holds more than {most:,} bytes of text in its first {line:,} "
-                            f"rows, {BOUNDS.expansion} times its own size: write it as jsonl"
+                        what = (
+                            f"more than {most:,} bytes of text up to here, {BOUNDS.expansion} "
+                            "times the file's own size: write it as jsonl"
                         )
+                        raise record_error(file, line, what)
                     if size > longest:
                         yield _too_long(file, line)
                         continue
