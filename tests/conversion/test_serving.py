@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders for programs that run a model without ours, as far as they need no PyTorch."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,16 +13,19 @@ import conversion
 from bcmb_jax.commands import main
 from bcmb_jax.errors import InputError
 from conversion import serving
-from conversion.export import refuse_to_lose
+from conversion.export import refuse_to_lose, write_huggingface
 from conversion.weights import read
 from tests.fixtures.cards import run_example
-from tests.fixtures.tiny_weights import random_weights, same_bits
+from tests.fixtures.tiny_weights import TINY, random_weights, same_bits
 
 
 def test_a_program_gives_our_outputs_for_any_number_of_rows(
-    folder, tmp_path, capsys, monkeypatch
+    tiny_tokenizer, tmp_path, capsys, monkeypatch
 ) -> None:
-    target = tmp_path / "program"
+    folder, target = tmp_path / "model", tmp_path / "program"
+    folder.mkdir()
+    small = dataclasses.replace(TINY, num_hidden_layers=2, global_attn_every_n_layers=2)
+    write_huggingface(random_weights(small)._replace(tokenizer=tiny_tokenizer), folder)
     main("convert", "--input", str(folder), "--to", "stablehlo", "--output", str(target))
     assert "largest difference of outputs" in capsys.readouterr().out
     program = jax.export.deserialize(bytearray((target / "model-128.stablehlo").read_bytes()))
