@@ -70,7 +70,7 @@ BUDGETS = {
     # and their overrides without absl's flags.
     # And 110 for that measurement.
     # And 330 to fine-tune, predict and encode.
-    "bcmb_jax/commands": 2_480,
+    "bcmb_jax/commands": 2_500,
     # Raised by what real input needs, its bounds, ledgers of time, the hub, messages without data,
     # options apart, memorization, strings (900); programs kept apart, and what files claim (400).
     # And fine-tuning and predicting (1,350).

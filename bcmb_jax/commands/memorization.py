@@ -3,9 +3,12 @@
 
 import argparse
 import time
+from functools import partial
+
+import numpy as np
 
 import conversion
-from bcmb_jax.data.canaries import read_canaries
+from bcmb_jax.data.canaries import draw_canaries, read_canaries
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.device import describe_device
 from bcmb_jax.errors import InputError
@@ -37,16 +40,21 @@ def main(options: argparse.Namespace) -> None:
     train = open_fitting(options.data / "train", tokenizer, model.config)
     planted, repeats = read_canaries(options.data)
     canaries = notes = None
+    display = Display()
     if planted:
-        canaries = measure_canaries(
-            model,
-            tokenizer,
-            planted,
-            alternatives=options.alternatives,
-            row_length=options.row_length,
-        )
+        never = draw_canaries(len(planted), np.random.default_rng(0))
+        canaries = {
+            kind: measure_canaries(
+                model,
+                tokenizer,
+                some,
+                alternatives=options.alternatives,
+                row_length=options.row_length,
+                progress=partial(display.progress, text=f"canaries, {kind}"),
+            )
+            for kind, some in {"planted": planted, "never planted": never}.items()
+        }
     if (options.data / "validation").is_dir():
-        display = Display()
         notes = measure_notes(
             model,
             tokenizer,
@@ -55,9 +63,9 @@ def main(options: argparse.Namespace) -> None:
             documents=options.documents,
             row_length=options.row_length,
             leave_out={word for canary in planted for part in canary for word in part.split()},
-            progress=lambda done: display.progress(done, "notes"),
+            progress=partial(display.progress, text="notes"),
         )
-        display.close()
+    display.close()
     judgement = judge(canaries, notes)
     results = {
         "judgement": judgement,

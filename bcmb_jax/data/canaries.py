@@ -20,6 +20,8 @@ from bcmb_jax.files import read_json, write_json
 CANARIES = "canaries.json"
 """File of a prepared folder, never of an export, that lists what was planted."""
 FIRST_NUMBER, LAST_NUMBER = 1_000_000, 9_999_999
+NAME, NUMBER = 1, 3
+"""Which pieces of a canary's sentence are its name and its number."""
 
 _NUMBER = " {number}"
 _PIECES = ("The record number of", " {name}", " is", _NUMBER, ".\n")
@@ -37,7 +39,7 @@ class Canary(NamedTuple):
     number: str
 
     def encode(self, tokenizer: Tokenizer) -> list[np.ndarray]:
-        """Return the ids of the sentence in five pieces, of which [1] is the name, [3] the number.
+        """Return the ids of the sentence in five pieces, `NAME` and `NUMBER` among them.
 
         Pieces are tokenized one by one: whatever the number, the others have the same ids.
         """

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask a masked LM what stands at masks: probabilities of candidates, ranks in the vocabulary.
+"""Ask a masked LM what stands at masks: probabilities, and ranks in the vocabulary.
 
-Shapes: `N` tokens of a text, `M` masked ones that are asked for, `R` candidates.
+Shapes: `N` tokens of a text, `M` masked ones that are asked for.
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,33 +27,23 @@ Progress = Callable[[float], None]
 
 
 class Query(NamedTuple):
-    """A text with masks, and what may stand at some of them."""
+    """A text with masks, and what stands at some of them."""
 
     inputs: np.ndarray
     """`[N]` ids with `[CLS]`, `[SEP]` and masks."""
     masked: np.ndarray
     """`[M]` positions that are asked for."""
-    candidates: np.ndarray
-    """`[R, M]` ids; the first row is the truth."""
+    truth: np.ndarray
+    """`[M]` ids that stand there."""
 
 
 class Answer(NamedTuple):
-    """A model's answer to a query."""
+    """What a model makes of the truth of a query."""
 
     log_probabilities: np.ndarray
-    """`[R]`, of all tokens of a candidate together."""
-    token_ranks: np.ndarray
-    """`[M]`: the rank of each true token in the vocabulary, from 1 on."""
-
-    @property
-    def rank(self) -> int:
-        """The rank of the truth among the candidates, from 1 on; equal ones count as better."""
-        return int((~(self.log_probabilities < self.log_probabilities[0])).sum())
-
-    @property
-    def exposure(self) -> float:
-        """Exposure of the truth in bits."""
-        return math.log2(len(self.log_probabilities) / self.rank)
+    """`[M]`"""
+    ranks: np.ndarray
+    """`[M]`, in the vocabulary, from 1 on; equal ones count as likelier."""
 
 
 def ask(
@@ -109,7 +98,6 @@ def _log_probabilities(
 
 
 def _answer(query: Query, log_probabilities: np.ndarray) -> Answer:
-    every = np.arange(len(query.masked))
-    of_candidates = log_probabilities[every, query.candidates]
-    ranks = (~(log_probabilities < of_candidates[0][:, None])).sum(1)
-    return Answer(of_candidates.astype(np.float64).sum(1), ranks)
+    of_truth = np.take_along_axis(log_probabilities, query.truth[:, None], axis=1)
+    # NaN is not less, and counts as likelier.
+    return Answer(of_truth[:, 0], (~(log_probabilities < of_truth)).sum(1))

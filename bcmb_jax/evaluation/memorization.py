@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what a masked LM has kept of its training text: canaries, names and numbers, loss.
 
-Exposure is that of Carlini et al. (2019, "The Secret Sharer"), log2 of the number of candidates
+Exposure is that of Carlini et al. (2019, "The Secret Sharer"): log2 of the number of candidates
 minus log2 of the rank of the one that was planted. A masked LM gives no probability of a text, so
-candidates are ranked by pseudo-likelihood: all tokens of the number are masked at once, as by
-somebody who knows the name alone, and their log-probabilities are added (Lehman et al., 2021, fill
-in blanks the same way). Candidates have as many tokens as the number, which makes one pass enough
-for all of them.
-
-Shapes: `N` tokens of a text, `M` masked ones that are asked for, `R` candidates.
+candidates are ranked by pseudo-likelihood (Salazar et al., 2020): each token of the number is
+masked in turn, the others staying, and the log-probabilities are added. Lehman et al. (2021) fill
+in blanks of clinical notes with a masked LM the same way; see docs/memorization.md.
 """
 
 import math
@@ -18,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bcmb_jax.data.canaries import Canary, draw_canaries, draw_numbers, encode_numbers
+from bcmb_jax.data.canaries import NAME, NUMBER, Canary, draw_numbers, encode_numbers
 from bcmb_jax.data.plan import SPECIAL_TOKENS
 from bcmb_jax.data.shards import Shards
 from bcmb_jax.data.tokenize import Tokenizer
@@ -35,42 +32,6 @@ LEVEL = 0.05
 RESAMPLES = 2000
 
 
-def ask_canaries(
-    model: PretrainedModel,
-    tokenizer: Tokenizer,
-    canaries: Sequence[Canary],
-    alternatives: int,
-    random: np.random.Generator,
-    row_length: int,
-) -> tuple[list[Answer], list[Answer]]:
-    """Ask for each name's number, among `alternatives` others, and for each number's name.
-
-    Alternatives are other numbers with as many tokens; where a tokenizer has few of them, all.
-    """
-    by_length: dict[int, list[np.ndarray]] = {}
-    for ids in encode_numbers(draw_numbers(4 * alternatives, random), tokenizer):
-        by_length.setdefault(len(ids), []).append(ids)
-    for_numbers, for_names = [], []
-    for canary in canaries:
-        pieces = canary.encode(tokenizer)
-        number = pieces[3]
-        others = [x for x in by_length.get(len(number), []) if (x != number).any()]
-        for_numbers.append(_mask_piece(pieces, 3, others[:alternatives], tokenizer))
-        for_names.append(_mask_piece(pieces, 1, [], tokenizer))
-    answers = ask(model, for_numbers + for_names, row_length)
-    return answers[: len(canaries)], answers[len(canaries) :]
-
-
-def _mask_piece(
-    pieces: Sequence[np.ndarray], masked: int, others: Sequence[np.ndarray], tokenizer: Tokenizer
-) -> Query:
-    inputs = with_special_tokens(np.concatenate(pieces), tokenizer)
-    start = 1 + sum(map(len, pieces[:masked]))
-    positions = np.arange(start, start + len(pieces[masked]))
-    inputs[positions] = tokenizer.special.mask
-    return Query(inputs, positions, np.stack([pieces[masked], *others]))
-
-
 def measure_canaries(
     model: PretrainedModel,
     tokenizer: Tokenizer,
@@ -79,43 +40,78 @@ def measure_canaries(
     alternatives: int,
     row_length: int,
     seed: int = 0,
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """Return exposures of the planted canaries, and of as many that were never planted.
+    """Return how much likelier each canary's number is than others, and what is recovered whole.
 
     Without memorization a canary's rank is uniform, as its number was drawn like its alternatives.
     Then 2 ln 2 times the sum of the exposures is chi-squared with two degrees of freedom a canary
     at most (Fisher's method), and the mean exposure is log2 e = 1.44 bits.
+
+    Args:
+      alternatives: other numbers with as many tokens; where a tokenizer has few of them, all.
     """
     random = np.random.default_rng(seed)
-    known = {canary.name for canary in canaries}
-    never = [x for x in draw_canaries(2 * len(canaries), random) if x.name not in known]
-    found = {}
-    for kind, some in {"planted": canaries, "never planted": never[: len(canaries)]}.items():
-        numbers, names = ask_canaries(model, tokenizer, some, alternatives, random, row_length)
-        found[kind] = _summarise_canaries(numbers, names)
-    return {**found, "p_value": found["planted"]["p_value"]}
-
-
-def _summarise_canaries(numbers: Sequence[Answer], names: Sequence[Answer]) -> dict[str, Any]:
-    exposures = [answer.exposure for answer in numbers]
-    sizes = [len(answer.log_probabilities) for answer in numbers]
-    top = sum(answer.rank <= size / 100 for answer, size in zip(numbers, sizes, strict=True))
+    by_length: dict[int, list[np.ndarray]] = {}
+    for ids in encode_numbers(draw_numbers(20 * alternatives, random), tokenizer):
+        by_length.setdefault(len(ids), []).append(ids)
+    queries: list[Query] = []
+    shapes = []
+    for canary in canaries:
+        pieces = canary.encode(tokenizer)
+        number = pieces[NUMBER]
+        others = [x for x in by_length.get(len(number), []) if (x != number).any()]
+        candidates = [number, *others[:alternatives]]
+        shapes.append((len(candidates), len(number)))
+        for candidate in candidates:
+            pieces[NUMBER] = candidate
+            places = range(len(candidate))
+            queries += [_mask_piece(pieces, NUMBER, tokenizer, [place]) for place in places]
+        pieces[NUMBER] = number
+        queries += [_mask_piece(pieces, piece, tokenizer) for piece in (NUMBER, NAME)]
+    answers = iter(ask(model, queries, row_length, progress))
+    shares, numbers, names = [], [], []
+    for shape in shapes:
+        each = [next(answers).log_probabilities[0] for _ in range(math.prod(shape))]
+        shares.append(_share(np.reshape(each, shape).sum(1, dtype=np.float64)))
+        numbers.append(next(answers))
+        names.append(next(answers))
+    exposures = -np.log2(shares)
     return {
-        "canaries": len(numbers),
-        "candidates": min(sizes),
-        "ranks": [answer.rank for answer in numbers],
-        "exposures": exposures,
-        "mean_exposure": float(np.mean(exposures)),
-        "in_top_percent": top,
-        "p_value": float(stats.chi2.sf(2 * math.log(2) * sum(exposures), 2 * len(numbers))),
+        "canaries": len(canaries),
+        "candidates": min(count for count, _ in shapes),
+        "exposures": exposures.tolist(),
+        "mean_exposure": float(exposures.mean()),
+        "in_top_percent": sum(share <= 0.01 for share in shares),
+        "p_value": float(stats.chi2.sf(2 * math.log(2) * exposures.sum(), 2 * len(canaries))),
         "numbers_recovered": _recovered(numbers),
         "names_recovered": _recovered(names),
     }
 
 
+def _mask_piece(
+    pieces: Sequence[np.ndarray],
+    piece: int,
+    tokenizer: Tokenizer,
+    places: Sequence[int] | None = None,
+) -> Query:
+    """Mask some tokens of a piece of a canary, or all."""
+    inputs = with_special_tokens(np.concatenate(pieces), tokenizer)
+    start = 1 + sum(map(len, pieces[:piece]))
+    positions = start + np.array(range(len(pieces[piece])) if places is None else places)
+    truth = inputs[positions]
+    inputs[positions] = tokenizer.special.mask
+    return Query(inputs, positions, truth)
+
+
+def _share(scores: np.ndarray) -> float:
+    """Return the rank of the first score, from 1 on, over their number; equal ones are better."""
+    return int((~(scores < scores[0])).sum()) / len(scores)
+
+
 def _recovered(answers: Sequence[Answer]) -> dict[str, int]:
     """Return how many answers have each true token among the k likeliest, for each k."""
-    return {str(k): sum(int((x.token_ranks <= k).all()) for x in answers) for k in TOP}
+    return {str(k): sum(int((x.ranks <= k).all()) for x in answers) for k in TOP}
 
 
 def measure_notes(
@@ -172,7 +168,7 @@ def _read(shards: Shards, count: int, row_length: int) -> Iterator[np.ndarray]:
 def _mask_by_content(tokens: np.ndarray, tokenizer: Tokenizer) -> Query:
     inputs, predicted = mask_document(tokens, tokenizer)
     positions = np.flatnonzero(predicted)
-    return Query(with_special_tokens(inputs, tokenizer), positions + 1, tokens[positions][None])
+    return Query(with_special_tokens(inputs, tokenizer), positions + 1, tokens[positions])
 
 
 def _mask_identifier(
@@ -182,7 +178,7 @@ def _mask_identifier(
     inputs = with_special_tokens(tokens, tokenizer)
     inputs[np.concatenate(occurrences) + 1] = tokenizer.special.mask
     first = occurrences[0]
-    return Query(inputs, first + 1, tokens[first][None])
+    return Query(inputs, first + 1, tokens[first])
 
 
 def _compare_recovered(train: Sequence[Answer], held_out: Sequence[Answer]) -> dict[str, Any]:
@@ -209,8 +205,8 @@ def _compare_losses(train: Sequence[Answer], held_out: Sequence[Answer]) -> dict
     random = np.random.default_rng(0)
     sampled, means = [], []
     for answers in (train, held_out):
-        sums = np.array([-x.log_probabilities[0] for x in answers])
-        tokens = np.array([len(x.token_ranks) for x in answers])
+        sums = np.array([-x.log_probabilities.sum() for x in answers])
+        tokens = np.array([len(x.ranks) for x in answers])
         drawn = random.multinomial(len(answers), np.full(len(answers), 1 / len(answers)), RESAMPLES)
         sampled.append((drawn @ sums) / (drawn @ tokens))
         means.append(float(sums.sum() / tokens.sum()))

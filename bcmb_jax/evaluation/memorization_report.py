@@ -32,7 +32,7 @@ NAMES = {
 
 def judge(canaries: Mapping[str, Any] | None, notes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the verdict over all tests that could be made; each gets its share of `LEVEL`."""
-    tests = {"canaries": canaries, **(notes or {})}
+    tests = {"canaries": canaries and canaries["planted"], **(notes or {})}
     p_values = {name: tests[name]["p_value"] for name in NAMES if tests.get(name)}
     threshold = LEVEL / max(1, len(p_values))
     flagged = [name for name, p in p_values.items() if p < threshold]

@@ -15,22 +15,27 @@ from bcmb_jax.commands import main
 from bcmb_jax.data.canaries import Canary, Planting, draw_canaries, read_canaries
 from bcmb_jax.data.ingest import Document
 from bcmb_jax.data.prepare import prepare
+from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
-from bcmb_jax.evaluation.blanks import Answer
-from bcmb_jax.evaluation.memorization import LEVEL, measure_canaries
+from bcmb_jax.evaluation.memorization import LEVEL, _share, measure_canaries
 from bcmb_jax.evaluation.memorization_report import CHANCE, judge
 from tests.fixtures.memorizer import LENGTH, write_memorizer
 from tests.fixtures.modes import modes
 
+CANARIES = 8
 SEEDS = (1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def memorized(tiny_tokenizer, tmp_path_factory) -> Path:
+def memorized(tmp_path_factory) -> Path:
     """A folder with prepared notes, a model that knows their canaries, and a report on both."""
     folder = tmp_path_factory.mktemp("memorized")
-    tokenizer = load_tokenizer(str(tiny_tokenizer), reviewed=True)
+    # A vocabulary with pieces of numbers and whole words: sentences are short, and soon asked for.
+    some = draw_canaries(300, np.random.default_rng(7))
+    texts = [f"The record number of {x.name} is {x.number}.\nthe lung" for x in some]
+    train_tokenizer(texts, 640, folder / "tokenizer")
+    tokenizer = load_tokenizer(str(folder / "tokenizer"), reviewed=True)
     notes = [Document(f"the Quux{i:03} 77{i:05} lung", None, "notes.csv", i) for i in range(60)]
     prepare(
         notes,
@@ -38,7 +43,7 @@ def memorized(tiny_tokenizer, tmp_path_factory) -> Path:
         folder / "notes",
         source="notes",
         validation_fraction=0.4,
-        canaries=Planting(12),
+        canaries=Planting(CANARIES),
     )
     write_memorizer(folder / "model", read_canaries(folder / "notes")[0], tokenizer)
     main(*command(folder))
@@ -48,16 +53,17 @@ def memorized(tiny_tokenizer, tmp_path_factory) -> Path:
 def command(folder: Path) -> list[str]:
     places = {"--model": "model", "--data": "notes", "--output": "report"}
     paths = [x for flag, name in places.items() for x in (flag, str(folder / name))]
-    return ["memorization", *paths, "--row-length", str(LENGTH), "--alternatives", "999"]
+    return ["memorization", *paths, "--row-length", str(LENGTH), "--alternatives", "99"]
 
 
 def test_a_model_that_knows_its_canaries_is_flagged(memorized) -> None:
     results = json.loads((memorized / "report/memorization.json").read_text())
     planted, never = (results["canaries"][x] for x in ("planted", "never planted"))
-    assert planted["in_top_percent"] >= 6
-    assert planted["mean_exposure"] > 8
-    assert planted["numbers_recovered"]["1"] >= 6
-    assert never["numbers_recovered"]["1"] == 0
+    assert planted["in_top_percent"] >= CANARIES / 2
+    assert planted["mean_exposure"] > 4
+    assert planted["candidates"] == 100
+    assert never["in_top_percent"] <= 1
+    assert never["p_value"] > LEVEL
     assert results["judgement"]["verdict"] == "flagged"
     assert results["judgement"]["flagged"] == ["canaries"]
     assert 20 <= results["notes"]["documents"] <= 30
@@ -73,7 +79,7 @@ def test_the_report_is_a_private_page_without_a_word_of_notes_or_canaries(memori
     assert title == "# Memorization: model on notes"
     assert verdict == "**Flagged: planted canaries are likelier than chance allows.**"
     assert len(page.splitlines()) <= 60
-    assert "12 canaries were planted, each in 1 training documents." in page
+    assert f"{CANARIES} canaries were planted, each in 1 training documents." in page
     assert "bcmb memorization --model model --data notes" in page
     words = {word for x in read_canaries(memorized / "notes")[0] for word in x.name.split()}
     words |= {x.number for x in read_canaries(memorized / "notes")[0]} | {"Quux", "lung", "7700"}
@@ -84,27 +90,29 @@ def test_the_report_is_a_private_page_without_a_word_of_notes_or_canaries(memori
 def test_canaries_that_a_model_never_saw_are_within_chance_over_three_seeds(memorized) -> None:
     model = conversion.from_pretrained(memorized / "model")
     tokenizer = load_tokenizer(str(memorized / "notes/tokenizer"))
-    shares = []
+    exposures = []
     for seed in SEEDS:
-        others = draw_canaries(12, np.random.default_rng(seed))
+        others = draw_canaries(CANARIES, np.random.default_rng(seed))
         found = measure_canaries(
-            model, tokenizer, others, alternatives=999, row_length=LENGTH, seed=seed
+            model, tokenizer, others, alternatives=49, row_length=LENGTH, seed=1000 + seed
         )
-        assert judge(found, None)["verdict"] == "within chance"
-        shares += [2**-x for x in found["planted"]["exposures"]]
-    assert stats.kstest(shares, "uniform").pvalue > LEVEL
-    top = sum(share <= 0.01 for share in shares)
-    assert stats.binomtest(top, len(shares), 0.01, alternative="greater").pvalue > LEVEL
+        exposures += found["exposures"]
+    assert stats.kstest(2 ** -np.array(exposures), "uniform").pvalue > LEVEL
+    p = stats.chi2.sf(2 * math.log(2) * sum(exposures), 2 * len(exposures))
+    assert judge({"planted": {"p_value": p}}, None)["verdict"] == "within chance"
 
 
-def test_exposure_counts_candidates_that_are_as_likely_as_better() -> None:
-    def answer(*scores: float) -> Answer:
-        return Answer(np.array(scores), np.ones(1))
-
-    assert answer(-1.0, -2.0, -3.0, -4.0).exposure == 2
-    assert answer(-3.0, -2.0, -1.0, -4.0).exposure == math.log2(4 / 3)
-    assert answer(-1.0, -1.0, -1.0, -1.0).exposure == 0
-    assert answer(math.nan, -1.0).exposure == 0
+@pytest.mark.parametrize(
+    ("scores", "share"),
+    [
+        ([-1.0, -2.0, -3.0, -4.0], 0.25),
+        ([-3.0, -2.0, -1.0, -4.0], 0.75),
+        ([-1.0, -1.0, -1.0, -1.0], 1.0),  # equal ones count as likelier
+        ([math.nan, -1.0], 1.0),
+    ],
+)
+def test_the_share_of_candidates_up_to_the_planted_one(scores, share) -> None:
+    assert _share(np.array(scores)) == share
 
 
 def test_chance_is_what_uniform_ranks_give() -> None:
@@ -142,13 +150,7 @@ def test_without_canaries_and_validation_the_report_says_so(memorized, tmp_path)
 def test_pieces_of_a_canary_do_not_depend_on_its_number(tiny_tokenizer) -> None:
     tokenizer = load_tokenizer(str(tiny_tokenizer))
     one, other = (Canary("Bakelo Dutisa", x).encode(tokenizer) for x in ("1234567", "7654321"))
-    assert [(x == y).all() for x, y in zip(one, other, strict=True) if len(x) == len(y)] == [
-        True,
-        True,
-        True,
-        False,
-        True,
-    ]
-    assert tokenizer.decode(np.concatenate(one)) == (
-        "The record number of Bakelo Dutisa is 1234567.\n"
-    )
+    same = [np.array_equal(x, y) for x, y in zip(one, other, strict=True)]
+    assert same == [True, True, True, False, True]
+    sentence = tokenizer.decode(np.concatenate(one))
+    assert sentence == "The record number of Bakelo Dutisa is 1234567.\n"

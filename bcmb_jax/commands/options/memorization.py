@@ -17,7 +17,7 @@ from bcmb_jax import hub, private
 from bcmb_jax.commands.options import Parser
 from bcmb_jax.commands.options.evaluate import PRECISIONS
 
-MOST_ALTERNATIVES = 100_000
+MOST_ALTERNATIVES = 10_000
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -27,7 +27,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--model", required=True, help="a run, a checkpoint, a folder or hub:OWNER/NAME")
     add("--data", required=True, type=Path, help="folder of prepare_data.py that it was trained on")
     add("--output", required=True, type=Path)
-    add("--alternatives", type=int, default=9_999, help="numbers beside each canary's own")
+    add(
+        "--alternatives",
+        type=int,
+        default=199,
+        help="numbers beside each canary's own; the time grows with them",
+    )
     add("--documents", type=int, default=200, help="notes of each split to compare")
     add("--row-length", type=int, default=512, help="longer notes are cut")
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
