@@ -90,7 +90,7 @@ def _read_spacy(path: Path, columns: Columns, counts: Counter[str]) -> list[Anno
         from spacy.vocab import Vocab
     except ImportError:
         raise InputError(
-            f"{path} is spaCy's DocBin, which only spaCy reads: pip install spacy (tested with 3.8)"
+            f"{path} is spaCy's DocBin, which only spaCy reads: pip install spacy"
         ) from None
     try:
         docs = [*DocBin().from_disk(path).get_docs(Vocab())]
