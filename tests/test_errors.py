@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands say of errors: kind and place of those nobody foresaw, and nothing long."""
+"""Commands say kind and place of errors that nobody foresaw, and nothing long."""
 
 import ast
 import io

@@ -38,7 +38,7 @@ class Query(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model makes of the truth of a query."""
+    """Probabilities and ranks that a model gives to the truth of a query."""
 
     log_probabilities: np.ndarray
     """`[M]`"""

@@ -116,7 +116,7 @@ def test_the_share_of_candidates_up_to_the_planted_one(scores, share) -> None:
 
 
 def test_chance_is_what_uniform_ranks_give() -> None:
-    """Of 2,000 models that have kept nothing, no more are flagged than the level allows."""
+    """Among 2,000 models that have kept nothing, no more are flagged than the level allows."""
     random = np.random.default_rng(0)
     exposures = -np.log2(random.integers(1, 1001, (2000, 20)) / 1000)
     assert exposures.mean() == pytest.approx(CHANCE, abs=0.02)

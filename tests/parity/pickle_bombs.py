@@ -175,7 +175,7 @@ BOMBS: dict[str, Bomb] = {
     ),
     "config.json layers, transformers": (bert, load_with_transformers),
 }
-"""What is made, and read, by what is claimed."""
+"""Makers and readers of files, by what the file claims."""
 
 assert pickle.loads(pickle.dumps(hexadecimal(1))) == b"61" * 1000
 

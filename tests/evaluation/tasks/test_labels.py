@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may become a label: neither persons nor texts, unless whoever knows them lists them."""
+"""Persons and texts become no labels, unless whoever knows them lists them."""
 
 import pytest
 
