@@ -158,6 +158,7 @@ def test_weights_that_are_not_there_are_told_before_anything_is_written(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_wider_model_is_continued_and_resumed_without_a_model_flag(
     model_folder, tiny_tokenizer, tmp_path
 ) -> None:

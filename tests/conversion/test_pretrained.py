@@ -228,7 +228,7 @@ def test_new_classifiers_keep_encoder_and_head(folder, caplog) -> None:
         assert 0.1 < std < 0.3  # 0.88 of hidden_size ** -0.5
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", [pytest.param("cls", marks=pytest.mark.slow), "mean"])
 def test_each_document_of_a_row_is_pooled_alone(pooling) -> None:
     head = Head("sequence_classification", ("no", "yes"), pooling)
     model = conversion.PretrainedModel(random_weights(head=head), jnp.dtype("float32"))

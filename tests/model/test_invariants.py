@@ -135,7 +135,7 @@ def one_device():
 
 SPLITS = [
     (1, (1, 1, 1), 8),
-    (8, (1, 8, 1), 1),
+    pytest.param(8, (1, 8, 1), 1, marks=pytest.mark.slow),
     (8, (2, 2, 2), 2),
     pytest.param(2, (2, 1, 1), 2, marks=pytest.mark.slow),
     pytest.param(8, (8, 1, 1), 1, marks=pytest.mark.slow),

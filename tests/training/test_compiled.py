@@ -51,7 +51,7 @@ def test_encoding_8192_tokens_needs_less_than_1_gb():
 
 # Splitting over `tensor` as well is in tests/gpu: for a CPU, products are of plain matrices, whose
 # merged axes the partitioner does not follow.
-@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (1, 8, 1)])
 def test_parameters_are_gathered_and_activations_are_not(shape):
     program, _ = compile_step(mesh(*shape), TINY, 1, LENGTH)
     gathered = collectives(program.as_text(), "all-gather")

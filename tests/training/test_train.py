@@ -140,7 +140,7 @@ def recorded_precisions(workdir):
     ("instructions", "begun"),
     [
         (True, ""),
-        (False, "bf16"),
+        pytest.param(False, "bf16", marks=pytest.mark.slow),
         pytest.param(True, "bf16", marks=pytest.mark.slow),
         pytest.param(True, "fp32", marks=pytest.mark.slow),
         pytest.param(False, "fp32", marks=pytest.mark.slow),
