@@ -22,6 +22,7 @@ from bcmb_jax.inference import text_model
 from bcmb_jax.inference.predictions import TEXTUAL
 from bcmb_jax.model.heads import POOLINGS, Head
 from conversion.export import write_huggingface
+from tests.fixtures.canaries import NAMES, Scanner, hits, note
 from tests.fixtures.modes import modes
 from tests.fixtures.tiny_weights import random_weights
 
@@ -106,6 +107,23 @@ def test_vectors_are_those_of_the_model(folder, tmp_path) -> None:
         if text:
             np.testing.assert_allclose(array[i], expected[i], atol=1e-5)
             np.testing.assert_array_equal(np.float32(table["vector"][i]), array[i])
+
+
+def test_no_value_of_a_note_is_written_unless_asked_for(tagger, folder, tmp_path, capfd) -> None:
+    notes = tmp_path / "notes.csv"
+    notes.write_text("note,name\n" + "".join(f'"{note(i)}",{NAMES[i]}\n' for i in range(20)))
+    out = tmp_path / "out"
+    for name in ("tags.csv", "tags.jsonl", "tags.ann"):
+        commands.main("predict", *given(tagger, notes, out / name))
+    commands.main("encode", *given(folder, notes, out / "vectors.parquet"))
+    for wrong in (["--text-column", "texts"], ["--id-column", "ids"], ["--text-column", "name,x"]):
+        with pytest.raises(InputError) as error:
+            commands.main("predict", *given(tagger, notes, out / "wrong.csv"), *wrong)
+        assert not hits(str(error.value))
+    assert not hits("".join(capfd.readouterr()))
+    assert not Scanner().folder(out)
+    commands.main("predict", *given(tagger, notes, out / "asked.csv"), "--id-column", "name")
+    assert len(Scanner().folder(out)) >= 20
 
 
 @pytest.mark.slow

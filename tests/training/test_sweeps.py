@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from bcmb_jax.data.synthetic import prepare_synthetic
@@ -276,3 +277,23 @@ def test_ten_signals_lose_nothing(tmp_path, sources, request, count):
     life = Life(workdir, count, *given)
     assert life.end(600) == [DONE] * count, life.log()
     right.compare_end(workdir)
+
+
+def test_processes_change_and_losses_do_not(tmp_path, sources, alone):
+    """Two processes, four, and one, each with a mesh of its own, stopped by a signal between."""
+    workdir, taken = tmp_path / "run", []
+    for count, mesh in ((2, {"data": 2}), (4, {"data": 2, "fsdp": 2}), (2, {"fsdp": 2}), (1, {})):
+        keys = [f"--config.mesh.{axis}={size}" for axis, size in mesh.items()]
+        life = Life(workdir, count, *sources, f"--config.save_every={SAVE_EVERY}", *keys)
+        if count > 1:
+            life.wait_until(lambda life=life: life.steps() >= 7)
+            life.send(TERM, (count - 1,))
+        assert life.end(600) == [PREEMPTED if count > 1 else DONE] * count, life.log()
+        taken.append(last_step(workdir))
+    print("\nsteps after 2, 4, 2 and 1 processes:", *taken)
+    own, right = lines(workdir), lines(alone.workdir)
+    assert [x["step"] for x in own] == [x["step"] for x in right]
+    losses = [np.array([x["loss"] for x in y if "loss" in x]) for y in (own, right)]
+    print("largest relative difference", np.abs(losses[0] / losses[1] - 1).max())
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    assert load(workdir / "checkpoints" / str(taken[-1]))[1]["progress"]["epoch"] >= 1
