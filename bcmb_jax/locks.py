@@ -74,6 +74,10 @@ def _try_to_lock(file: Path, what: Path) -> TextIO | None:
     try:
         holder = _read_holder(stream)
         if not _flock(stream) or _is_held_elsewhere(stream, holder):
+            until = time.monotonic() + 1  # it has the lock, and is about to write who it is
+            while not holder and time.monotonic() < until:
+                time.sleep(0.02)
+                holder = _read_holder(stream)
             raise HeldError(
                 f"{what} is being written by process {holder.get('process', '?')} on "
                 f"{holder.get('host', '?')} since {holder.get('since', '?')}: wait until it ends, "

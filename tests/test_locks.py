@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two of one: a folder is written by one process at a time, and a dead one blocks nobody."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,6 +57,17 @@ def test_a_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path):
     with locked(lock, tmp_path):
         assert json.loads(lock.read_text())["process"] == os.getpid()
     assert not lock.exists()
+
+
+def test_a_holder_that_has_yet_to_write_who_it_is_is_named(tmp_path):
+    lock = tmp_path / "lock"
+    with lock.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        holder = {"process": 7, "host": "here", "since": "now"}
+        threading.Timer(0.2, lambda: lock.write_text(json.dumps(holder))).start()
+        told = "is being written by process 7 on here since now"
+        with pytest.raises(HeldError, match=told), locked(lock, tmp_path):
+            pass
 
 
 def test_a_lock_of_another_host_holds_until_it_is_stale(tmp_path):
