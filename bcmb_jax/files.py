@@ -58,6 +58,11 @@ def write_json(file: Path, value: Any, *, indent: int = 2) -> None:
     write_text(file, json.dumps(value, indent=indent) + "\n")
 
 
+def digest_json(value: Any) -> str:
+    """Return the SHA-256, in hexadecimal digits, of a value written as JSON in its own order."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def _sync(path: Path) -> None:
     """Return when a file's content, or the names in a folder, will outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

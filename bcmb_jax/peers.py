@@ -53,6 +53,7 @@ class Peers:
         self._others: dict[int, list[int]] = {}
         self._left: set[int] = set()
         self._leaving = False
+        self._ending = threading.Lock()
         self._links: dict[int, socket.socket] = {}
         if place is None:
             return
@@ -270,6 +271,7 @@ class Peers:
                 self._news.notify_all()
 
     def _end(self, status: int, why: str) -> NoReturn:
+        self._ending.acquire()  # never released: of several threads only the first ends the process
         self._send({"left": status, "why": why, "end": why})
         again = "; start the same command again" if status == PeerLostError.exit_status else ""
         if status == HUNG:  # perhaps it is this process that the others wait for

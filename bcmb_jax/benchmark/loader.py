@@ -12,7 +12,8 @@ from bcmb_jax.benchmark.report import Result, result
 from bcmb_jax.benchmark.timing import OURS
 from bcmb_jax.data.loader import Position, Steps
 from bcmb_jax.data.plan import PackingPlan
-from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
+from bcmb_jax.data.shard_writer import ShardWriter
+from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.data.synthetic import train_tokenizer
 from bcmb_jax.data.tokenize import SpecialTokens, load_tokenizer
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcmb_jax.data.shards import ShardWriter
+from bcmb_jax.data.shard_writer import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.files import read_json, write_json

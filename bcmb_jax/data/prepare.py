@@ -27,7 +27,7 @@ from bcmb_jax.data.clean.duplicates import FINGERPRINTS
 from bcmb_jax.data.ingest.record import Document, Record, Skipped, TokenDocument
 from bcmb_jax.data.report import NAMES, Kept, LeftOut
 from bcmb_jax.data.secret import keyed_hash
-from bcmb_jax.data.shards import ShardWriter
+from bcmb_jax.data.shard_writer import ShardWriter
 from bcmb_jax.data.tokenize import Tokenizer
 from bcmb_jax.data.vocabulary import review
 from bcmb_jax.errors import InputError, record_error

@@ -8,8 +8,6 @@ A checkpoint restores onto any mesh and any number of processes.
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -22,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from bcmb_jax.agreements import Agreements, of_checkpoint
 from bcmb_jax.errors import InputError, NumericsError, StorageError, reason
-from bcmb_jax.files import read_json, read_patiently
+from bcmb_jax.files import digest_json, read_json, read_patiently
 from bcmb_jax.model.parameters import Parameters
 from bcmb_jax.optimizer import StableAdamWState
 from bcmb_jax.training.faults import Health, good_health, inspect
@@ -229,7 +227,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
     stored = _read(directory, lambda: _restore_meta(directory / "meta"))
     if isinstance(stored, dict) and stored.keys() == {"version", "content", "sha256"}:
         version, content = stored["version"], stored["content"]
-        if stored["sha256"] == _digest(version, content):
+        if stored["sha256"] == digest_json([version, content]):
             if version != VERSION:
                 raise InputError(
                     f"{directory} is of version {version}, this program reads {VERSION}: update it"
@@ -265,11 +263,7 @@ def sealed_meta(
         progress=dataclasses.asdict(progress),
         checksums={name: checksum for name, (checksum, _) in found.items()},
     )
-    return {"version": VERSION, "content": content, "sha256": _digest(VERSION, content)}
-
-
-def _digest(version: object, content: object) -> str:
-    return hashlib.sha256(json.dumps([version, content]).encode()).hexdigest()
+    return {"version": VERSION, "content": content, "sha256": digest_json([VERSION, content])}
 
 
 def latest(path: Path) -> Path:

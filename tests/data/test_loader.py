@@ -13,7 +13,8 @@ import tokenizers
 from bcmb_jax.batch import Batch
 from bcmb_jax.data.loader import Position, StepBatch, Steps
 from bcmb_jax.data.plan import PackingPlan
-from bcmb_jax.data.shards import Shards, ShardWriter, open_shards
+from bcmb_jax.data.shard_writer import ShardWriter
+from bcmb_jax.data.shards import Shards, open_shards
 from bcmb_jax.data.tokenize import SpecialTokens, Tokenizer
 from bcmb_jax.errors import InputError
 

@@ -20,8 +20,10 @@ from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.memorization import LEVEL, _share, measure_canaries
 from bcmb_jax.evaluation.memorization_report import CHANCE, judge
+from bcmb_jax.files import read_json
 from tests.fixtures.memorizer import LENGTH, write_memorizer
 from tests.fixtures.modes import modes
+from tests.fixtures.shards import change_index
 
 CANARIES = 8
 SEEDS = (1, 2, 3)
@@ -128,8 +130,9 @@ def test_shards_of_another_tokenizer_and_too_long_rows_are_refused(memorized, tm
     with pytest.raises(InputError, match="--row-length 512: the model reads 64 tokens"):
         main(*command(memorized), "--row-length", "512")
     shutil.copytree(memorized / "notes", tmp_path / "notes")
-    index = tmp_path / "notes/train/index.json"
-    index.write_text(index.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+    train = tmp_path / "notes/train"
+    other = read_json(train / "index.json")["tokenizer"] | {"fingerprint": "0"}
+    change_index(train, tokenizer=other)
     with pytest.raises(InputError, match="was not made with the tokenizer"):
         main(*command(memorized), "--data", str(tmp_path / "notes"))
 

@@ -16,12 +16,13 @@ from bcmb_jax.errors import DONE
 from bcmb_jax.evaluation.examples import Dataset, Example
 from bcmb_jax.evaluation.load import load_jax_classifier
 from bcmb_jax.evaluation.protocol import Settings
-from bcmb_jax.files import read_json, write_json
+from bcmb_jax.files import read_json
 from bcmb_jax.training import checkpoint
 from bcmb_jax.training.train import train
 from conversion.export import write_composer, write_huggingface, write_orbax
 from conversion.weights import read
 from tests.fixtures.runs import tiny_run
+from tests.fixtures.shards import change_index
 from tests.fixtures.tiny_weights import random_weights
 from tests.fixtures.torch_models import transformers
 
@@ -44,8 +45,7 @@ def second_phase(request, tmp_path) -> Path:
         return tmp_path / "second"
     shards = prepare_synthetic(tmp_path / "beta", vocab_size=512, notes=150)
     for split in ("train", "validation"):
-        index = read_json(shards / split / "index.json")
-        write_json(shards / split / "index.json", index | {"source": "beta", "license": BETA})
+        change_index(shards / split, source="beta", license=BETA)
     config = tiny_run(shards)
     config.max_tokens, config.init_from = 1000, str(tmp_path / "first")
     run = RunConfig.from_dict(config.to_dict())

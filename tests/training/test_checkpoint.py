@@ -5,10 +5,12 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import re
 import shutil
 import threading
 
+import jax
 import numpy as np
 import pytest
 
@@ -64,6 +66,38 @@ def test_flipped_bits_of_meta_are_damage_or_change_nothing(workdir, bits):
         file.write_bytes(content)
     assert damaged > 100
     assert checkpoint.read_meta(folder) == right
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_faults_in_files_are_damage_or_change_nothing(finished, tmp_path, count):
+    whole = checkpoint.latest(finished)
+    right, meta = checkpoint.load(whole)
+    names = sorted(x.relative_to(whole) for x in whole.rglob("*") if x.is_file())
+    random = np.random.default_rng(0)
+    damaged = 0
+    for number in range(count):
+        folder = tmp_path / str(number)
+        shutil.copytree(whole, folder)
+        file = folder / names[number % len(names)]
+        content = bytearray(file.read_bytes())
+        place = int(random.integers(len(content)))
+        match number // len(names) % 3:
+            case 0:
+                content[place] ^= 1 << int(random.integers(8))
+                file.write_bytes(content)
+            case 1:
+                os.truncate(file, place)
+            case 2:
+                file.unlink()
+        told = ""
+        try:
+            state, found = checkpoint.load(folder)
+            jax.tree.map(np.testing.assert_array_equal, state, right)  # Orbax keeps copies
+            assert found == meta
+        except checkpoint.DamagedCheckpoint as error:
+            damaged, told = damaged + 1, str(error)
+        assert "\n" not in told
+    assert damaged >= count // 5
 
 
 FAULTS = [

@@ -15,6 +15,7 @@ from bcmb_jax.training import start as starting
 from bcmb_jax.training import train as training
 from tests.fixtures.recorded_training import recorded, rows_in
 from tests.fixtures.runs import final_state, lines, tiny_run, train
+from tests.fixtures.shards import change_index
 
 RELATIVE = 1e-6  # a loss is a sum of some hundred float32, in an order that the devices decide
 
@@ -31,8 +32,7 @@ def three_sources(tmp_path_factory):
     one = prepare_synthetic(folder / "one", vocab_size=512, notes=6, validation_fraction=0.2)
     for name in ("two", "three"):
         shutil.copytree(one, folder / name)
-        index = folder / name / "train" / "index.json"
-        index.write_text(index.read_text().replace('"source": "synthetic"', f'"source": "{name}"'))
+        change_index(folder / name / "train", source=name)
     return tuple(str(x) for x in (one, folder / "two", folder / "three"))
 
 

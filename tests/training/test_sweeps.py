@@ -24,6 +24,7 @@ from bcmb_jax.errors import DONE, PREEMPTED
 from bcmb_jax.training.checkpoint import load, read_meta
 from tests.fixtures.processes import ROOT, catches, free_port
 from tests.fixtures.runs import lines
+from tests.fixtures.shards import change_index
 
 pytestmark = pytest.mark.slow
 
@@ -63,8 +64,7 @@ def sources(tmp_path_factory):
     for name in ("second", "third"):
         shutil.copytree(first, first.with_name(name))
         for index in first.with_name(name).glob("*/index.json"):
-            renamed = index.read_text().replace('"source": "synthetic"', f'"source": "{name}"')
-            index.write_text(renamed)
+            change_index(index.parent, source=name)
     names = tuple(str(first.with_name(name)) for name in (first.name, "second", "third"))
     return f"--config.data.train={names}", f"--config.data.validation={(names[0],)}"
 

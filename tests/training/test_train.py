@@ -26,6 +26,7 @@ from bcmb_jax.training.initial import Initial, check_constants
 from bcmb_jax.training.validation import Evaluator
 from configs import base, phase1, phase2
 from tests.fixtures.runs import damage_state, final_state, lines, tiny_run, train
+from tests.fixtures.shards import change_index
 
 
 @pytest.fixture(scope="module")
@@ -307,8 +308,7 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path):
 def test_another_order_of_sources_is_another_run(config, shards, tmp_path):
     second = tmp_path / "second"
     shutil.copytree(shards, second)
-    index = second / "train" / "index.json"
-    index.write_text(index.read_text().replace('"source": "synthetic"', '"source": "second"'))
+    change_index(second / "train", source="second")
     config.data.train, config.data.validation = (str(shards), str(second)), (str(shards),)
     train(config, tmp_path / "run")
     config.data.train = (str(second), str(shards))
