@@ -218,7 +218,7 @@ def test_a_checkpoint_of_version_1_is_read_with_a_line_that_says_so(workdir, con
 def test_a_later_version_is_not_called_damaged(workdir):
     file = next(x for x in (checkpoint.latest(workdir) / "meta").rglob("*") if x.is_file())
     content = json.loads(file.read_text())["content"]
-    seal = checkpoint._digest(3, content)
+    seal = files.digest_json([3, content])
     file.write_text(json.dumps({"version": 3, "content": content, "sha256": seal}))
     with pytest.raises(InputError, match="is of version 3, this program reads 2") as caught:
         checkpoint.read_meta(checkpoint.latest(workdir))
