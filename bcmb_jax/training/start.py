@@ -207,7 +207,7 @@ def abstract_state(
 ) -> TrainState:
     """Return the training state as `jax.ShapeDtypeStruct`s with their shardings on the mesh."""
     placed = parameter_shardings(mesh, shapes)
-    everywhere = jax.tree.map(lambda _: replicated(mesh), good_health())
+    everywhere = jax.tree.map(lambda _: replicated(mesh), jax.eval_shape(good_health))
     shardings = TrainState(placed, optimizer_shardings(mesh, placed), everywhere)
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p), good_health()), shapes)
     described: TrainState = jax.tree.map(
