@@ -7,6 +7,7 @@ On other devices each function is the plain operation. Measurements are in docs/
 import contextlib
 import itertools
 import re
+import string
 
 import jax.numpy as jnp
 from jax import lax
@@ -71,9 +72,12 @@ def einsum(
       - A bf16 product over the first axis of two matrices gets a transposed copy of the first one.
       - Sums are rounded after the product; XLA would sum in bf16. GPU libraries round their fp32
         sums as they write.
+
+    Elsewhere axes are summed over in the order of their first use: `jnp.einsum` takes them in the
+    alphabet's, for which XLA copied the gradient of queries, keys and values transposed.
     """
     if not on_cpu():
-        return _einsum(equation, a, b, out_dtype)
+        return _einsum(in_alphabetical_order(equation), a, b, out_dtype)
     if a.dtype == jnp.bfloat16 and not cpu_multiplies_bf16():
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     a_axes, b_axes, out_axes = re.split(",|->", equation)
@@ -91,6 +95,12 @@ def einsum(
         a, a_axes = row_major_transpose(a), a_axes[::-1]
     out = _einsum(f"{a_axes},{b_axes}->{out_axes}", a, b, sum_dtype)
     return out.astype(out_dtype).reshape(shape)
+
+
+def in_alphabetical_order(equation: str) -> str:
+    """Return `equation` with its axes renamed a, b, c, … in the order of their first use."""
+    axes = "".join(dict.fromkeys(filter(str.isalpha, equation)))
+    return equation.translate(str.maketrans(axes, string.ascii_letters[: len(axes)]))
 
 
 def _einsum(equation: str, a: Array, b: Array, dtype: jnp.dtype) -> Array:

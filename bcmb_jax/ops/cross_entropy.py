@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bcmb_jax.ops import cpu
-from bcmb_jax.ops.linear import accumulation_dtype, dot, linear
+from bcmb_jax.ops.linear import accumulation_dtype, dot
 
 LOGITS_ON_ACCELERATORS = 2**27
 """fp32 logits that exist at a time on each GPU or TPU, 537 MB: every chunk also reads and writes
@@ -49,9 +49,11 @@ def cross_entropy(
 def _forward(
     hidden: Array, weight: Array, bias: Array, targets: Array, loss_weights: Array, chunks: int
 ) -> tuple[tuple[Array, Array], Chunk]:
+    table = weight.astype(hidden.dtype)  # once, not in every turn
+
     def step(sums: Sums, chunk: Chunk) -> tuple[Sums, Array]:
         hidden, targets, loss_weights = chunk
-        logits = linear("bpd,vd->bpv", hidden, weight, hidden.dtype) + bias.reshape(1, 1, -1)
+        logits = dot("bpd,vd->bpv", hidden, table) + bias.reshape(1, 1, -1)
         at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
         top = logits.max(-1, keepdims=True)
         powers = jnp.exp(logits - top)
@@ -62,7 +64,7 @@ def _forward(
         dlogits = powers * (loss_weights[..., None] / total)
         dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)
         rounded = dlogits.astype(hidden.dtype)
-        dhidden = dot("bpv,vd->bpd", rounded, weight.astype(hidden.dtype), hidden.dtype)
+        dhidden = dot("bpv,vd->bpd", rounded, table, hidden.dtype)
         dweight = sums[2] + dot("bpv,bpd->vd", rounded, hidden)
         dbias = sums[3] + cpu.column_sums(dlogits)
         return (sums[0] + loss, sums[1] + correct, dweight, dbias), dhidden

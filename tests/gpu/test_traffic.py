@@ -20,9 +20,9 @@ pytestmark = pytest.mark.skipif(
 )
 ROWS, LENGTH = 12, 8192
 MOST = dict(
-    gigabytes_between_products=323,
+    gigabytes_between_products=298,
     launches_a_layer=60,
-    table_casts=16,
+    table_casts=1,
     logits_touched=4,
     peak_gigabytes=51.9,
 )

@@ -7,7 +7,12 @@ import numpy as np
 from jax import lax
 
 from bcmb_jax.device import on_cpu
-from bcmb_jax.ops.cpu import bf16_to_bits, bits_to_bf16, row_major_transpose
+from bcmb_jax.ops.cpu import (
+    bf16_to_bits,
+    bits_to_bf16,
+    in_alphabetical_order,
+    row_major_transpose,
+)
 
 EVERY = np.arange(2**16, dtype=np.uint16)
 """All values of bf16: zeros of both signs, subnormals and NaNs among them."""
@@ -34,3 +39,8 @@ def test_bits_are_of_bf16_on_a_cpu_and_nothing_else():
 def test_row_major_transpose_is_a_transpose():
     x = jnp.arange(2 * 6 * 5.0).reshape(2, 6, 5)
     np.testing.assert_array_equal(row_major_transpose(x), jnp.swapaxes(x, 1, 2))
+
+
+def test_axes_are_summed_over_in_the_order_in_which_they_lie():
+    """`jnp.einsum` sums over them in the order of the alphabet."""
+    assert in_alphabetical_order("blshk,shkd->bld") == "abcde,cdef->abf"
