@@ -39,7 +39,7 @@ BUDGETS = {
     # And 230 for those claims, and for tokenizers whose patterns run away.
     "bcmb_jax/data": 7_290,
     # Aim 700: three GPU gradients (280) and XLA's CPU habits (150) each earn their place in a step.
-    # SiLU in place of GELU (10). Kernels of a norm forward and of the loss, and the order of axes (180).
+    # SiLU in place of GELU (10). Kernels of a norm and of the loss, the order of axes (180).
     "bcmb_jax/ops": 1_130,
     # Aim 950: two pairs of XLA passes and one of Pallas, and libraries (120) no GPU has timed yet.
     "bcmb_jax/attention": 1_130,

@@ -110,6 +110,7 @@ def test_inference(tmp_path, capsys):
     assert f"| {lines[2]['case']}, 8 devices |" in table
 
 
+@pytest.mark.slow
 def test_rows_are_split_over_the_devices_that_divide_them():
     setting = Setting("tiny", SIZES["tiny"], "fp32", "xla", [], rounds=1, repeats=1)
     batch = padded(random_documents(np.full(4, 64)), 64)
@@ -152,6 +153,7 @@ def test_training_on_real_lengths_and_its_profile(tmp_path, shards, capsys):
     assert "global_attention" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [pytest.param("csv", marks=pytest.mark.slow), "conll"])
 def test_fine_tuning(tmp_path, shards, task):
     folder = clinical_sentences(tmp_path / task, task, train=30, held_out=4)
@@ -194,6 +196,7 @@ def test_several_gpus_have_as_many_ceilings_and_no_peer_on_one(monkeypatch):
             commands.main("benchmark", mode, "--compare", "torch", "--size", "tiny")
 
 
+@pytest.mark.slow
 def test_attention(tmp_path):
     lines = run(tmp_path, "attention", "--size", "tiny", "--lengths", "512", "--precision", "fp32")
     cases = {(line["layer"], line["direction"], line["documents"]) for line in lines}

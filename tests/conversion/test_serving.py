@@ -19,6 +19,7 @@ from tests.fixtures.cards import run_example
 from tests.fixtures.tiny_weights import TINY, random_weights, same_bits
 
 
+@pytest.mark.slow
 def test_a_program_gives_our_outputs_for_any_number_of_rows(
     tiny_tokenizer, tmp_path, capsys, monkeypatch
 ) -> None:

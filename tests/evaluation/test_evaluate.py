@@ -98,6 +98,7 @@ def test_entities_that_training_lacks_lower_the_recall(tmp_path):
     assert any("kinds that training lacks" in note for note in found["dataset"]["notes"])
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_without_repeating(arguments, tmp_path):
     commands.main("evaluate", *arguments, *FEW, "--output", str(tmp_path / "whole"))
     output = tmp_path / "cut"
@@ -229,6 +230,7 @@ def test_fine_tuning_is_in_tf32_where_upstreams_is(
     assert evaluate.load(options, dataset, Settings()).metadata["precision"] == expected
 
 
+@pytest.mark.slow
 def test_a_step_of_fine_tuning_multiplies_in_the_precision_of_its_model(arguments, monkeypatch):
     monkeypatch.setattr(load, "resolve_precision", lambda precision: "tf32")
     monkeypatch.setattr(finetune_jax, "compute_dtype", lambda precision: np.dtype("float32"))

@@ -87,6 +87,7 @@ def test_rows_are_few_and_of_few_shapes(lengths, row_length, rows, passes):
     assert [x.tokens.shape for x in packed] == [(rows, row_length)] * passes
 
 
+@pytest.mark.slow
 def test_passes_in_turn_give_the_same_step(params, monkeypatch):
     kind = "multi_label"
     batch = examples(kind, [64, 60, 64])

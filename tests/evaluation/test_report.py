@@ -122,6 +122,7 @@ def test_names_out_of_files_break_neither_tables_nor_plots(tmp_path):
     assert len(write(results, tmp_path / "out")) == 6
 
 
+@pytest.mark.slow
 def test_many_models_and_labels_can_still_be_drawn(tmp_path):
     labels = [f"label {i}" for i in range(30)]
     models = [fine_tuned("chemprot", "many labels", labels=labels)]

@@ -134,7 +134,7 @@ def one_device():
 
 
 SPLITS = [
-    (1, (1, 1, 1), 8),
+    pytest.param(1, (1, 1, 1), 8, marks=pytest.mark.slow),
     pytest.param(8, (1, 8, 1), 1, marks=pytest.mark.slow),
     (8, (2, 2, 2), 2),
     pytest.param(2, (2, 1, 1), 2, marks=pytest.mark.slow),
@@ -151,6 +151,7 @@ def test_the_same_loss_however_the_work_is_split(one_device, devices, mesh, micr
         np.testing.assert_allclose(value, one_device[1][name], atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing_but_memory(one_device):
     loss, _ = loss_and_update(1, (1, 1, 1), 1, remat=True)
     assert loss == pytest.approx(one_device[0], rel=1e-6)

@@ -59,7 +59,7 @@ def without_update(undisturbed, step, workdir, config):
     ("step", "factor"),
     [
         (4, np.nan),  # a step that saves
-        (6, 1e6),  # a spike, in a step that does not
+        pytest.param(6, 1e6, marks=pytest.mark.slow),  # a spike, in a step that does not
         pytest.param(3, np.nan, marks=pytest.mark.slow),
         pytest.param(8, np.inf, marks=pytest.mark.slow),  # the last step
         pytest.param(3, np.inf, marks=pytest.mark.slow),
@@ -141,6 +141,7 @@ def test_no_state_that_is_not_finite_is_saved_or_started_from(
     jax.tree.map(np.testing.assert_array_equal, found, right)
 
 
+@pytest.mark.slow
 def test_replay_names_the_first_number_that_is_not_finite(config, tmp_path, monkeypatch):
     run = RunConfig.from_dict(config.to_dict())
     spoil(monkeypatch, [2, 4, 5, 6], np.nan)
@@ -170,6 +171,7 @@ def test_replay_names_layer_and_row(undisturbed, config, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_rows_that_are_skipped_are_not_trained_on(config, tmp_path, monkeypatch):
     spoil(monkeypatch, [2, 3, 4], np.nan)
     with pytest.raises(NumericsError, match=r"skip_rows=24-31"):

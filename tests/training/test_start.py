@@ -75,6 +75,7 @@ def test_one_token_to_mask_is_enough_to_start(special, tiny_tokenizer, tmp_path)
     assert "packing" in forecast(run_config(shards), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_step_that_predicts_nothing_changes_nothing() -> None:
     make = lambda: ModernBertForMaskedLM(TINY, rngs=nnx.Rngs(0))  # noqa: E731
     graph, _ = split(make)

@@ -237,6 +237,7 @@ def test_a_workdir_in_use_is_refused(config, tmp_path, caplog):
     assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_training_learns(config, tmp_path):
     config.max_tokens, config.eval_every = 60_000, 0
     config.learning_rate, config.schedule.name = 1e-2, "constant_with_warmup"

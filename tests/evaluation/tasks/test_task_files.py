@@ -45,6 +45,7 @@ def test_every_row_is_read(shared: Path, task: str, folder: str, labels: int, si
             assert dataset.kind != "tagging" or len(held) == len(text)
 
 
+@pytest.mark.slow
 def test_chemprot_is_table_6s(shared: Path) -> None:
     """67.7 tokens are those of sentences as they stand. With the space in front that the paper's
     fine-tuning asks for (add_prefix_space), it would be 67.6."""
