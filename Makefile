@@ -11,8 +11,9 @@ TORCH = torch==2.13.0
 TORCH_INSTALL ?= $(TORCH)
 HUB = huggingface_hub==0.36.2 requests urllib3 idna certifi charset-normalizer # of transformers 4
 
-# Tests in as many processes as there are cores, at most four (each takes up to 4 GB); a module is not split.
-PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+# Tests in as many processes as there are cores, at most four (each takes up to 4 GB); a module is not split, and the
+# longest come first (tests/conftest.py).
+PYTEST = $(PY) -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 LOCK = $(VENV)-lock/bin/uv pip compile --quiet --no-annotate --generate-hashes --upgrade
 LINUX = --python-platform x86_64-manylinux_2_28 # aarch64 needs the same packages

@@ -38,6 +38,15 @@ CHECKED = ("ops", "attention", "model", "losses", "masking")
 install_import_hook([f"bcmb_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 
+LONGEST = ("training", "model", "evaluation", "benchmark", "conversion", "commands", "ops")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest folders, so that at the end no process waits for another's."""
+    places = {folder: i for i, folder in enumerate(LONGEST)}
+    items.sort(key=lambda x: places.get(x.path.relative_to(ROOT / "tests").parts[0], len(places)))
+
+
 @pytest.fixture
 def strict_dtypes() -> Iterator[None]:
     """Refuse to promote one dtype to another unasked; for modules that name it in `pytestmark`."""

@@ -2,6 +2,7 @@
 """Turn examples into token ids and targets, the same for every model and backend."""
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,6 +15,7 @@ import tokenizers
 from bcmb_jax.data.tokenize import open_backend, with_word_space
 from bcmb_jax.errors import InputError
 from bcmb_jax.evaluation.examples import Dataset, Example, Kind, Text
+from bcmb_jax.files import read_json, write_json
 from bcmb_jax.hub import locate
 
 IGNORED = -100  # a position without a target
@@ -75,6 +77,22 @@ class TaskTokenizer:
         self.fingerprint = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
         self.vocab_size = 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
         self._backend.enable_truncation(max_length)
+
+    def write(self, folder: Path) -> None:
+        """Write the tokenizer as it reads texts here, so that others read them alike.
+
+        Its files are those of its own folder, but that a tokenizer on bytes puts a space before the
+        first word by itself. One that would need the space in the text stays as it is.
+        """
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (self.directory / name).is_file():
+                shutil.copyfile(self.directory / name, folder / name)
+        words, _ = with_word_space(self._plain)
+        if words.to_str() != self._plain.to_str():
+            words.save(str(folder / "tokenizer.json"))
+            config = folder / "tokenizer_config.json"
+            values = read_json(config) if config.is_file() else {}
+            write_json(config, values | {"add_prefix_space": True})  # transformers 4 obeys this
 
     def encode(self, dataset: Dataset, examples: Sequence[Example]) -> list[Encoded]:
         """Tokenize examples and place their labels."""

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load models to fine-tune: weights from anywhere under a new classifier, and how to save them."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bcmb_jax.agreements import Agreement, describe, merge
@@ -87,7 +89,6 @@ def load_jax_classifier(
         now = weights._replace(
             params=classifier.snapshot(),
             head=dataclasses.replace(head, thresholds=thresholds),
-            tokenizer=encoder.directory,
             origin=f"{source}, fine-tuned on {training}",
             dtype="float32",  # as scored, whatever the source was stored in
             opt_state=None,
@@ -95,8 +96,8 @@ def load_jax_classifier(
                 () if random_weights else weights.agreements, [agreement] if agreement else ()
             ),
         )
-        with new_model_folder(directory, overwrite=True) as folder:
-            write_huggingface(now, folder, directory.name)
+        with new_model_folder(directory, overwrite=True) as folder, _as_read(encoder) as read_here:
+            write_huggingface(now._replace(tokenizer=read_here), folder, directory.name)
             if results:
                 write_json(folder / "results.json", dict(results), indent=1)
         log.warning("%s: %s", directory, describe(now.agreements))
@@ -134,6 +135,14 @@ def load_torch_classifier(
         "precision": PRECISIONS[finetune_torch.precision()],
     }
     return FineTuningModel(classifier, encoder, metadata, config.hidden_size)
+
+
+@contextlib.contextmanager
+def _as_read(tokenizer: TaskTokenizer) -> Iterator[Path]:
+    """Yield a folder of the tokenizer as fine-tuning has read texts with it."""
+    with tempfile.TemporaryDirectory() as made:
+        tokenizer.write(Path(made))
+        yield Path(made)
 
 
 def _length(name: str, wanted: int | None, positions: int) -> int:

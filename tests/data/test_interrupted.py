@@ -194,7 +194,9 @@ listing > after
 """
 
 
-@pytest.mark.parametrize("kilobytes", [200, 450, 650])
+@pytest.mark.parametrize(
+    "kilobytes", [450, *(pytest.param(x, marks=pytest.mark.slow) for x in (200, 650))]
+)
 def test_a_really_full_disk(tmp_path: Path, kilobytes: int) -> None:
     """In a file system of its own: too little to read all in, to write it, to write it twice."""
     if not shutil.which("unshare"):

@@ -171,6 +171,7 @@ def test_the_tables_know_every_name_they_use() -> None:
     assert set(drugs) == set(DRUGS), "a drug without a row, or a row that nothing uses"
 
 
+@pytest.mark.slow
 def test_context_tells_far_more_than_single_tokens(
     notes: list[Note], tokenizer_folder: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from bcmb_jax import commands, device
 from bcmb_jax.commands import evaluate
@@ -152,6 +153,7 @@ def test_results_of_another_setting_are_not_mixed(arguments, tmp_path):
         commands.main("evaluate", *arguments, "--epochs", "2", *short)
 
 
+@pytest.mark.slow
 def test_what_is_cut_is_told(arguments, tmp_path, capsys):
     few = ("--seeds", "1", "--epochs", "1", "--output", str(tmp_path / "out"))
     commands.main("evaluate", *arguments, *few, "--max-length", "12")
@@ -279,6 +281,20 @@ def test_texts_begin_with_a_space_as_words_do(tokenizer):
     assert one.tokens.tolist() == other.tokens.tolist() == word.tokens.tolist()
     assert (one.targets, other.targets) == (0, 1)
     assert not one.cut
+
+
+def test_a_kept_tokenizer_reads_texts_as_fine_tuning_did(tokenizer, tmp_path):
+    texts = ("lung", " lung", "the left artery")
+    examples = [Example("here", text, (0,)) for text in texts]
+    trained_on = tokenizer.encode(Dataset("single_label", ("no",), {}), examples)
+    tokenizer.write(tmp_path)
+    kept = load_tokenizer(str(tmp_path))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text, example in zip(texts, trained_on, strict=True):
+        assert kept.encode_marked([text])[0].tolist() == example.tokens.tolist()
+        assert theirs(text)["input_ids"] == example.tokens.tolist()
+    again = TaskTokenizer(str(tmp_path), 10)
+    assert again.fingerprint == tokenizer.fingerprint
 
 
 def test_a_mask_written_in_a_text_stays_text(tokenizer):

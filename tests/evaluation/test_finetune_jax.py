@@ -56,7 +56,9 @@ def examples(kind, lengths):
     return [example(kind, length, rng) for length in lengths]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["tagging", *(pytest.param(x, marks=pytest.mark.slow) for x in KINDS[:2])]
+)
 def test_a_packed_batch_is_the_mean_of_its_examples(params, kind):
     model, batch = classifier(params, kind), examples(kind, [20, 12, 9, 23])
     losses, weights, alone = [], [], []
@@ -172,7 +174,7 @@ def dataset_of(kind, splits):
     )
 
 
-@pytest.mark.parametrize("kind", ["multi_label", "tagging"])
+@pytest.mark.parametrize("kind", [pytest.param("multi_label", marks=pytest.mark.slow), "tagging"])
 def test_what_can_be_learned_is_learned(params, kind):
     """The first token says the label, or each word's first token its tag."""
     rng = np.random.default_rng(1)

@@ -142,6 +142,7 @@ def test_storage_that_fails_for_a_moment_is_tried_again(workdir, config, monkeyp
     assert not (workdir / "checkpoints-damaged").exists()
 
 
+@pytest.mark.slow
 def test_what_was_proved_wrong_is_moved_aside_and_can_be_moved_back(workdir, config, caplog):
     newest = checkpoint.latest(workdir)
     meta = next(x for x in (newest / "meta").rglob("*") if x.is_file())

@@ -41,6 +41,7 @@ def test_a_base_step_of_4_rows_of_512_stays_small():
     assert bytes_of(remat=True) <= 3.65e9
 
 
+@pytest.mark.slow
 def test_encoding_8192_tokens_needs_less_than_1_gb():
     make = functools.partial(ModernBert, BASE, dtype=jnp.dtype(jnp.bfloat16))
     graph, shapes = split(lambda: make(rngs=nnx.Rngs(0)))

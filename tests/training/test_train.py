@@ -325,6 +325,7 @@ def test_all_checkpoints_damaged_is_told_again_and_again(config, finished):
             train(config, finished)
 
 
+@pytest.mark.slow
 def test_weights_start_a_run_with_their_moments(config, once, tmp_path):
     state, _ = final_state(once)
     host = jax.device_get(state)
