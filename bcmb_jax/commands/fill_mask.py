@@ -5,7 +5,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 import conversion
@@ -33,11 +32,11 @@ def main(options: argparse.Namespace) -> None:
         print(summary(ranks(model, tokenizer, rows, answers), options.top))
         return
     texts = options.text or DEMO_CLOZES
-    rows = encode_clozes(tokenizer, texts)
-    for text, predictions in zip(texts, fill(model, tokenizer, rows, options.top), strict=True):
+    for text, found in zip(texts, model.fill_mask(texts, options.top), strict=True):
         print(f"\n{text}")
-        for words in predictions:
-            print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in words))
+        for words in found if isinstance(found[0], list) else [found]:
+            shown = ((word.strip() or repr(word), p) for word, p in words)  # a line end as '\n'
+            print("   " + "   ".join(f"{word} {100 * p:.1f} %" for word, p in shown))
     say_next("bcmb evaluate --list-tasks shows what the model can be scored on")
 
 
@@ -93,7 +92,11 @@ def ranks(
     answers: list[list[int]],
 ) -> np.ndarray:
     """Return `[probes]`: the rank of the best right answer in the vocabulary, from 1 on."""
-    logits = np.asarray(at_masks(model, tokenizer, rows)[1])
+    length = max(map(len, rows))
+    tokens = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
+    real = np.stack([np.arange(length) < len(row) for row in rows])
+    places = np.nonzero((tokens == tokenizer.special.mask) & real)
+    logits = np.asarray(model(tokens, real)[places])
     best = [of_row[ids].max() for of_row, ids in zip(logits, answers, strict=True)]
     return np.sum(logits > np.array(best)[:, None], axis=1) + 1
 
@@ -104,28 +107,3 @@ def summary(ranks: np.ndarray, top: int) -> str:
         f"{len(ranks):,} probes: right {np.mean(ranks == 1):.1%}, among the first {top} "
         f"{np.mean(ranks <= top):.1%}, mean reciprocal rank {np.mean(1 / ranks):.3f}"
     )
-
-
-def at_masks(
-    model: conversion.PretrainedModel, tokenizer: Tokenizer, rows: list[np.ndarray]
-) -> tuple[np.ndarray, jax.Array]:
-    """Return the row of every mask, and its logits `[masks, vocab_size]`."""
-    length = max(map(len, rows))
-    tokens = np.stack([np.pad(row, (0, length - len(row))) for row in rows])
-    real = np.stack([np.arange(length) < len(row) for row in rows])
-    row_of, position_of = np.nonzero((tokens == tokenizer.special.mask) & real)
-    return row_of, model(tokens, real)[row_of, position_of]
-
-
-def fill(
-    model: conversion.PretrainedModel, tokenizer: Tokenizer, rows: list[np.ndarray], top: int
-) -> list[list[list[tuple[str, float]]]]:
-    """Return the `top` most probable `(word, probability)` for each mask of each row."""
-    row_of, logits = at_masks(model, tokenizer, rows)
-    probabilities, best = jax.lax.top_k(jax.nn.softmax(logits), top)
-    filled: list[list[list[tuple[str, float]]]] = [[] for _ in rows]
-    for row, ids, ps in zip(row_of, np.asarray(best), np.asarray(probabilities), strict=True):
-        words = [tokenizer.decode([token]) for token in ids]
-        words = [word.strip() or repr(word) for word in words]  # a line end as '\n'
-        filled[row].append(list(zip(words, ps.tolist(), strict=True)))
-    return filled

@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
+import conversion
 from bcmb_jax import commands
-from bcmb_jax.commands.fill_mask import encode_clozes, fill, ranks, read_probes, summary
+from bcmb_jax.commands.fill_mask import encode_clozes, ranks, read_probes, summary
 from bcmb_jax.data.synthetic import DEMO_CLOZES, train_tokenizer
 from bcmb_jax.data.tokenize import load_tokenizer
 from bcmb_jax.errors import InputError
@@ -37,22 +38,17 @@ def test_a_text_without_a_mask_is_named_by_number(tokenizer) -> None:
     assert "private" not in str(error.value)
 
 
-def test_words_come_by_probability_for_each_mask(tokenizer) -> None:
-    x, y = (int(tokenizer.encode_batch([letter])[0][0]) for letter in "xy")
-    rows = encode_clozes(tokenizer, ["[MASK] the [MASK]", "a [MASK]"])
-
-    def model(tokens, segment_ids):
-        assert (segment_ids.sum(1) == [len(row) for row in rows]).all()
-        logits = np.full((*tokens.shape, 280), -50.0, np.float32)
-        logits[..., x], logits[..., y] = np.log(3), 0.0
-        return logits
-
-    filled = fill(model, tokenizer, rows, top=2)
-    assert [len(places) for places in filled] == [2, 1]
-    for places in filled:
-        for (first, p), (second, q) in places:
-            assert (first, second) == ("x", "y")
-            np.testing.assert_allclose([p, q], [0.75, 0.25], rtol=1e-5)
+def test_words_are_printed_for_each_mask(folder, capsys) -> None:
+    texts = ("a [MASK] of the [MASK]", "the [MASK] lung")
+    given = [part for text in texts for part in ("--text", text)]
+    commands.main("fill-mask", "--model", str(folder), *given, "--top", "3")
+    _, *lines = capsys.readouterr().out.rstrip().splitlines()
+    assert [line for line in lines if line in texts] == list(texts)[: len(lines)]
+    rows = [line for line in lines if line.startswith("   ")]
+    assert [line.count(" %") for line in rows] == [3, 3, 3]
+    model = conversion.from_pretrained(folder)
+    (word, probability), *_ = model.fill_mask(texts[1], 3)
+    assert rows[2].split("   ")[1] == f"{word.strip() or repr(word)} {100 * probability:.1f} %"
 
 
 def test_probes_are_ranked_by_the_best_form_of_their_word(tokenizer, tmp_path) -> None:
