@@ -12,7 +12,7 @@ import jax
 
 from bcmb_jax import hub
 from bcmb_jax.attention import choose
-from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, training
+from bcmb_jax.benchmark import attention, fine_tuning, inference, loader, strings, training
 from bcmb_jax.benchmark.report import Result, markdown, report, write
 from bcmb_jax.benchmark.timing import Setting
 from bcmb_jax.benchmark.torch_baselines import candidates_here, choose_candidates
@@ -89,6 +89,18 @@ def _fine_tuning(options: argparse.Namespace) -> Results:
     )
 
 
+def _strings(options: argparse.Namespace) -> Results:
+    hub.fetch(options.model, "model", online=options.online, token_file=options.hub_token_file)
+    return strings.cases(
+        options.model,
+        strings.read_texts(options.input, options.text_column, options.documents or 100),
+        compare=bool(options.compare),
+        peers=options.peers.split(",") if options.peers else (),
+        rounds=options.rounds,
+        burst=options.burst,
+    )
+
+
 def _attention(options: argparse.Namespace) -> Results:
     return attention.cases(
         _setting(options, "attention"),
@@ -145,6 +157,7 @@ CASES: dict[str, Callable[[argparse.Namespace], Results]] = {
     "inference": _inference,
     "training": _training,
     "fine-tuning": _fine_tuning,
+    "strings": _strings,
     "attention": _attention,
     "loader": _loader,
 }

@@ -2,6 +2,7 @@
 """Strings give what transformers' pipelines give with the same weights."""
 
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tokenizers
 
 import conversion
+from bcmb_jax import commands
 from bcmb_jax.data.synthetic import synthetic_notes, train_tokenizer
 from bcmb_jax.inference.entities import split_words
 from bcmb_jax.model.heads import Head
@@ -134,3 +136,23 @@ def test_tags_of_tokens(both) -> None:
         scores = [x["score"] for x in kept]
         assert [e.score for e in found] == pytest.approx(scores, abs=TOLERANCE)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_their_speed_beside_ours_is_reported(both, tmp_path, capsys) -> None:
+    both(Head("token_classification", TAGS), "token-classification")
+    both(Head("masked_lm"), "feature-extraction")
+    for name in ("masked_lm-mean-", "token_classification-mean-"):
+        folder = next(tmp_path.parent.glob(f"strings*/{name}"))
+        (tmp_path / "notes.csv").write_text("text\n" + "\n".join(f'"{x}"' for x in TEXTS[:3]))
+        given = ("--model", str(folder), "--input", str(tmp_path / "notes.csv"))
+        counts = ("--documents", "3", "--rounds", "2", "--peers", "pipeline")
+        output = tmp_path / f"{name}.json"
+        commands.main(
+            "benchmark", "strings", *given, *counts, "--compare", "torch", "--output", str(output)
+        )
+        (line,) = json.loads(output.read_text())["results"]
+        assert line["peer"] == "pipeline"
+        assert [len(x) for x in line["every_call"].values()] == [2, 2]
+        assert line["tokens"] > 3 * 5
+        assert min(line["peak_bytes"].values()) > 100e6
+    assert "strings to entities, 3 texts" in capsys.readouterr().out

@@ -91,6 +91,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="the task's folder")
     add("--tokenizer", required=True, help="folder, hub:OWNER/NAME or a start by name")
 
+    text = "vectors, or entities of a tagger, for strings, tokenization included"
+    add = mode("strings", text, network)
+    add("--model", required=True, help="a folder; with --compare one that transformers loads")
+    add("--input", type=Path, required=True, help="csv, tsv, jsonl, Parquet, or a folder of .txt")
+    add("--text-column", help="unless it is called text, note, report, …")
+    add("--peers", default="", help="only these: sentence-transformers, pipeline (default: all)")
+    add("--burst", type=_number, default=1, help="timed calls a turn, after one that is not")
+
     mode("attention", "of one layer, with gradient and without", model, lengths, ours)
 
     add = mode("loader", "rows a second from disk, and what a step waits", lengths)
