@@ -102,9 +102,11 @@ def _pipeline(folder: str, what: str) -> Side:
     from transformers import pipeline
 
     if what == "entities":
-        tag = pipeline("token-classification", folder, aggregation_strategy="first")
+        kind, first = "token-classification", {"aggregation_strategy": "first"}
+        tag = pipeline(kind, folder, trust_remote_code=False, **first)
         return lambda texts: tag(sorted(texts, key=len), batch_size=BATCH)
-    embed = pipeline("feature-extraction", folder, tokenize_kwargs={"truncation": True})
+    cut = {"truncation": True}
+    embed = pipeline("feature-extraction", folder, tokenize_kwargs=cut, trust_remote_code=False)
 
     def mean(texts: list[str]) -> list[Any]:
         with torch.inference_mode():

@@ -17,7 +17,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
-from bcmb_jax.attention import attention
+from bcmb_jax.attention import Seen, see, self_attention
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.ops import cpu
 from bcmb_jax.ops.dropout import dropout
@@ -25,7 +25,7 @@ from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.linear import linear
 from bcmb_jax.ops.norm import branch_norm, layer_norm
 from bcmb_jax.ops.remat import ATTENDED, MLP_INPUT, PRODUCT_INPUT, checkpoint, saved_activations
-from bcmb_jax.ops.rope import Table, attention_operands, rope_table
+from bcmb_jax.ops.rope import Table, rope_table
 
 INIT_STD = 0.02
 FP32 = jnp.dtype(jnp.float32)
@@ -119,23 +119,14 @@ class Attention(nnx.Module):
         hidden, heads, size = config.hidden_size, config.num_attention_heads, config.head_size
         self.Wqkv = Linear("bld,shkd->blshk", (3, heads, size, hidden), INIT_STD, dtype, rngs)
         self.Wo = Linear("blhk,dhk->bld", (hidden, heads, size), output_std(config), dtype, rngs)
-        self.window, self.dtype, self.implementation = window, dtype, implementation
+        self.window, self.implementation = window, implementation
 
-    def __call__(self, x: Stream, segment_ids: Ids, rope: Table) -> Stream:
+    def __call__(self, x: Stream, seen: Seen, rope: Table) -> Stream:
         """Return the attention of each token of `x` to its segment, projected to the stream."""
         with jax.named_scope("qkv"):
             qkv = self.Wqkv(x)
-        q, k, v = attention_operands(qkv, rope, self.dtype)
         with jax.named_scope("global_attention" if self.window is None else "local_attention"):
-            out = attention(
-                q,
-                k,
-                v,
-                segment_ids=segment_ids,
-                window=self.window,
-                scale=1.0,
-                implementation=self.implementation,
-            )
+            out = self_attention(qkv, rope, seen, self.window, self.implementation)
         with jax.named_scope("attention_output"):
             return self.Wo(out)
 
@@ -182,14 +173,14 @@ class Layer(nnx.Module):
         self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
     def __call__(
-        self, x: Stream, segment_ids: Ids, rope: Table, dropout_keys: Key[Array, " B"] | None
+        self, x: Stream, seen: Seen, rope: Table, dropout_keys: Key[Array, " B"] | None
     ) -> Stream:
         """Return the residual stream `x`, fp32, after attention and MLP."""
         normed = x
         if self.attn_norm:
             x, normed = self.attn_norm.branch(x, self.dtype)
             normed = checkpoint_name(normed, PRODUCT_INPUT)
-        attended = self.attn(normed, segment_ids, rope)
+        attended = self.attn(normed, seen, rope)
         if dropout_keys is not None and self.dropout_rate:
             attended = dropout(attended.astype(x.dtype), dropout_keys, self.dropout_rate)
         x, normed = self.mlp_norm.branch(checkpoint_name(x + attended, ATTENDED), self.dtype)
@@ -201,7 +192,7 @@ def _run_layer(
     graph: nnx.GraphDef[Layer],
     state: nnx.State[Any, Any],
     saved: tuple[str, ...],
-    *args: Array | Table | None,
+    *args: Array | Seen | Table | None,
 ) -> Array:
     """Run a layer that saves the activations named `saved`; layers alike are traced once."""
     return checkpoint(lambda state, *args: nnx.merge(graph, state)(*args), saved)(state, *args)
@@ -229,6 +220,7 @@ class ModernBert(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype, self.remat = config, dtype, remat
+        self.implementation = implementation
         self.embeddings = Embeddings(config, rngs)
         self.layers = nnx.List(
             Layer(config, i, dtype, implementation, rngs) for i in range(config.num_hidden_layers)
@@ -264,6 +256,11 @@ class ModernBert(nnx.Module):
         config = self.config
         thetas = {"global": config.global_rope_theta, "local": config.local_rope_theta}
         ropes = {kind: rope_table(positions, t, config.head_size) for kind, t in thetas.items()}
+        chosen = self.dtype, config.head_size, self.implementation
+        seen = {
+            kind: see(segment_ids, window, *chosen)
+            for kind, window in (("global", None), ("local", config.window))
+        }
         x = self.embeddings(tokens)
         yield "embeddings", x
         saved = saved_activations(self.remat)
@@ -272,6 +269,6 @@ class ModernBert(nnx.Module):
             if dropout_keys is not None:
                 keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(dropout_keys, index)
             with cpu.calls(inlined=False):
-                x = _run_layer(*nnx.split(layer), saved, x, segment_ids, ropes[kind], keys)
+                x = _run_layer(*nnx.split(layer), saved, x, seen[kind], ropes[kind], keys)
             yield f"layers.{index}", x
         yield "final_norm", self.final_norm(x)

@@ -1,23 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotary position embedding, rotate-half (not interleaved), over the whole head.
-
-On NVIDIA GPUs, in bf16, the gradient of attention's operands is a kernel: it rotates the gradients
-of queries and keys back and writes them beside that of the values, as the product behind them takes
-all three. XLA does the same at half of the memory's speed.
-"""
+"""Rotary position embedding, rotate-half (not interleaved), over the whole head."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int
 
-from bcmb_jax.device import BATCH_AXES
-from bcmb_jax.ops.triton import gradient_is_a_kernel, map_tokens, on_each_device
+from bcmb_jax.ops.triton import call
 
 TOKENS_PER_BLOCK = 16  # tokens handled by one Triton program
 
@@ -57,13 +51,6 @@ def rotate(
 
 def attention_operands(qkv: Float[Array, "B L 3 H K"], rope: Table, dtype: jnp.dtype) -> Heads:
     """Return queries, scaled and rotated, keys, rotated, and values, in `dtype`."""
-    size = qkv.shape[-1]
-    if gradient_is_a_kernel(qkv.dtype, size) and size & (size - 1) == 0:
-        return with_kernel(qkv, rope)
-    return _operands(qkv, rope, dtype)
-
-
-def _operands(qkv: Array, rope: Table, dtype: jnp.dtype) -> Heads:
     with jax.named_scope("qkv"):
         q, k, v = (x.squeeze(-3) for x in jnp.split(qkv, 3, axis=-3))
     with jax.named_scope("rotary"):
@@ -71,61 +58,50 @@ def _operands(qkv: Array, rope: Table, dtype: jnp.dtype) -> Heads:
         return q.astype(dtype), k.astype(dtype), v.astype(dtype)
 
 
-@jax.custom_vjp
-def with_kernel(qkv: Float[Array, "B L 3 H K"], rope: Table) -> Heads:
-    """Return the result of `attention_operands` in `qkv`'s dtype, the kernel as its gradient."""
-    return _operands(qkv, rope, qkv.dtype)
-
-
-@jax.named_scope("rotary")
-def _backward(rope: Table, cotangents: Heads) -> tuple[Array, None]:
-    heads, table = P(BATCH_AXES, None, "tensor", None), P(BATCH_AXES, None, None, None)
-    joined = P(BATCH_AXES, None, None, "tensor", None)
-    gradient = on_each_device(_gradient, (heads,) * 3 + (table,) * 2, joined)
-    return gradient(*cotangents, *rope), None
-
-
-with_kernel.defvjp(lambda qkv, rope: (with_kernel(qkv, rope), rope), _backward)
-
-
-def _gradient(
-    dq: Float[Array, "B L H K"],
-    dk: Float[Array, "B L H K"],
-    dv: Float[Array, "B L H K"],
+def rotate_in_place(
+    qkv: Float[Array, "B L 3 H K"],
     cos: Float[Array, "B L 1 half"],
     sin: Float[Array, "B L 1 half"],
 ) -> Float[Array, "B L 3 H K"]:
-    batch, length, heads, size = dq.shape
-    arrays = [x.reshape(batch * length, -1) for x in (dq, dk, dv, cos, sin)]
-    shape = jax.ShapeDtypeStruct((batch * length, 3 * heads * size), dq.dtype)
-    kernel = functools.partial(_gradient_kernel, size=size)
-    (joined,) = map_tokens(kernel, "rotary_gradient", TOKENS_PER_BLOCK, arrays, [shape])
-    return joined.reshape(batch, length, 3, heads, size)
+    """Return the results of `attention_operands` joined, written over `qkv` by a kernel.
+
+    Values are not touched; `B · L` is a multiple of `TOKENS_PER_BLOCK`.
+    """
+    size = qkv.shape[-1]
+    joined, *table = (x.reshape(-1, math.prod(x.shape[2:])) for x in (qkv, cos, sin))
+    specs = [
+        pl.BlockSpec((TOKENS_PER_BLOCK, x.shape[1]), lambda i: (i, 0)) for x in (joined, *table)
+    ]
+    (rotated,) = call(
+        functools.partial(_rotate_kernel, size=size),
+        "rotary",
+        (len(joined) // TOKENS_PER_BLOCK,),
+        specs,
+        specs[:1],
+        [jax.ShapeDtypeStruct(joined.shape, joined.dtype)],
+        aliases={0: 0},
+    )(joined, *table)
+    return rotated.reshape(qkv.shape)
 
 
-def _gradient_kernel(
-    dq_ref: Float[jax.Ref, "T width"],
-    dk_ref: Float[jax.Ref, "T width"],
-    dv_ref: Float[jax.Ref, "T width"],
+def _rotate_kernel(
+    qkv_ref: Float[jax.Ref, "T three_widths"],
     cos_ref: Float[jax.Ref, "T half"],
     sin_ref: Float[jax.Ref, "T half"],
-    joined_ref: Float[jax.Ref, "T three_widths"],
+    rotated_ref: Float[jax.Ref, "T three_widths"],
     *,
     size: int,
 ) -> None:
-    """Rotate the gradients of a block of `T` tokens back; a query's scale is its gradient's."""
-    width, half = dq_ref.shape[1], size // 2
+    """Scale and rotate the queries and rotate the keys of a block of `T` tokens."""
+    width, half = qkv_ref.shape[1] // 3, size // 2
     cos, sin = cos_ref[...], sin_ref[...]
 
     def head(h: Array, _: Array) -> int:
-        for which, (ref, scale) in enumerate([(dq_ref, size**-0.5), (dk_ref, 1.0)]):
-            here = [pl.ds(h * size + start, half) for start in (0, half)]
-            there = [pl.ds(which * width + h * size + start, half) for start in (0, half)]
-            first, second = (ref[:, x].astype(jnp.float32) * scale for x in here)
-            joined_ref[:, there[0]] = (first * cos + second * sin).astype(joined_ref.dtype)
-            joined_ref[:, there[1]] = (second * cos - first * sin).astype(joined_ref.dtype)
-        values = pl.ds(h * size, size)
-        joined_ref[:, pl.ds(2 * width + h * size, size)] = dv_ref[:, values]
+        for start, scale in ((0, size**-0.5), (width, 1.0)):
+            here = [pl.ds(start + h * size + offset, half) for offset in (0, half)]
+            first, second = (qkv_ref[:, x].astype(jnp.float32) * scale for x in here)
+            rotated_ref[:, here[0]] = (first * cos - second * sin).astype(rotated_ref.dtype)
+            rotated_ref[:, here[1]] = (second * cos + first * sin).astype(rotated_ref.dtype)
         return 0
 
     lax.fori_loop(0, width // size, head, 0)

@@ -3,8 +3,8 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,38 @@ def pad_to_multiple(x: Shaped[Array, "..."], axis: int, block: int) -> Shaped[Ar
     return jnp.pad(x, [(0, missing if a == axis else 0) for a in range(x.ndim)]) if missing else x
 
 
+def call(
+    kernel: Callable[..., None],
+    name: str,
+    grid: tuple[int, ...],
+    inputs: Sequence[Any],
+    outputs: Sequence[pl.BlockSpec],
+    shapes: Sequence[jax.ShapeDtypeStruct],
+    *,
+    stages: int = 1,
+    aliases: Mapping[int, int] | None = None,
+) -> Callable[..., tuple[Array, ...]]:
+    """Return the call of a kernel: the only place that knows for which compiler it is written.
+
+    Args:
+      inputs: a spec of each input, or a tree of specs like that of the inputs.
+      stages: of a loop's loads that are under way at a time.
+      aliases: inputs by number, in whose memory outputs are written.
+    """
+    run: Callable[..., tuple[Array, ...]] = pl.pallas_call(
+        kernel,
+        grid=grid,
+        in_specs=inputs,
+        out_specs=outputs,
+        out_shape=shapes,
+        input_output_aliases=aliases or {},
+        compiler_params=plt.CompilerParams(num_warps=4, num_stages=stages),
+        interpret=on_cpu(),  # for tests
+        name=name,
+    )
+    return run
+
+
 def map_tokens(
     kernel: Callable[..., None],
     name: str,
@@ -88,21 +120,19 @@ def map_tokens(
         shape = (block, *between, x.shape[-1] // parts)
         return pl.BlockSpec(shape, lambda i, j: (i, *(0,) * len(between), j))
 
-    results = pl.pallas_call(
+    results = call(
         kernel,
-        grid=(programs, parts),
-        in_specs=[*(pl.BlockSpec(w.shape, lambda i, j: (0,)) for w in weights), *map(spec, inputs)],
-        out_specs=[
+        name,
+        (programs, parts),
+        [*(pl.BlockSpec(w.shape, lambda i, j: (0,)) for w in weights), *map(spec, inputs)],
+        [
             *map(spec, outputs),
             *(pl.BlockSpec((None, *w.shape), lambda i, j: (i, 0)) for w in weights),
         ],
-        out_shape=[
+        [
             *(jax.ShapeDtypeStruct((programs * block, *x.shape[1:]), x.dtype) for x in outputs),
             *(jax.ShapeDtypeStruct((programs, *w.shape), jnp.float32) for w in weights),
         ],
-        compiler_params=plt.CompilerParams(num_warps=4, num_stages=1),
-        interpret=on_cpu(),  # for tests
-        name=name,
     )(*weights, *inputs)
     count = len(outputs)
     return *(x[:tokens] for x in results[:count]), *results[count:]

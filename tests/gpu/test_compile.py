@@ -18,12 +18,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bcmb_jax.attention import attention
+from bcmb_jax.attention import see, self_attention
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.cost import activation_bytes
 from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.norm import with_kernel
-from bcmb_jax.ops.rope import attention_operands
 from bcmb_jax.training.forecast import USABLE, state_bytes
 from tests.fixtures.compiled import collectives, compile_step
 from tests.gpu.targets import GPUS, make_mesh
@@ -63,10 +62,11 @@ def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
     seconds = time.perf_counter() - started
     text, memory = program.as_text(), program.memory_analysis()
 
-    # Of every layer attention forward, dq and dk/dv, once each, since remat keeps what attention
-    # gave, and the gradients of rotation, GeGLU and two norms, in the first layer of one.
+    # Of every layer rotation, attention forward, dq and dk/dv, of which remat repeats the rotation
+    # alone, since it keeps what attention gave, and the gradients of GeGLU and two norms, in the
+    # first layer of one.
     kernels = text.count('custom_call_target="__gpu$xla.gpu.triton"')
-    assert kernels == 7 * config.num_hidden_layers - 1
+    assert kernels == (7 + remat) * config.num_hidden_layers - 1
     # Rows stay on their devices.
     assert not collectives(text, "all-gather")
     assert not collectives(text, "all-to-all")
@@ -112,12 +112,13 @@ def test_no_registers_spill(gpu, size, tmp_path):
         return jax.ShapeDtypeStruct((1, LENGTH, *shape), dtype, sharding=here)
 
     def loss(qkv, inner, x, weight, segment_ids, *rope):
-        q, k, v = attention_operands(qkv, rope, qkv.dtype)
+        attended = []
         for window in (None, 64):  # each has a forward kernel of its own
-            q = attention(q, k, v, segment_ids=segment_ids, window=window)
+            seen = see(segment_ids, window, qkv.dtype, config.head_size)
+            attended.append(self_attention(qkv, rope, seen, window))
         gated = geglu(inner, inner.dtype)
         normed = with_kernel(x, weight, config.norm_eps, inner.dtype)
-        return sum((y.astype(jnp.float32) ** 2).sum() for y in (q, gated, *normed))
+        return sum((y.astype(jnp.float32) ** 2).sum() for y in (*attended, gated, *normed))
 
     angles = empty(1, config.head_size // 2, dtype=jnp.float32)
     arguments = [
@@ -134,7 +135,7 @@ def test_no_registers_spill(gpu, size, tmp_path):
     reports = []
     for path in tmp_path.glob("*.ptx"):
         ptx = path.read_text()
-        name = re.search(r"\.entry ((?:attention|geglu|norm|rotary)_[a-z]+)", ptx)
+        name = re.search(r"\.entry (rotary|(?:attention|geglu|norm)_[a-z]+)", ptx)
         if name:
             arch = re.search(r"\.target (\w+)", ptx)
             command = ["ptxas", "-v", f"-arch={arch[1]}", str(path), "-o", "/dev/null"]
@@ -145,6 +146,6 @@ def test_no_registers_spill(gpu, size, tmp_path):
             reports.append((name[1], int(re.search(r"Used (\d+) registers", report)[1])))
     assert sorted(name for name, _ in reports) == [
         *("attention_dkv", "attention_dq", "attention_forward", "attention_forward"),
-        *("geglu_gradient", "norm_gradient", "rotary_gradient"),
+        *("geglu_gradient", "norm_gradient", "rotary"),
     ]
     print(f"\n{gpu} {size} registers a thread, no spills: {sorted(reports)}")

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(
 )
 ROWS, LENGTH = 12, 8192
 MOST = dict(
-    gigabytes_between_products=298,
-    launches_a_layer=60,
+    gigabytes_between_products=268,
+    launches_a_layer=44,
     table_casts=1,
     logits_touched=4,
     peak_gigabytes=51.9,

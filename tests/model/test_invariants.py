@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 
+from bcmb_jax.attention import see
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.masking import MaskingRule
 from bcmb_jax.model.config import BASE, LARGE
@@ -63,11 +64,12 @@ def test_in_bf16_products_give_bf16_and_the_residual_stream_stays_fp32():
     inputs = batch.tokens, batch.segment_ids, batch.positions
     rope = rope_table(batch.positions, 1e4, TINY.head_size)
     layer = model.model.layers[0]
+    seen = see(batch.segment_ids, None, model.dtype, TINY.head_size)
 
     def of_each_kind():
         x = model.model(*inputs)
         products = layer.attn.Wqkv(x), layer.mlp.Wo(layer.mlp.Wi(x)[..., 0, :])
-        return products, (x, layer(x, inputs[1], rope, None), model.head(x), model(*inputs))
+        return products, (x, layer(x, seen, rope, None), model.head(x), model(*inputs))
 
     products, others = jax.eval_shape(of_each_kind)
     assert [y.dtype for y in products] == [jnp.bfloat16] * 2
@@ -83,7 +85,8 @@ def test_no_gradient_crosses_documents(two_documents):
         x = model.model.embeddings.norm(embedded)
         for layer, kind in zip(model.model.layers, TINY.layer_types, strict=True):
             theta = TINY.global_rope_theta if kind == "global" else TINY.local_rope_theta
-            x = layer(x, segment_ids, rope_table(positions, theta, TINY.head_size), None)
+            seen = see(segment_ids, layer.attn.window, model.dtype, TINY.head_size)
+            x = layer(x, seen, rope_table(positions, theta, TINY.head_size), None)
         return (x[0, 40:300] ** 2).sum()
 
     table = model.model.embeddings.tok_embeddings.weight[...]

@@ -13,12 +13,14 @@ from flax import nnx
 import bcmb_jax.attention
 import bcmb_jax.device
 import bcmb_jax.ops.triton
+from bcmb_jax.attention import see, self_attention
 from bcmb_jax.attention.mask import segment_positions
 from bcmb_jax.device import Target
 from bcmb_jax.model import modernbert
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.parameters import merge, split
-from bcmb_jax.ops import geglu, norm, rope
+from bcmb_jax.ops import geglu, norm
+from bcmb_jax.ops.rope import rope_table
 from bcmb_jax.sharding import batch_sharding, make_mesh
 from tests.fixtures.tiny_batches import packed_segments
 
@@ -27,33 +29,33 @@ LAYERS = ModelConfig(hidden_size=128, **SIZES)
 
 
 def gradients(kernels: bool):
-    """Return the gradients of norm, GeGLU and rotation for rows `[4, 24]`, by kernels or by JAX."""
+    """The gradients of norm, GeGLU and attention for rows `[4, 24]`, by kernels or by JAX."""
     random = np.random.default_rng(0)
 
     def draw(*shape):
         return jnp.asarray(random.normal(size=(4, 24, *shape)), jnp.float32)
 
     positions = jnp.tile(jnp.arange(24), (4, 1))
-    table = rope.rope_table(positions, 10_000.0, 32)
+    table = rope_table(positions, 10_000.0, 32)
     f32, weight = jnp.dtype("float32"), jnp.linspace(-1, 2, 128)
 
     def plain(x, weight):
         return x, norm.layer_norm(x, weight, 1e-5)
 
     def run(x, weight, inner, qkv, cotangents):
+        kind = "interval" if kernels else "xla"
+        seen = see(packed_segments(4, 24), None, f32, 32, kind)
         normed = (lambda *a: norm.with_kernel(*a, 1e-5, f32)) if kernels else plain
         gated = geglu.with_kernel if kernels else geglu.geglu
-        turned = rope.with_kernel if kernels else lambda *a: rope.attention_operands(*a, f32)
         pulls = [
             jax.vjp(normed, x, weight)[1],
             jax.vjp(lambda x: gated(x, f32), inner)[1],
-            jax.vjp(lambda x: turned(x, table), qkv)[1],
+            jax.vjp(lambda x: self_attention(x, table, seen, None, kind), qkv)[1],
         ]
         return [pull(g) for pull, g in zip(pulls, cotangents, strict=True)]
 
-    head = (2, 32)
-    cotangents = (draw(128), draw(128)), draw(192), (draw(*head), draw(*head), draw(*head))
-    return run, (draw(128), weight, draw(2, 192), draw(3, *head), cotangents)
+    cotangents = (draw(128), draw(128)), draw(192), draw(2, 32)
+    return run, (draw(128), weight, draw(2, 192), draw(3, 2, 32), cotangents)
 
 
 def test_a_mesh_splits_rows_and_heads_and_adds_up_what_the_weight_gets():
@@ -93,8 +95,9 @@ def kernels_of(monkeypatch, kind, config=LAYERS, dtype="bfloat16") -> Counter:
 
 def test_each_layer_has_its_kernels_once(monkeypatch):
     # The first layer has no norm before its attention; those outside layers are left to XLA.
-    between = dict(norm_gradient=3, geglu_gradient=2, rotary_gradient=2)
-    assert kernels_of(monkeypatch, "NVIDIA H200") == dict(attention_dq=2, attention_dkv=2) | between
+    between = dict(norm_gradient=3, geglu_gradient=2)
+    attention = dict(attention_dq=2, attention_dkv=2)
+    assert kernels_of(monkeypatch, "NVIDIA H200") == attention | between
 
 
 @pytest.mark.parametrize("kind", ["AMD MI250X", "NVIDIA Tesla V100-SXM2-32GB"])
