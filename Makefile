@@ -19,10 +19,17 @@ LOCK = $(VENV)-lock/bin/uv pip compile --quiet --no-annotate --generate-hashes -
 LINUX = --python-platform x86_64-manylinux_2_28 # aarch64 needs the same packages
 TORCH_CPU ?= --extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match
 
+UV_INSTALL = $(VENV)-lock/bin/uv pip install --quiet $(PIP_FIND_LINKS:%=--find-links %)
+
 PY = $(VENV)/bin/python
 INSTALL = $(PY) -m pip install -qq --disable-pip-version-check
 
-.PHONY: train test test-all faults lint parity gpu-compile lock sbom clean
+# Each has its packages in constraints/integrations/, and a check in tests/integrations/.
+ONLY ?= transformers-4.48 transformers-5 sentence-transformers-5 sentence-transformers-6 onnxruntime openvino \
+	spacy spacy-transformers medspacy
+RESULTS = runs/integrations
+
+.PHONY: train test test-all faults lint parity integrations gpu-compile lock sbom clean
 
 # The offline demo: train a tiny model on embedded text, convert it, fill masks with it.
 train: export HF_HUB_OFFLINE = 1
@@ -55,6 +62,20 @@ lint: $(VENV)/.installed-dev
 parity: $(VENV)/.installed-torch
 	$(PYTEST) tests/parity
 
+# Every export in the program that it is for, each in an environment of its own, beside our outputs
+# (docs/integrations.md). ONLY="spacy medspacy" takes some of them. Nothing is downloaded but packages.
+integrations: export HF_HUB_OFFLINE = 1
+integrations: export JAX_PLATFORMS = cpu
+integrations: $(RESULTS)/exports/.written $(ONLY:%=$(VENV)-integrations/%/.installed)
+	@failed=; for name in $(ONLY); do \
+		rm -f $(RESULTS)/$$name.json; \
+		check=tests/integrations/check_$$(echo $$name | sed 's/-[0-9.]*$$//; s/-/_/g').py; \
+		$(VENV)-integrations/$$name/bin/python $$check $$name $(RESULTS) > $(RESULTS)/$$name.log 2>&1 \
+			|| { failed="$$failed $$name"; tail -n 20 $(RESULTS)/$$name.log; }; \
+	done; \
+	$(PYTHON) tests/integrations/comparison.py $(RESULTS); \
+	test -z "$$failed" || { echo "not as ours:$$failed (see $(RESULTS)/*.log)" >&2; exit 1; }
+
 # The training step compiled for 8 x H100 and 8 x A100: needs JAX's CUDA plugin, but no GPU.
 gpu-compile: export JAX_PLATFORMS = cpu
 gpu-compile: export JAX_SKIP_CUDA_CONSTRAINTS_CHECK = 1
@@ -76,7 +97,7 @@ sbom: $(VENV)-lock/.installed
 	$(VENV)-lock/bin/cyclonedx-py requirements $(CONSTRAINTS:.txt=.lock) --pyproject pyproject.toml --output-reproducible -o sbom.json
 
 clean:
-	rm -rf $(VENV) $(VENV)-gpu $(VENV)-lock sbom.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-gpu $(VENV)-lock $(VENV)-integrations $(RESULTS) sbom.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.*' -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -106,4 +127,18 @@ $(VENV)/.installed-torch: $(VENV)/.installed
 	@$(INSTALL) $(TORCH_INSTALL)
 	@$(INSTALL) --no-deps --target $(VENV)/transformers-4.48.3 transformers==4.48.3 tokenizers==0.21.4 $(HUB)
 	@$(INSTALL) --no-deps --target $(VENV)/transformers-4.57.6 transformers==4.57.6 tokenizers==0.22.2 $(HUB)
+	@touch $@
+
+$(RESULTS)/exports/.written: $(VENV)-integrations/exports/.installed tests/integrations/write_exports.py $(wildcard conversion/*.py)
+	@rm -rf $(@D)
+	$(<D)/bin/python tests/integrations/write_exports.py $(@D)
+	@touch $@
+
+# By uv, which shares the files of PyTorch among the environments.
+$(VENV)-integrations/%/.installed: constraints/integrations/%.txt $(VENV)-lock/.installed
+	@echo "Setting up $(@D)"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv --without-pip $(@D)
+	@! grep -q '^torch==' $< || $(UV_INSTALL) --python $(@D)/bin/python $(TORCH_INSTALL)
+	@$(UV_INSTALL) --python $(@D)/bin/python -r $<
 	@touch $@

@@ -57,7 +57,9 @@ def write_onnx(weights: Weights, folder: Path, title: str, *, int8: bool = False
 
         exact, file = file, folder / "model_int8.onnx"
         with _quiet():
-            quantize_dynamic(exact, file, per_channel=True)
+            # Processors without VNNI (AVX2 alone) add products in 16 bits, which overflow unless
+            # weights have 7 bits: then 27 % of our tiny masked LM's words changed, now 8 %.
+            quantize_dynamic(exact, file, per_channel=True, reduce_range=True)
         for path in folder.glob("model.onnx*"):
             path.unlink()
         difference = compare(weights, ours, _onnx(file), allowed=np.inf)

@@ -60,3 +60,19 @@ def test_every_package_of_a_lock_has_hashes() -> None:
         bare = [x for x in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}(\s|$)", x)]
         assert entries, file.name
         assert not bare, f"{file.name}: {bare[0]}"
+
+
+def test_every_program_of_make_integrations_is_pinned_and_has_a_check() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    names = re.search(r"^ONLY \?= (.+)$", makefile, re.MULTILINE)[1].split()
+    torch = re.search(r"^TORCH = (\S+)$", makefile, re.MULTILINE)[1]
+    lists = {file.stem: file for file in (FOLDER / "integrations").glob("*.txt")}
+    assert lists.keys() == {*names, "exports"}
+    for file in lists.values():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        free = [x for x in lines if not re.match(r"# |-[ce] |[\w.-]+==[\w.]+$", x)]
+        assert not free, f"{file.name}: {free[0]} is not pinned"
+        assert {x for x in lines if x.startswith("torch==")} <= {torch}, file.name
+    for name in names:
+        check = "check_" + re.sub(r"-[\d.]+$", "", name).replace("-", "_") + ".py"
+        assert (ROOT / "tests/integrations" / check).is_file(), check

@@ -153,6 +153,7 @@ DATA_MAY_IMPORT = (
     "bcmb_jax.sharing",
     "bcmb_jax.terminal",
 )
+TESTS_WITH_TORCH = ("tests/parity", "tests/integrations", "tests/fixtures/load_elsewhere.py")
 TORCH_ROOMS = (
     "conversion",
     "bcmb_jax/benchmark",
@@ -259,7 +260,7 @@ def test_torch_stays_in_its_rooms_and_is_imported_late() -> None:
         place
         for path, place, module, lazy in IMPORTS
         if _inside(module, ("torch",), ".")
-        and not _inside(path, ("tests/parity", "tests/fixtures/load_elsewhere.py"), "/")
+        and not _inside(path, TESTS_WITH_TORCH, "/")
         and not (lazy and _inside(path, TORCH_ROOMS, "/"))
     ]
     assert not wrong, "\n".join(wrong)

@@ -10,8 +10,8 @@ import numpy as np
 Span = tuple[int, int]
 """Where a word or token is in its text: `text[start:end]`."""
 
-# A run of letters and digits with their accents, or any other single character.
-_WORD = re.compile("(?:\\w[\u0300-\u036f]*)+|[^\\w\\s]")
+WORD = re.compile("(?:\\w[\u0300-\u036f]*)+|[^\\w\\s]")
+"""A run of letters and digits with their accents, or any other single character."""
 
 
 class Entity(NamedTuple):
@@ -30,7 +30,7 @@ class Entity(NamedTuple):
 
 def split_words(text: str) -> list[Span]:
     """Return the words of a text, as taggers read them."""
-    return [word.span() for word in _WORD.finditer(text)]
+    return [word.span() for word in WORD.finditer(text)]
 
 
 def merge(
