@@ -147,7 +147,7 @@ TWO_HOSTS = {
         ("localhost:FREE", 0, {}, 69, r"processes \[1\] of 2 did not come to localhost:\d+ in 8 s"),
         ("localhost:FREE", 1, {}, 69, "nobody answers at the coordinator localhost:"),
         ("192.0.2.1:4711", 1, {}, 69, "nobody answers at the coordinator 192.0.2.1:4711"),
-        ("nowhere.invalid:1", 1, {}, 2, "unknown host nowhere.invalid"),
+        ("[fe80::nowhere]:1", 1, {}, 2, r"unknown host \[fe80::nowhere\]"),
         ("localhost:USED", 0, {}, 2, r"process 0 cannot listen at port \d+"),
         ("localhost:FREE", None, TWO_HOSTS, 2, r"localhost:\d+ is a loopback address"),
     ],
