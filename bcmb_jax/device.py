@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bcmb_jax.errors import InputError
 
@@ -25,6 +26,9 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 BATCH_AXES = ("data", "fsdp")
 """The axes of the mesh that rows are split over."""
+
+JOINED_COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
+"""Collectives that become one, whatever their size: each stands where all devices wait for it."""
 
 
 class Target(NamedTuple):
@@ -44,6 +48,17 @@ def target() -> Target:
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
     platform = "gpu" if device.platform in ("cuda", "rocm") else device.platform
     return Target(platform, device.device_kind)
+
+
+def compiler_options(mesh: Mesh) -> dict[str, bool | int]:
+    """Return XLA's options for a training step on `mesh`; none for a single device, or for CPUs.
+
+    docs/gpu.md lists them, with what each changes.
+    """
+    if mesh.size == 1 or mesh.devices.flat[0].platform not in ("cuda", "rocm", "gpu"):
+        return {}
+    joined = (f"xla_gpu_{kind}_combine_threshold_bytes" for kind in JOINED_COLLECTIVES)
+    return {"xla_gpu_enable_latency_hiding_scheduler": True} | dict.fromkeys(joined, 2**36)
 
 
 def on_cpu() -> bool:

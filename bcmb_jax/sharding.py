@@ -3,12 +3,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bcmb_jax.batch import Batch, HostOrDevice
@@ -28,6 +28,8 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"norm\.weight|bias", P()),
 )
 AXES = ("data", "fsdp", "tensor")
+
+Sums = TypeVar("Sums")  # a tree of arrays
 
 
 def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
@@ -54,7 +56,7 @@ def mesh_for_rows(*rows: int) -> Mesh:
     return jax.make_mesh((count, 1, 1), AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Return the number of devices that the rows of a batch are split over."""
     return int(mesh.shape["data"] * mesh.shape["fsdp"])
 
@@ -125,14 +127,72 @@ def parameter_shardings(mesh: Mesh, shapes: Mapping[str, Any]) -> dict[str, Name
 def whole_over_fsdp(parameters: Parameters) -> Parameters:
     """Gather the parameters over `fsdp` for a pass; they stay split over `tensor`.
 
-    Without this constraint the partitioner gathers activations, which are many times larger. The
-    gradient is scattered again where the optimizer takes it.
+    Without this constraint the partitioner gathers activations, which are many times larger.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return parameters
     return {
         name: jax.lax.with_sharding_constraint(x, _gathered(name)) for name, x in parameters.items()
     }
+
+
+def sum_over_rows(
+    run: Callable[[Parameters, Batch], tuple[Parameters, Sums]],
+    parameters: Parameters,
+    batch: Batch,
+) -> tuple[Parameters, Sums]:
+    """Return `run(parameters, batch)` where `run` returns sums over the rows it is given.
+
+    Each device runs on its own rows, and only what it returns is added up over the devices: once,
+    however many microbatches it loops over. Left to the partitioner, the gradients of every
+    microbatch would be added up over the devices in the loop.
+
+    Args:
+      run: returns gradients of the parameters, and other sums.
+      batch: arrays of `[microbatches, rows, …]`.
+
+    Returns:
+      The gradients: over `fsdp` they are scattered as they are added up, so that a device gets no
+      more of them than its share of the parameters. The other sums are on every device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or batch_shards(mesh) == 1:
+        return run(parameters, batch)
+    # The partitioner splits over `tensor`, inside of the map. What is gathered or scattered there,
+    # but not what is summed, it would first gather over `tensor`. Where `tensor` is not split, the
+    # kernels need no map of their own.
+    axes, split = set(AXES), {}
+    if mesh.shape["tensor"] > 1:
+        axes, parameters = set(BATCH_AXES), whole_over_fsdp(parameters)
+    elif mesh.shape["fsdp"] > 1:
+        split = {x: _rule(x).index("fsdp") for x in parameters if "fsdp" in _rule(x)}
+    shards = {
+        name: P(*(None,) * split[name], "fsdp") if name in split else P() for name in parameters
+    }
+
+    def run_on_own_rows(parameters: Parameters, batch: Batch) -> tuple[Parameters, Sums]:
+        for name, axis in split.items():
+            whole = jax.lax.all_gather(parameters[name], "fsdp", axis=axis, tiled=True)
+            parameters = parameters | {name: whole}
+        gradients, sums = run(parameters, batch)
+        scattered = {
+            name: jax.lax.psum_scatter(gradients[name], "fsdp", scatter_dimension=axis, tiled=True)
+            for name, axis in split.items()
+        }
+        if mesh.shape["data"] > 1:
+            scattered = jax.lax.psum(scattered, "data")
+        others = {name: x for name, x in gradients.items() if name not in split}
+        others, sums = jax.lax.psum((others, sums), BATCH_AXES)
+        return scattered | others, sums
+
+    mapped = jax.shard_map(
+        run_on_own_rows,
+        in_specs=(shards, P(None, BATCH_AXES)),
+        out_specs=(shards, P()),
+        axis_names=axes,
+        check_vma=False,  # kernels do not say over which axes their outputs vary
+    )
+    return mapped(parameters, batch)
 
 
 def gathered_shardings(mesh: Mesh, names: Iterable[str]) -> dict[str, NamedSharding]:

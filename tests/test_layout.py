@@ -75,8 +75,8 @@ BUDGETS = {
     # Raised by what real input needs, its bounds, ledgers of time, the hub, messages without data,
     # options apart, memorization, strings (900); programs kept apart, and what files claim (400).
     # And fine-tuning and predicting (1,350).
-    # And 250 for those kernels of GPUs.
-    "bcmb_jax": 26_400,
+    # And 250 for those kernels of GPUs, 100 for sums over devices once a step.
+    "bcmb_jax": 26_500,
     # Goal 2,000: two dialects of config, moments both ways, pickles that are not trusted; then
     # layouts as transformers reads them, names of wrappers, types of keys, more starts (220).
     # And 30 for what a tokenizer tells of persons, 450 for the formats of three other programs.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
-from bcmb_jax.device import compute_dtype
+from bcmb_jax.device import compiler_options, compute_dtype
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.ops.linear import linear
 from bcmb_jax.terminal import Display
@@ -137,7 +137,8 @@ class Runner(Generic[State, Output]):
     ):
         self.step, self.state, self.batches, self.mesh = step, state, batches, mesh
         start = time.perf_counter()
-        self._jitted = jax.jit(step, donate_argnums=0)
+        options = compiler_options(mesh)
+        self._jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
         shapes = {batch.tokens.shape: batch for batch in batches}
         with jax.set_mesh(mesh):
             self._programs = {

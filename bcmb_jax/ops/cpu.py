@@ -9,6 +9,7 @@ import itertools
 import re
 import string
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
@@ -44,9 +45,12 @@ def calls(*, inlined: bool) -> contextlib.AbstractContextManager[object]:
 
     With its calls inlined, a layer's recomputation in the backward pass would be found to equal its
     forward pass and be replaced by it, which keeps all that recomputation was to save, and the
-    residual stream would be summed anew from the outputs of all layers wherever it is read.
+    residual stream would be summed anew from the outputs of all layers wherever it is read. Where a
+    function is mapped over some axes of the mesh and split over others (`tensor`), XLA decides:
+    jaxlib 0.10 ends the process if it is to split a call there.
     """
-    if not on_cpu():
+    mesh = jax.sharding.get_abstract_mesh()
+    if not on_cpu() or (mesh.manual_axes and mesh.auto_axes):
         return contextlib.nullcontext()
     context: contextlib.AbstractContextManager[object] = set_xla_metadata(
         inlineable="true" if inlined else "false"

@@ -6,6 +6,7 @@ of size `P × V` is saved or computed twice.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.ops import cpu
 from bcmb_jax.ops.linear import accumulation_dtype, dot
 
@@ -91,8 +93,9 @@ cross_entropy.defvjp(_forward, _backward)
 def position_chunks(shape: tuple[int, ...], vocab_size: int) -> int:
     """Return into how many equal chunks to split the `P` positions of `shape`, `[B, P, D]`."""
     rows, positions, _ = shape
+    # Axes that the function being traced is mapped over are not among these: its rows are local.
     mesh = jax.sharding.get_abstract_mesh()
-    devices = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.auto_axes)
     at_once = cpu.logits_at_once(LOGITS_ON_ACCELERATORS)
     wanted = -(-rows * positions * vocab_size // (at_once * devices))
     return next(n for n in range(min(wanted, positions), positions + 1) if positions % n == 0)

@@ -143,10 +143,20 @@ def on_each_device(
 ) -> Callable[Arguments, Result]:
     """Return `run`, which holds a kernel, applied to each device's part of its operands.
 
-    Outside a mesh `run` itself. The partitioner knows nothing of a kernel's inside, and would
-    gather all rows on every device; nor do kernels say over which axes their outputs vary, so that
-    JAX cannot check it.
+    Outside a mesh, and inside a map over all its axes, `run` itself. The partitioner knows nothing
+    of a kernel's inside, and would gather all rows on every device; nor do kernels say over which
+    axes their outputs vary, so that JAX cannot check it.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    axes = set(jax.sharding.get_abstract_mesh().auto_axes)
+    if not axes:
         return run
-    return jax.shard_map(run, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+    def over_axes(spec: P) -> P:
+        """Leave out the axes that the function being traced is already mapped over."""
+        parts = (part if isinstance(part, tuple) else (part,) for part in spec)
+        return P(*(tuple(axis for axis in part if axis in axes) or None for part in parts))
+
+    specs = jax.tree.map(over_axes, (in_specs, out_specs), is_leaf=lambda x: isinstance(x, P))
+    return jax.shard_map(
+        run, in_specs=specs[0], out_specs=specs[1], axis_names=axes, check_vma=False
+    )

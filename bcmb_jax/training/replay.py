@@ -63,7 +63,7 @@ def replay(
             load_initial,
             before=step,
         )
-    step_fn, rule = make_step(config, corpus, graph), make_rule(config, corpus)
+    step_fn, rule = make_step(config, corpus, graph, mesh), make_rule(config, corpus)
     steps = steps_from(config, prepared, progress)
     look = jax.jit(functools.partial(_look, graph=graph, rule=rule, seed=config.seed))
     with (
@@ -108,7 +108,8 @@ def _look(
     The first dictionary has activations by row, the second the loss and the gradients.
     """
     keys = row_keys(seed, batch)
-    model = merge(graph, whole_over_fsdp(params))
+    params = whole_over_fsdp(params)
+    model = merge(graph, params)
     masked = mask_tokens(batch, rule, keys.mask)
     stages = model.model.stages(masked.inputs, masked.segment_ids, masked.positions, keys.dropout)
     forward = Finite((name, jnp.isfinite(x).all(axis=(1, 2))) for name, x in stages)

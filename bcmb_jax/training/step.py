@@ -10,16 +10,18 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from bcmb_jax.batch import Batch
 from bcmb_jax.config import RunConfig
 from bcmb_jax.data.corpus import Corpus
+from bcmb_jax.device import compiler_options
 from bcmb_jax.losses import LossSums, masked_lm_sums
 from bcmb_jax.masking import MaskingRule, mask_tokens
 from bcmb_jax.model.heads import ModernBertForMaskedLM
 from bcmb_jax.model.parameters import Parameters, merge
 from bcmb_jax.optimizer import stable_adamw, weight_decay_mask
-from bcmb_jax.sharding import whole_over_fsdp
+from bcmb_jax.sharding import sum_over_rows
 from bcmb_jax.training.checkpoint import TrainState
 from bcmb_jax.training.faults import choose, good_health, judge
 from bcmb_jax.training.metrics import StepMetrics
@@ -46,9 +48,16 @@ def make_rule(config: RunConfig, corpus: Corpus) -> MaskingRule:
 
 
 def make_step(
-    config: RunConfig, corpus: Corpus, graph: nnx.GraphDef[ModernBertForMaskedLM]
+    config: RunConfig,
+    corpus: Corpus,
+    graph: nnx.GraphDef[ModernBertForMaskedLM],
+    mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    """Return `train_step` compiled for the run; it takes state, batch and learning rate."""
+    """Return `train_step` compiled for the run; it takes state, batch and learning rate.
+
+    Args:
+      mesh: the one that it is called on.
+    """
     step = functools.partial(
         train_step,
         graph=graph,
@@ -57,7 +66,8 @@ def make_step(
         seed=config.seed,
         spike_deviations=config.spike_deviations,
     )
-    return jax.jit(step, donate_argnums=0)  # the new state takes the memory of the old one
+    # The new state takes the memory of the old one.
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
 def train_step(
@@ -80,16 +90,9 @@ def train_step(
     The loss is the sum of the cross-entropies over all masked tokens, divided by their number.
     Only sums are added up over microbatches and devices, so that the result is independent of both.
     """
-    microbatch = functools.partial(gradients, state.params, graph=graph, rule=rule, seed=seed)
-    if len(batch.tokens) == 1:
-        grads, sums = microbatch(jax.tree.map(lambda x: x[0], batch))
-    else:
-        zeros = jax.tree.map(jnp.zeros_like, state.params), LossSums(*(jnp.zeros(()),) * 3)
-        (grads, sums), _ = jax.lax.scan(
-            lambda total, batch: (jax.tree.map(jnp.add, total, microbatch(batch)), None),
-            zeros,
-            batch,
-        )
+    grads, sums = sum_over_rows(
+        functools.partial(summed_gradients, graph=graph, rule=rule, seed=seed), state.params, batch
+    )
     with jax.named_scope("optimizer"):
         predicted = jnp.maximum(sums.weight, 1.0)  # a step may hold nothing that can be masked
         grads = jax.tree.map(lambda g: g / predicted, grads)
@@ -121,6 +124,25 @@ def train_step(
     return TrainState(params, opt_state, health), metrics
 
 
+def summed_gradients(
+    params: Parameters,
+    batch: Batch,
+    *,
+    graph: nnx.GraphDef[ModernBertForMaskedLM],
+    rule: MaskingRule,
+    seed: int,
+) -> tuple[Parameters, LossSums]:
+    """Return the gradients of the loss summed over all rows of all microbatches, and the sums."""
+    microbatch = functools.partial(gradients, params, graph=graph, rule=rule, seed=seed)
+    if len(batch.tokens) == 1:
+        return microbatch(jax.tree.map(lambda x: x[0], batch))
+    zeros = jax.tree.map(jnp.zeros_like, params), LossSums(*(jnp.zeros(()),) * 3)
+    total, _ = jax.lax.scan(
+        lambda total, batch: (jax.tree.map(jnp.add, total, microbatch(batch)), None), zeros, batch
+    )
+    return total
+
+
 def gradients(
     params: Parameters,
     batch: Batch,
@@ -129,11 +151,15 @@ def gradients(
     rule: MaskingRule,
     seed: int,
 ) -> tuple[Parameters, LossSums]:
-    """Return the gradients of the loss summed over one microbatch's rows, and the sums."""
+    """Return the gradients of the loss summed over one microbatch's rows, and the sums.
+
+    Args:
+      params: whole over `fsdp`.
+    """
     keys = row_keys(seed, batch)
 
     def summed_loss(params: Parameters) -> tuple[jax.Array, LossSums]:
-        model = merge(graph, whole_over_fsdp(params))
+        model = merge(graph, params)
         masked = mask_tokens(batch, rule, keys.mask)
         hidden = model.hidden_at_positions(
             masked.inputs,

@@ -78,7 +78,7 @@ def train(
     prepared = prepare(config)
     peers.agree("data", fingerprints(prepared.corpus))
     mesh, corpus, graph = prepared.mesh, prepared.corpus, prepared.graph
-    step_fn = make_step(config, corpus, graph)
+    step_fn = make_step(config, corpus, graph, mesh)
     if profile:
         step_fn = Profiled(step_fn, workdir / "profile")
 

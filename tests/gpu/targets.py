@@ -48,11 +48,11 @@ OF_ALL = {
 }
 
 
-def make_mesh(gpu: str, data: int, fsdp: int, tensor: int) -> Mesh:
-    """`data × fsdp × tensor` GPUs of one host that is not there."""
-    count = data * fsdp * tensor
+def make_mesh(gpu: str, data: int, fsdp: int, tensor: int, hosts: int = 1) -> Mesh:
+    """`data × fsdp × tensor` GPUs of hosts that are not there, each of which has equally many."""
+    on_each = data * fsdp * tensor // hosts
     topology = topologies.get_topology_desc(
-        platform="cuda", target_config=_target_config(gpu), topology=f"1x1x{count}"
+        platform="cuda", target_config=_target_config(gpu), topology=f"1x{hosts}x{on_each}"
     )
     devices = np.array(topology.devices).reshape(data, fsdp, tensor)
     return Mesh(devices, ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory, saved activations and communication of the compiled training step."""
 
+import collections
+import dataclasses
 import functools
 
 import jax
@@ -14,10 +16,12 @@ from bcmb_jax.model.config import BASE
 from bcmb_jax.model.modernbert import ModernBert
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.training.forecast import rows_that_fit
-from tests.fixtures.compiled import collectives, compile_step
+from tests.fixtures.collectives import collectives_of
+from tests.fixtures.compiled import compile_step
 from tests.fixtures.tiny_model import TINY
 
 LENGTH = 192  # no other axis of the small model has it
+SMALL = dataclasses.replace(TINY, num_hidden_layers=2)
 
 
 def mesh(*shape):
@@ -52,12 +56,24 @@ def test_encoding_8192_tokens_needs_less_than_1_gb():
 
 # Splitting over `tensor` as well is in tests/gpu: for a CPU, products are of plain matrices, whose
 # merged axes the partitioner does not follow.
-@pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (1, 8, 1)])
-def test_parameters_are_gathered_and_activations_are_not(shape):
-    program, _ = compile_step(mesh(*shape), TINY, 1, LENGTH)
-    gathered = collectives(program.as_text(), "all-gather")
-    assert bool(gathered) == (shape[1] > 1)
-    assert not [x for x in gathered if str(LENGTH) in x]
+@pytest.mark.parametrize(("shape", "scattered"), [((8, 1, 1), False), ((1, 8, 1), True)])
+def test_devices_add_their_gradients_up_once_a_step(shape, scattered):
+    program, shapes = compile_step(mesh(*shape), SMALL, 1, LENGTH, microbatches=3)
+    found = collectives_of(program.as_text())
+    assert [x for x in found if x.in_loop] == []
+    assert not [x for x in found if str(LENGTH) in "".join(x.shapes)]  # rows stay where they are
+    moved = collections.Counter()
+    for collective in found:
+        moved[collective.kind] += collective.payload
+    parameters = 4 * sum(x.size for x in shapes.values())
+    if scattered:
+        # Norms and biases are whole on every device, so that their gradients are not scattered.
+        whole = 4 * sum(x.size for x in shapes.values() if x.ndim == 1)
+        assert moved["all-gather"] == moved["reduce-scatter"] == parameters - whole
+        # And the sums of the loss; of squares of gradients, of each tensor and of its update.
+        assert moved["all-reduce"] <= whole + 4 * (3 + 2 * len(shapes))
+    else:
+        assert moved == {"all-reduce": parameters + 4 * 3}
 
 
 def test_rows_that_fit_a_card():
