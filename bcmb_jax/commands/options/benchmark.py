@@ -34,6 +34,7 @@ SIZES = {
 }
 ATTENTION = ("reference", "xla", "interval", "fa4", "dew")
 KINDS = ("fixed", "variable")
+BURST = "timed calls a turn, after one that is not; 0: one, timed, none before"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -48,12 +49,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--size", choices=SIZES, default="base")
     add("--precision", choices=("bf16", "fp32"), help="default: fp32 on a CPU, else bf16")
     add("--peers", default="", help="only these ways, e.g. sdpa,compile (default: all)")
-    add(
-        "--burst",
-        type=lambda text: 0 if text == "0" else _number(text),
-        default=2,
-        help="timed calls a turn, after one that is not; 0: one, timed, none before",
-    )
+    add("--burst", type=_burst, default=2, help=BURST)
     lengths, add = _group()
     add("--lengths", type=_numbers, default=[512, 4096, 8192], help="tokens, e.g. 512,4096")
     ours, add = _group()
@@ -97,7 +93,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--input", type=Path, required=True, help="csv, tsv, jsonl, Parquet, or a folder of .txt")
     add("--text-column", help="unless it is called text, note, report, …")
     add("--peers", default="", help="only these: sentence-transformers, pipeline (default: all)")
-    add("--burst", type=_number, default=1, help="timed calls a turn, after one that is not")
+    add("--burst", type=_burst, default=1, help=BURST)
 
     mode("attention", "of one layer, with gradient and without", model, lengths, ours)
 
@@ -117,6 +113,10 @@ def _number(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _burst(text: str) -> int:
+    return 0 if text == "0" else _number(text)
 
 
 def _numbers(text: str) -> list[int]:
