@@ -7,7 +7,7 @@ sharding split heads or the MLP without collectives (`Wqkv`, `Wo`, `Wi`).
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from bcmb_jax.attention import Seen, see, self_attention
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.ops import cpu
-from bcmb_jax.ops.dropout import dropout
+from bcmb_jax.ops.dropout import row_words
 from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.linear import linear
-from bcmb_jax.ops.norm import branch_norm, layer_norm
-from bcmb_jax.ops.remat import ATTENDED, MLP_INPUT, PRODUCT_INPUT, checkpoint, saved_activations
+from bcmb_jax.ops.norm import branch, layer_norm, sums_are_kernels
+from bcmb_jax.ops.remat import MLP_INPUT, PRODUCT_INPUT, checkpoint, saved_activations
 from bcmb_jax.ops.rope import Table, rope_table
 
 INIT_STD = 0.02
@@ -78,9 +78,17 @@ class LayerNorm(nnx.Module):
         return layer_norm(x, self.weight[...], self.eps)
 
     @jax.named_scope("norm")
-    def branch(self, x: Stream, dtype: jnp.dtype) -> tuple[Stream, Stream]:
-        """Return the residual stream `x` as it goes on, and its norm in `dtype`."""
-        return branch_norm(x, self.weight[...], self.eps, dtype)
+    def branch(
+        self,
+        x: Stream,
+        update: Stream | None,
+        dtype: jnp.dtype,
+        words: UInt32[Array, "B 2"] | None = None,
+        rate: float = 0.0,
+    ) -> tuple[Stream, Stream]:
+        """Return the residual stream, `x` and the `update` after dropout, and its norm."""
+        x, normed = branch(x, update, self.weight[...], self.eps, dtype, words, rate)
+        return x, checkpoint_name(normed, PRODUCT_INPUT)
 
 
 class TokenTable(nnx.Module):
@@ -173,18 +181,26 @@ class Layer(nnx.Module):
         self.dropout_rate, self.dtype = config.attention_output_dropout, dtype
 
     def __call__(
-        self, x: Stream, seen: Seen, rope: Table, dropout_keys: Key[Array, " B"] | None
-    ) -> Stream:
-        """Return the residual stream `x`, fp32, after attention and MLP."""
-        normed = x
+        self,
+        x: Stream,
+        update: Stream | None,
+        seen: Seen,
+        rope: Table,
+        words: UInt32[Array, "B 2"] | None,
+    ) -> tuple[Stream, Stream | None]:
+        """Return the residual stream after attention and the MLP's update, not added yet.
+
+        The next norm adds it, as the first one here adds the `update` of the layer before to `x`,
+        fp32; where no kernel does both at once, None in place of an update that is added already.
+        """
         if self.attn_norm:
-            x, normed = self.attn_norm.branch(x, self.dtype)
-            normed = checkpoint_name(normed, PRODUCT_INPUT)
+            x, normed = self.attn_norm.branch(x, update, self.dtype)
+        else:
+            normed = checkpoint_name(x.astype(self.dtype), PRODUCT_INPUT)
         attended = self.attn(normed, seen, rope)
-        if dropout_keys is not None and self.dropout_rate:
-            attended = dropout(attended.astype(x.dtype), dropout_keys, self.dropout_rate)
-        x, normed = self.mlp_norm.branch(checkpoint_name(x + attended, ATTENDED), self.dtype)
-        return x + self.mlp(checkpoint_name(normed, PRODUCT_INPUT))
+        x, normed = self.mlp_norm.branch(x, attended, self.dtype, words, self.dropout_rate)
+        update = self.mlp(normed)
+        return (x, update) if sums_are_kernels(self.dtype, x.shape[-1]) else (x + update, None)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -193,7 +209,7 @@ def _run_layer(
     state: nnx.State[Any, Any],
     saved: tuple[str, ...],
     *args: Array | Seen | Table | None,
-) -> Array:
+) -> tuple[Array, Array | None]:
     """Run a layer that saves the activations named `saved`; layers alike are traced once."""
     return checkpoint(lambda state, *args: nnx.merge(graph, state)(*args), saved)(state, *args)
 
@@ -261,14 +277,19 @@ class ModernBert(nnx.Module):
             kind: see(segment_ids, window, *chosen)
             for kind, window in (("global", None), ("local", config.window))
         }
-        x = self.embeddings(tokens)
+        x, update = self.embeddings(tokens), None
         yield "embeddings", x
+        words: Sequence[Array | None] = [None] * len(self.layers)
+        if dropout_keys is not None:
+            words = [*row_words(dropout_keys, len(self.layers))]
         saved = saved_activations(self.remat)
         for index, (kind, layer) in enumerate(zip(config.layer_types, self.layers, strict=True)):
-            keys = None
-            if dropout_keys is not None:
-                keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(dropout_keys, index)
             with cpu.calls(inlined=False):
-                x = _run_layer(*nnx.split(layer), saved, x, seen[kind], ropes[kind], keys)
-            yield f"layers.{index}", x
-        yield "final_norm", self.final_norm(x)
+                x, update = _run_layer(
+                    *nnx.split(layer), saved, x, update, seen[kind], ropes[kind], words[index]
+                )
+            whole = x if update is None else x + update
+            yield f"layers.{index}", whole
+            if self.remat:  # which saves what layers take
+                x, update = whole, None
+        yield "final_norm", self.final_norm(whole)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.ops.linear import accumulation_dtype
-from bcmb_jax.ops.triton import gradient_is_a_kernel, map_tokens, on_each_device, pieces
+from bcmb_jax.ops.triton import is_a_kernel, map_tokens, on_each_device, pieces
 
 TOKENS_PER_BLOCK = 16  # tokens handled by one Triton program
 MAX_PIECE = 128
@@ -40,7 +40,7 @@ def geglu(
     Args:
       activation: "gelu", or "silu" for `silu(a) · b`, which has no kernel.
     """
-    if activation == "gelu" and gradient_is_a_kernel(inner.dtype, inner.shape[-1]):
+    if activation == "gelu" and is_a_kernel(inner.dtype, inner.shape[-1]):
         return with_kernel(inner, dtype)
     return _glu(inner, dtype, {"gelu": gelu, "silu": jax.nn.silu}[activation])
 
@@ -68,13 +68,11 @@ with_kernel.defvjp(lambda inner, dtype: (with_kernel(inner, dtype), inner), _bac
 def _gradient(
     inner: Float[Array, "B L 2 F"], dout: Float[Array, "B L F"]
 ) -> Float[Array, "B L 2 F"]:
-    size = inner.shape[-1]
-    arrays = inner.reshape(-1, 2, size), dout.reshape(-1, size)
-    _, parts = pieces(size, MAX_PIECE)
+    _, parts = pieces(inner.shape[-1], MAX_PIECE)
     (dinner,) = map_tokens(
-        _gradient_kernel, "geglu_gradient", TOKENS_PER_BLOCK, arrays, arrays[:1], parts=parts
+        _gradient_kernel, "geglu_gradient", TOKENS_PER_BLOCK, (inner, dout), (inner,), parts=parts
     )
-    return dinner.reshape(inner.shape)
+    return dinner
 
 
 def _gradient_kernel(

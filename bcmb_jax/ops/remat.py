@@ -14,10 +14,10 @@ from bcmb_jax.ops import cpu
 
 QKV, ATTENTION_OUTPUT = "qkv", "attention_output"
 """Operands of attention kernels; their outputs and log-sum-exps."""
-ATTENDED, MLP_INPUT, PRODUCT_INPUT = "attended", "mlp_input", "product_input"
-"""The residual stream after attention; what GeGLU takes; what norms and GeGLU give to products."""
+STREAM, MLP_INPUT, PRODUCT_INPUT = "stream", "mlp_input", "product_input"
+"""The residual stream after a branch; what GeGLU takes; what norms and GeGLU give to products."""
 
-SAVED_ACTIVATIONS = (QKV, ATTENTION_OUTPUT, ATTENDED, MLP_INPUT)
+SAVED_ACTIVATIONS = (QKV, ATTENTION_OUTPUT, STREAM, MLP_INPUT)
 """All that only a matrix product or attention could bring back; norms, GELU and dropout are
 computed again."""
 SAVED_ACTIVATIONS_ON_ACCELERATORS = (*SAVED_ACTIVATIONS, PRODUCT_INPUT)

@@ -36,8 +36,8 @@ def runs_triton(device: Target) -> bool:
     )
 
 
-def gradient_is_a_kernel(dtype: jnp.dtype, size: int) -> bool:
-    """Return whether the gradient of an operation between products is a kernel here.
+def is_a_kernel(dtype: jnp.dtype, size: int) -> bool:
+    """Return whether an operation between products, or its gradient, is a kernel here.
 
     In bfloat16, since fp32 gains less, and over axes of a `size` that has a power of two from
     `MIN_PIECE` on as a factor, since blocks are powers of two.
@@ -97,45 +97,58 @@ def map_tokens(
     outputs: Sequence[Array | jax.ShapeDtypeStruct],
     *,
     weights: Sequence[Array] = (),
+    rows: Sequence[Array] = (),
+    gradients: Sequence[Array] = (),
     parts: int = 1,
 ) -> tuple[Array, ...]:
-    """Run `kernel` on every `block` of tokens of arrays `[N, …]`.
+    """Run `kernel` on every `block` of tokens of arrays `[B, L, …]`.
 
     Args:
-      kernel: takes references to all `weights`, a block of each of `inputs`, a block of each of
-        `outputs`, and for each weight what the block adds to its gradient.
-      outputs: arrays or their shapes, as long as `inputs`.
+      kernel: takes references to all `weights`, a row of each of `rows`, a block of each of
+        `inputs`, a block of each of `outputs`, and what the block adds to each of `gradients`; its
+        programs are numbered by block and row.
+      outputs: arrays or their shapes, `[B, L, …]`.
       weights: vectors that every program reads whole.
+      rows: of a few numbers each, `[B, n]`.
+      gradients: weights whose gradients are sums over tokens.
       parts: of the last axis, one to a program.
 
     Returns:
-      The outputs, and for each weight a gradient of each program, `[programs, size]`, fp32.
+      The outputs, and for each of `gradients` what each program adds to it, `[B, blocks, size]`,
+      fp32.
     """
-    tokens = len(inputs[0])
-    inputs = [pad_to_multiple(x, 0, block) for x in inputs]
-    programs = len(inputs[0]) // block
+    length = inputs[0].shape[1]
+    inputs = [pad_to_multiple(x, 1, block) for x in inputs]
+    batch, padded = inputs[0].shape[:2]
 
     def spec(x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
-        between = x.shape[1:-1]
-        shape = (block, *between, x.shape[-1] // parts)
-        return pl.BlockSpec(shape, lambda i, j: (i, *(0,) * len(between), j))
+        between = x.shape[2:-1]
+        shape = (None, block, *between, x.shape[-1] // parts)
+        return pl.BlockSpec(shape, lambda i, b, j: (b, i, *(0,) * len(between), j))
 
     results = call(
         kernel,
         name,
-        (programs, parts),
-        [*(pl.BlockSpec(w.shape, lambda i, j: (0,)) for w in weights), *map(spec, inputs)],
+        (padded // block, batch, parts),
+        [
+            *(pl.BlockSpec(w.shape, lambda i, b, j: (0,)) for w in weights),
+            *(pl.BlockSpec((None, *x.shape[1:]), lambda i, b, j: (b, 0)) for x in rows),
+            *map(spec, inputs),
+        ],
         [
             *map(spec, outputs),
-            *(pl.BlockSpec((None, *w.shape), lambda i, j: (i, 0)) for w in weights),
+            *(pl.BlockSpec((None, None, *w.shape), lambda i, b, j: (b, i, 0)) for w in gradients),
         ],
         [
-            *(jax.ShapeDtypeStruct((programs * block, *x.shape[1:]), x.dtype) for x in outputs),
-            *(jax.ShapeDtypeStruct((programs, *w.shape), jnp.float32) for w in weights),
+            *(jax.ShapeDtypeStruct((batch, padded, *x.shape[2:]), x.dtype) for x in outputs),
+            *(
+                jax.ShapeDtypeStruct((batch, padded // block, *w.shape), jnp.float32)
+                for w in gradients
+            ),
         ],
-    )(*weights, *inputs)
+    )(*weights, *rows, *inputs)
     count = len(outputs)
-    return *(x[:tokens] for x in results[:count]), *results[count:]
+    return *(x[:, :length] for x in results[:count]), *results[count:]
 
 
 def on_each_device(

@@ -30,7 +30,17 @@ AMPERE = {
     "memory_bandwidth": 2_039_000_000_000,
     "device_memory_size": 80 * 10**9,
 }
+BLACKWELL = HOPPER | {
+    "device_description_str": "NVIDIA B200",
+    "capability": (10, 0),
+    "core_count": 148,
+    "l2_cache_size": 126 * 2**20,
+    "clock_rate_ghz": 1.965,
+    "memory_bandwidth": 8_000_000_000_000,
+    "device_memory_size": 180 * 10**9,
+}
 GPUS = {
+    "B200": BLACKWELL,
     "H100": HOPPER,
     "A100": AMPERE,
     "A100-40": AMPERE | {"device_memory_size": 40 * 10**9},

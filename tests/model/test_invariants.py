@@ -69,7 +69,7 @@ def test_in_bf16_products_give_bf16_and_the_residual_stream_stays_fp32():
     def of_each_kind():
         x = model.model(*inputs)
         products = layer.attn.Wqkv(x), layer.mlp.Wo(layer.mlp.Wi(x)[..., 0, :])
-        return products, (x, layer(x, seen, rope, None), model.head(x), model(*inputs))
+        return products, (x, layer(x, None, seen, rope, None)[0], model.head(x), model(*inputs))
 
     products, others = jax.eval_shape(of_each_kind)
     assert [y.dtype for y in products] == [jnp.bfloat16] * 2
@@ -86,7 +86,7 @@ def test_no_gradient_crosses_documents(two_documents):
         for layer, kind in zip(model.model.layers, TINY.layer_types, strict=True):
             theta = TINY.global_rope_theta if kind == "global" else TINY.local_rope_theta
             seen = see(segment_ids, layer.attn.window, model.dtype, TINY.head_size)
-            x = layer(x, seen, rope_table(positions, theta, TINY.head_size), None)
+            x, _ = layer(x, None, seen, rope_table(positions, theta, TINY.head_size), None)
         return (x[0, 40:300] ** 2).sum()
 
     table = model.model.embeddings.tok_embeddings.weight[...]

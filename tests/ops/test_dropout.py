@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bcmb_jax.ops.dropout import dropout, random_bits
+from bcmb_jax.ops.dropout import dropout, elements, random_bits, row_words
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -14,15 +14,16 @@ ROWS, LENGTH, SIZE = 4, 512, 768
 NOISE = 5  # standard deviations: one in two million by chance
 
 
-def keys():
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(3), jnp.arange(ROWS))
+def words():
+    rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(3), jnp.arange(ROWS))
+    return row_words(rows, 2)[1]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
 def test_a_share_of_rate_is_zeroed_and_the_rest_scaled_up(rate, dtype):
     x = jnp.full((ROWS, LENGTH, SIZE), 3.0, dtype)
-    out = dropout(x, keys(), rate)
+    out = dropout(x, words(), rate)
     assert out.dtype == dtype
     out = np.asarray(out, "float32")
     np.testing.assert_allclose(out[out > 0], 3.0 / (1 - rate), rtol=1e-2)
@@ -31,14 +32,14 @@ def test_a_share_of_rate_is_zeroed_and_the_rest_scaled_up(rate, dtype):
 
 def test_the_gradient_passes_where_the_element_did():
     x = jnp.ones((ROWS, LENGTH, SIZE))
-    out, pull = jax.vjp(lambda x: dropout(x, keys(), 0.1), x)
+    out, pull = jax.vjp(lambda x: dropout(x, words(), 0.1), x)
     np.testing.assert_array_equal(pull(x)[0], out)
 
 
 def test_rows_columns_and_tokens_share_nothing():
     """Correlations of a mask with itself shifted and with other rows' are noise; sums over tokens
     and columns spread as those of independent elements."""
-    mask = np.asarray(dropout(jnp.ones((ROWS, LENGTH, SIZE)), keys(), 0.1) > 0) - 0.9
+    mask = np.asarray(dropout(jnp.ones((ROWS, LENGTH, SIZE)), words(), 0.1) > 0) - 0.9
     noise = NOISE * 0.1 * 0.9 / np.sqrt(mask[0].size)
     along_columns, along_tokens = [(0, 1), (0, 2), (0, 32), (0, 256)], [(1, 0), (2, 0), (64, 0)]
     for shift in (*along_columns, *along_tokens, (1, 1), (256, 1)):
@@ -55,7 +56,7 @@ def test_rows_columns_and_tokens_share_nothing():
 def half(first, second):
     """`[L, D]`: what a rate of a half keeps."""
     words = (jnp.full((1, 1, 1), word, jnp.uint32) for word in (first, second))
-    return np.asarray(random_bits(*words, (LENGTH, 1024)))[0] >= 2**31
+    return np.asarray(random_bits(elements((LENGTH, 1024)), *words))[0] >= 2**31
 
 
 def assert_unlike(one, other):

@@ -20,6 +20,7 @@ from bcmb_jax.model import modernbert
 from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.model.parameters import merge, split
 from bcmb_jax.ops import geglu, norm
+from bcmb_jax.ops.dropout import dropout, row_words
 from bcmb_jax.ops.rope import rope_table
 from bcmb_jax.sharding import batch_sharding, make_mesh
 from tests.fixtures.tiny_batches import packed_segments
@@ -37,15 +38,20 @@ def gradients(kernels: bool):
 
     positions = jnp.tile(jnp.arange(24), (4, 1))
     table = rope_table(positions, 10_000.0, 32)
+    words = row_words(jax.random.split(jax.random.key(0), 4), 1)[0]
     f32, weight = jnp.dtype("float32"), jnp.linspace(-1, 2, 128)
 
     def plain(x, weight):
+        x = x + dropout(2 * x, words, 0.1)
         return x, norm.layer_norm(x, weight, 1e-5)
+
+    def by_kernels(x, weight):
+        return norm.with_kernel(1e-5, 0.1, f32, x, 2 * x, words, weight)
 
     def run(x, weight, inner, qkv, cotangents):
         kind = "interval" if kernels else "xla"
         seen = see(packed_segments(4, 24), None, f32, 32, kind)
-        normed = (lambda *a: norm.with_kernel(*a, 1e-5, f32)) if kernels else plain
+        normed = by_kernels if kernels else plain
         gated = geglu.with_kernel if kernels else geglu.geglu
         pulls = [
             jax.vjp(normed, x, weight)[1],
