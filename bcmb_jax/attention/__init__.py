@@ -37,12 +37,12 @@ ROWS, HEADS = P(BATCH_AXES, None), P(BATCH_AXES, None, "tensor", None)
 
 
 class Seen(NamedTuple):
-    """What the queries of packed rows see in layers of one window, worked out once for all."""
+    """Keys that the queries of packed rows see in layers of one window, worked out once for all."""
 
     segment_ids: Int[Array, "B L"]
     bounds: Bounds
     visits: interval.Visits | None
-    """Of the interval kernel alone."""
+    """Blocks that the interval kernel visits; None for other implementations."""
 
 
 def attention(
