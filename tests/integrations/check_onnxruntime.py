@@ -21,7 +21,7 @@ def main() -> None:
             batch = tokenizer(compare.ours["texts"], padding=True, return_tensors="np")
             export = f"{folder} (--to onnx{' --dtype int8' * (kind == 'int8')})"
             ids = batch["input_ids"].ravel()
-            compare.equal(export, "tokens", ids, compare.arrays["ids"].ravel())
+            compare.equal(export, "tokens", ids, compare.arrays[f"{model} ids"].ravel())
             session = onnxruntime.InferenceSession(f"{folder}/{file}")
             (found,) = session.run(None, dict(batch))
             real = batch["attention_mask"] == 1

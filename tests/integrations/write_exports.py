@@ -123,7 +123,7 @@ def convert(folder: Path) -> None:
 
 
 def expect(folder: Path, texts: list[str]) -> None:
-    """Write our outputs of the texts, and of their tokens in one padded batch."""
+    """Write our outputs of the texts, and of each model's tokens of them in one padded batch."""
 
     def load(name: str) -> conversion.PretrainedModel:
         return conversion.from_pretrained(folder / name, head=None, precision="fp32")
@@ -143,23 +143,25 @@ def expect(folder: Path, texts: list[str]) -> None:
     if found != set(PHRASES):
         raise SystemExit(f"the tagger learned {sorted(found)} only: the comparison shows nothing")
     (folder / "expected.json").write_text(json.dumps(results, indent=1))
-    rows = encoder.tokenizer.encode_batch(texts)
-    special = encoder.tokenizer.special
-    rows = [np.array([special.cls, *ids, special.sep]) for ids in rows]
+    models = {"notes-modernbert": masked_lm, "my-encoder": encoder}
+    models |= {"my-tagger": tagger, "my-classifier": classifier}
+    arrays = {"mean": encoder.encode(texts), "cls": encoder.encode(texts, "cls")}
+    for name, model in models.items():  # fine-tuned ones put a space before the first word
+        ids, mask = padded(model, texts)
+        arrays |= {f"{name} ids": ids, name: np.asarray(model(ids, mask))}
+        arrays |= {"mask": mask} if name == "my-encoder" else {}
+    np.savez(folder / "expected.npz", **arrays)
+
+
+def padded(model: conversion.PretrainedModel, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the token ids of texts and where they are, `[texts, longest]` each."""
+    special = model.tokenizer.special
+    rows = [[special.cls, *ids, special.sep] for ids in model.tokenizer.encode_batch(texts)]
     ids = np.full((len(rows), max(map(len, rows))), special.pad)
     mask = np.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = row, 1
-    models = {"notes-modernbert": masked_lm, "my-encoder": encoder}
-    models |= {"my-tagger": tagger, "my-classifier": classifier}
-    np.savez(
-        folder / "expected.npz",
-        ids=ids,
-        mask=mask,
-        mean=encoder.encode(texts),
-        cls=encoder.encode(texts, "cls"),
-        **{name: np.asarray(model(ids, mask)) for name, model in models.items()},
-    )
+    return ids, mask
 
 
 def main(folder: Path) -> None:
