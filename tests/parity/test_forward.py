@@ -27,8 +27,8 @@ pytestmark = pytest.mark.torch
 # smallest mistakes (a window off by one, GELU's tanh approximation) are 1e-3 and more.
 LOGIT_TOLERANCE = 2e-5
 # transformers' rotary frequencies are powers in fp32, a unit in the last place off at most: far
-# positions feel it, random weights by 3e-5.
-OTHER_FREQUENCIES = 1e-4
+# positions feel it, random weights by 3e-5, or by 1.02e-4 where PyTorch has AVX2 alone.
+OTHER_FREQUENCIES = 2e-4
 # Against float64: ours may be twice as far as transformers', which is luck of rounding, no more.
 ERROR_RATIO = 2.0
 # Trained weights are rounded more coarsely by both sides: their difference is at most the sum of
