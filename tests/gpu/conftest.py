@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What compiling for devices that are not there needs."""
+"""The compilation cache stays off while programs for absent devices are compiled."""
 
 import jax
 import pytest

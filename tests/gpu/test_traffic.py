@@ -6,7 +6,6 @@ Each number may only fall: lower it here with the change that lowers it.
 
 import importlib.util
 
-import jax
 import pytest
 
 from bcmb_jax.model.config import BASE
@@ -27,15 +26,6 @@ MOST = dict(
     peak_gigabytes=51.8,
 )
 H200_BANDWIDTH = 4.3e12  # of a copy, measured
-
-
-@pytest.fixture(autouse=True)
-def never_from_the_cache():
-    """Programs for devices that are not there can be kept, but not read again."""
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    yield
-    jax.config.update("jax_enable_compilation_cache", before)
 
 
 def test_a_step_moves_and_launches_no_more_than_before():
