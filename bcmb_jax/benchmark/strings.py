@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time strings to vectors or entities, tokenization included, beside the libraries that users pick.
 
-All sides read one folder, the same strings and, on a CPU, fp32. PyTorch's sides get the strings
-sorted by length and in batches, which is the best that their users do.
+All sides read one folder, the same strings and, on a CPU, fp32. sentence-transformers sorts them by
+length and pads them in batches; the pipelines get one at a time, which pads nothing.
 """
 
 import functools
@@ -23,6 +23,7 @@ from bcmb_jax.inference.rows import Rows
 from bcmb_jax.inference.text_model import TextModel
 
 PEERS = {"vectors": ("sentence-transformers", "pipeline"), "entities": ("pipeline",)}
+PACKAGES = {"sentence-transformers": "sentence_transformers", "pipeline": "transformers"}
 BATCH = 8
 
 
@@ -57,14 +58,15 @@ def cases(
     """
     ours = conversion.from_pretrained(model, None)
     what = "entities" if ours.head.kind == "token_classification" else "vectors"
-    here = [x for x in PEERS[what] if x == "pipeline" or importlib.util.find_spec(_module(x))]
+    here = [x for x in PEERS[what] if importlib.util.find_spec(PACKAGES[x])]
     if unknown := [x for x in peers if x not in here]:
         raise InputError(f"no way to run {unknown[0]!r} here; there are {', '.join(here)}")
     names = [OURS, *((peers or here) if compare else ())]
     tokens = sum(map(len, ours.tokenizer.encode_batch(list(texts)))) + 2 * len(texts)
     if compare and not (Path(model) / "config.json").is_file():
         raise InputError(f"{model} is no folder that transformers loads: convert it first")
-    sides = {name: _SIDES[name](model, what) for name in names}
+    sides = {name: _SIDES[name](model, what) for name in names[1:]}
+    sides = {OURS: ours.tag if what == "entities" else ours.encode, **sides}
     times = time_interleaved(
         {name: functools.partial(run, list(texts)) for name, run in sides.items()}, rounds, burst
     )
@@ -104,13 +106,13 @@ def _pipeline(folder: str, what: str) -> Side:
     if what == "entities":
         kind, first = "token-classification", {"aggregation_strategy": "first"}
         tag = pipeline(kind, folder, trust_remote_code=False, **first)
-        return lambda texts: tag(sorted(texts, key=len), batch_size=BATCH)
+        return lambda texts: tag(texts, batch_size=1)
     cut = {"truncation": True}
     embed = pipeline("feature-extraction", folder, tokenize_kwargs=cut, trust_remote_code=False)
 
     def mean(texts: list[str]) -> list[Any]:
         with torch.inference_mode():
-            parts = embed(sorted(texts, key=len), batch_size=1, return_tensors=True)
+            parts = embed(texts, batch_size=1, return_tensors=True)
         return [part[0].mean(0) for part in parts]
 
     return mean
@@ -121,10 +123,6 @@ _SIDES: dict[str, Callable[[str, str], Side]] = {
     "sentence-transformers": _sentence_transformers,
     "pipeline": _pipeline,
 }
-
-
-def _module(name: str) -> str:
-    return name.replace("-", "_")
 
 
 def _peak(name: str, folder: str, what: str, texts: Sequence[str]) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What devices pass to each other in a step, on other meshes than the recipe's, and on 64 GPUs.
+"""Bytes that devices exchange in a step, on other meshes than the recipe's, and on 64 GPUs.
 
 `test_compile` has the recipe's mesh: eight devices, each of which holds all parameters.
 """

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.torch
 # smallest mistakes (a window off by one, GELU's tanh approximation) are 1e-3 and more.
 LOGIT_TOLERANCE = 2e-5
 # transformers' rotary frequencies are powers in fp32, a unit in the last place off at most: far
-# positions feel it, random weights by 3e-5, or by 1.02e-4 where PyTorch has AVX2 alone.
-OTHER_FREQUENCIES = 2e-4
+# positions feel it, random weights by 3e-5, and at 8,192 by 1.02e-4 where PyTorch has AVX2 alone.
+OTHER_FREQUENCIES = {"padded": 1e-4, "packed": 1e-4, "8192": 2e-4}
 # Against float64: ours may be twice as far as transformers', which is luck of rounding, no more.
 ERROR_RATIO = 2.0
 # Trained weights are rounded more coarsely by both sides: their difference is at most the sum of
@@ -52,7 +52,7 @@ def test_logits_equal_those_of_transformers(rows: str, local_attention: int) -> 
     ours = our_logits(our_parameters(model, config), tokens, segment_ids, config)
     assert np.abs(ours[real]).max() > 5  # logits that would show a difference
     theirs = torch_logits(model, tokens, segment_ids)
-    assert np.abs(ours - theirs)[real].max() <= OTHER_FREQUENCIES
+    assert np.abs(ours - theirs)[real].max() <= OTHER_FREQUENCIES[rows]
     with our_frequencies(model, config):
         for attention in ("sdpa", "eager"):
             model.set_attn_implementation(attention)
