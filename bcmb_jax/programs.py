@@ -39,7 +39,7 @@ def keep_programs() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     try:
-        folder = _own_folder()
+        folder = own_folder()
     except (OSError, RuntimeError) as error:
         log.warning("compiled programs are not kept, so each start compiles: %s", error)
         return
@@ -49,7 +49,7 @@ def keep_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """Make the folder of this JAX, device and machine, in the user's folder of caches.
 
     Raises:

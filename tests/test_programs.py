@@ -105,7 +105,7 @@ def test_links_to_folders_of_others_are_refused(tmp_path, monkeypatch) -> None:
     (tmp_path / "bcmb_jax").symlink_to(tmp_path / "theirs")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(PermissionError, match="not a folder of yours"):
-        programs._own_folder()
+        programs.own_folder()
 
 
 def test_the_programs_used_last_stay(tmp_path, monkeypatch) -> None:

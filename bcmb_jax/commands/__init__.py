@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "set results of evaluate beside the paper's tables",
     "ledger": "count prepared sources beside the paper's",
     "benchmark": "measure speed, beside PyTorch on request",
+    "doctor": "look over this installation and this machine",
 }
 HELP = f"""usage: bcmb COMMAND …
 
