@@ -37,6 +37,14 @@ DONE, UNEXPECTED, HUNG, PREEMPTED, INTERRUPTED = 0, 1, 70, 75, 130
 process of its run, did not move; it was told to stop, has saved, and wants to be started again; it
 was stopped from the keyboard."""
 
+LESS_MEMORY = {
+    "train": "lower config.rows_per_microbatch or set config.remat=True, which change no result",
+    "finetune": "lower --batch-size",
+    "evaluate": "lower --batch-size or --positions",
+    "": "give fewer texts at once, or shorter ones, or end other programs on this device",
+}
+"""How to need less memory, by command."""
+
 LONGEST_MESSAGE = 2000
 """Characters of a message; of a longer one the middle is left out."""
 
@@ -130,12 +138,42 @@ def _is_plain(error: BaseException) -> bool:
     return isinstance(error, _PLAIN) or library in ("flax", "jax", "jaxlib")
 
 
-def run(main: Callable[[], int | None]) -> int:
+def of_the_device(error: BaseException, command: str = "") -> InputError | None:
+    """Return the error of JAX about memory, or a device that is not there, in plain words.
+
+    None is returned for every other error. JAX need not be imported for it.
+
+    Args:
+      command: a name, by which the options that save memory are named.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or (
+        _is_plain(error) and re.match(r"RESOURCE_EXHAUSTED|.*\bOut of memory\b", text)
+    ):
+        asked = re.search(r"allocat\w* ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", text)
+        size = f" ({asked[1]} more were needed)" if asked else ""
+        return InputError(f"out of memory{size}: {LESS_MEMORY.get(command, LESS_MEMORY[''])}")
+    # JAX says it with a RuntimeError, or with an AssertionError without a word.
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    starting = bool(last) and Path(last[0].filename).parts[-3:] == ("jax", "_src", "xla_bridge.py")
+    if starting and isinstance(error, RuntimeError | AssertionError):
+        return InputError(
+            "JAX finds no device of the kind asked for (JAX_PLATFORMS is "
+            f"{os.environ.get('JAX_PLATFORMS') or 'not set'}): unset it, or see what bcmb doctor "
+            "says of the GPU and its plugin"
+        )
+    return None
+
+
+def run(main: Callable[[], int | None], command: str = "") -> int:
     """Run a command and return its exit status; an error of the kinds above is one line on stderr.
 
     So is any other `OSError`: of storage if the disk is to blame, else of what the user gave. Of
     everything else the kind and the lines of code that led to it are printed, as the message may
     quote the text that a library stumbled over. What a command writes is private.
+
+    Args:
+      command: a name, as for `of_the_device`.
     """
     private.withhold()
     if threading.excepthook is threading.__excepthook__:
@@ -157,6 +195,9 @@ def run(main: Callable[[], int | None]) -> int:
     except SystemExit:
         raise
     except BaseException as error:  # a panic of tokenizers, written in Rust, is no Exception
+        if (plain := of_the_device(error, command)) is not None:
+            print(f"error: {plain}", file=sys.stderr)
+            return plain.exit_status
         _print_unexpected(error)
         return UNEXPECTED
 

@@ -4,7 +4,9 @@
 import ast
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -105,3 +107,43 @@ def test_one_function_makes_messages_about_records() -> None:
                 places |= {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
                 wrong += [f"{file}:{node.lineno}"] if places & {"line", "lineno"} else []
     assert not wrong, "\n".join(wrong)
+
+
+ONE_ARRAY_TOO_LARGE = """
+import jax.numpy as jnp
+jnp.zeros((2**46,), jnp.float32).block_until_ready()
+"""
+
+
+def jax_fails(program: str, command: str, **environment: str) -> tuple[int, str]:
+    """Run a program that fails in JAX, as a command; return its status and standard error."""
+    wrapped = (
+        "import sys\nfrom bcmb_jax.errors import run\n"
+        f"sys.exit(run(lambda: exec({program!r}), {command!r}))"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", wrapped], env=variables, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "fix"),
+    [("train", "config.rows_per_microbatch or set config.remat=True"), ("encode", "fewer texts")],
+)
+def test_out_of_memory_names_the_options_that_save_it(command, fix) -> None:
+    status, text = jax_fails(ONE_ARRAY_TOO_LARGE, command, JAX_PLATFORMS="cpu")
+    line = text.splitlines()[-1]
+    assert line.startswith("error: out of memory")
+    assert fix in line
+    assert (status, text.count("error: ")) == (2, 1)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_one_line(platform) -> None:
+    status, text = jax_fails("import jax; jax.devices()", "train", JAX_PLATFORMS=platform)
+    assert status == 2, text
+    line = text.splitlines()[-1]
+    assert line.startswith("error: JAX finds no device of the kind asked for (JAX_PLATFORMS is ")
+    assert platform in line

@@ -74,5 +74,5 @@ def start(*command: str) -> NoReturn:
     arguments = [*command, *sys.argv[1:]]
     if arguments[:1] == ["train"]:
         catch_stop_signals()  # before the imports that take seconds
-        end_process(run(lambda: main(*arguments)))
-    sys.exit(run(lambda: main(*arguments)))
+        end_process(run(lambda: main(*arguments), *arguments[:1]))
+    sys.exit(run(lambda: main(*arguments), *arguments[:1]))

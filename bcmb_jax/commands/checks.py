@@ -194,8 +194,8 @@ def device() -> Finding:
 
         found = describe_device()
         text = f"{found['count']} × {found['kind']}, trains in {resolve_precision()}"
-    except (ImportError, RuntimeError) as error:
-        text = str(error).strip().partition("\n")[0][:200]
+    except (ImportError, RuntimeError, AssertionError) as error:  # the last has no message
+        text = str(error).strip().partition("\n")[0][:200] or "no such device"
         chosen = os.environ.get("JAX_PLATFORMS")
         fix = f"unset JAX_PLATFORMS (now {chosen})" if chosen else "mend what stands above"
         return Finding("device", "wrong", f"JAX does not start: {text}", fix)
