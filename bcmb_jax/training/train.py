@@ -29,6 +29,7 @@ from bcmb_jax.training.clock import RunClock
 from bcmb_jax.training.initial import Initial
 from bcmb_jax.training.kept import Checkpoints
 from bcmb_jax.training.metrics import Reporter
+from bcmb_jax.training.opening import opening
 from bcmb_jax.training.profiling import Profiled
 from bcmb_jax.training.start import (
     Prepared,
@@ -104,6 +105,8 @@ def train(
         )
         if jax.process_index() == 0:
             Display().say(describe(progress.agreements))
+            for line in opening(config, prepared, progress):
+                Display().say(line)
         peers.agree("checkpoint", {"step": progress.step, "tokens": progress.tokens_seen})
         write_run_files(config, corpus, workdir)
 
@@ -161,6 +164,8 @@ def train(
         stop.when = "after this step"
         if interrupted and not stopping:
             stopping = interrupted = not evaluated()
+        if jax.process_index() == 0 and not done and not stopping:
+            Display().say("compiling…")  # of the first step, which is silent for long
         while not done and not stopping:
             begin_phase("data", progress.step + 1)
             item = next(batches)

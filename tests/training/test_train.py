@@ -23,6 +23,7 @@ from bcmb_jax.model.config import ModelConfig
 from bcmb_jax.training import checkpoint, goodput, start
 from bcmb_jax.training import forecast as forecasting
 from bcmb_jax.training.initial import Initial, check_constants
+from bcmb_jax.training.opening import opening
 from bcmb_jax.training.validation import Evaluator
 from configs import base, phase1, phase2
 from tests.fixtures.runs import damage_state, final_state, lines, tiny_run, train
@@ -420,3 +421,18 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused(config, tmp_path, monke
     with pytest.raises(StorageError, match=r"has 0\.1 MB free, a checkpoint takes 0\.\d MB"):
         train(config, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_run_opens_with_what_it_uses_and_where_it_stands(config, tmp_path) -> None:
+    config = start.with_precision(RunConfig.from_dict(config.to_dict()), tmp_path)
+    prepared, new = start.prepare(config), checkpoint.RunProgress()
+    said = list(opening(config, prepared, new, tmp_path / "none"))
+    assert [line.split()[0] for line in said] == ["device", "model", "source", "steps", "start"]
+    assert "precision fp32, xla attention" in said[1]
+    assert said[-1] == "start      from scratch"
+    (tmp_path / "gpus/0000:01:00.0").mkdir(parents=True)
+    later = dataclasses.replace(new, step=4, tokens_seen=3600)
+    said = list(opening(config, prepared, later, tmp_path / "gpus"))
+    assert said[1].startswith("warning    this machine has a GPU, which is not used")
+    assert said[-2] == "steps      about 4 to go, of 8 rows"
+    assert said[-1] == "start      resumed at step 4, 3,600 tokens"
