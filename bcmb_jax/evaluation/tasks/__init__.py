@@ -14,7 +14,17 @@ from importlib import resources
 
 from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.published import LEARNING_RATES
-from bcmb_jax.evaluation.tasks import bio, brat, chemprot, deid, hoc, phenotype, pubmedqa, tables
+from bcmb_jax.evaluation.tasks import (
+    bio,
+    brat,
+    chemprot,
+    deid,
+    hoc,
+    notes,
+    phenotype,
+    pubmedqa,
+    tables,
+)
 
 _READERS: dict[str, Callable[..., Dataset]] = {
     "chemprot": chemprot.read_blue,
@@ -31,6 +41,10 @@ _READERS: dict[str, Callable[..., Dataset]] = {
     "bc2gm": bio.read,
     "pubmedqa": pubmedqa.read,
     "chemprot_scibert": chemprot.read_scibert,
+    "i2b2_2006_deid": notes.read_2006,
+    "i2b2_2006_smoking": notes.read_smoking,
+    "i2b2_2012": notes.read_2012,
+    "i2b2_2014_deid": notes.read_2014,
     "conll": bio.read,
     "csv": tables.read,
 }

@@ -27,6 +27,10 @@ NAMES = [
     "bc2gm",
     "pubmedqa",
     "chemprot_scibert",
+    "i2b2_2006_deid",
+    "i2b2_2006_smoking",
+    "i2b2_2012",
+    "i2b2_2014_deid",
     "conll",
     "csv",
 ]
