@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clinical notes in the XML of i2b2 and n2c2: marked within the text (2006), beside it (2012, 2014).
+"""Clinical notes in the XML of i2b2 and n2c2, marked in the text (2006) or beside it (2012, 2014).
 
 Layouts: Uzuner and others 2007 and 2008 (2006's two), Sun and others 2013 (2012), Stubbs and
 Uzuner 2015 (2014); the files are those of n2c2.dbmi.hms.harvard.edu. No layout has a validation

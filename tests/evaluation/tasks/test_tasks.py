@@ -31,6 +31,8 @@ NAMES = [
     "i2b2_2006_smoking",
     "i2b2_2012",
     "i2b2_2014_deid",
+    "mednli",
+    "i2b2_2010",
     "conll",
     "csv",
 ]
