@@ -49,6 +49,7 @@ _READERS: dict[str, Callable[..., Dataset]] = {
     "i2b2_2014_deid": notes.read_2014,
     "mednli": pairs.read_mednli,
     "i2b2_2010": concepts.read,
+    "physionet_phi": deid.read_phrases,
     "conll": bio.read,
     "csv": tables.read,
 }

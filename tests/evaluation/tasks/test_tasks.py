@@ -33,6 +33,7 @@ NAMES = [
     "i2b2_2014_deid",
     "mednli",
     "i2b2_2010",
+    "physionet_phi",
     "conll",
     "csv",
 ]
