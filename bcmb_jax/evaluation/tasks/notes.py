@@ -33,7 +33,7 @@ def read_2006(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     counts, labels = Counter[str](), reading.bio_tags(classes)
     splits: dict[str, list[Example]] = {"train": [], "test": []}
     for split, file in _two_files(directory, "deid_surrogate").items():
-        for line, record in _elements(file, ("RECORD",)):
+        for line, record in read_marked(file, ("RECORD",)):
             pieces: list[str] = []
             spans: list[Span] = []
             body = _body(file, line, record)
@@ -54,7 +54,7 @@ def read_smoking(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
     """Read the patient's `<SMOKING STATUS="...">` of each `<RECORD>` with its text."""
     splits: dict[str, list[Example]] = {"train": [], "test": []}
     for split, file in _two_files(directory, "smokers_surrogate").items():
-        for line, record in _elements(file, ("RECORD",)):
+        for line, record in read_marked(file, ("RECORD",)):
             status = record.find("SMOKING")
             name = "" if status is None else status.get("STATUS", "")
             indices = reading.label_indices(classes, [name], file, line)
@@ -84,7 +84,7 @@ def _read_beside(
     patients: list[str] = []  # of the training notes; 220-01.xml is the first note of patient 220
     for number, file in enumerate(reading.find_all(directory, "**/*.xml"), 1):
         text, spans = None, []
-        for line, element in _elements(file, ("TEXT", *names)):
+        for line, element in read_marked(file, ("TEXT", *names)):
             if element.tag == "TEXT":
                 text = "".join(element.itertext())
             else:
@@ -125,7 +125,7 @@ def _two_files(directory: str | Path, stem: str) -> Mapping[str, Path]:
     return {split: reading.find_all(directory, f"{stem}_{end}")[0] for split, end in ends.items()}
 
 
-def _elements(file: Path, names: Collection[str]) -> Iterator[tuple[int, Element]]:
+def read_marked(file: Path, names: Collection[str]) -> Iterator[tuple[int, Element]]:
     """Yield elements with their lines; entities are refused, and nothing is fetched."""
     with file.open("rb") as stream:
         try:

@@ -25,6 +25,7 @@ NAMES = [
     "anatem",
     "jnlpba",
     "bc2gm",
+    "ddi_drugs",
     "pubmedqa",
     "chemprot_scibert",
     "i2b2_2006_deid",
