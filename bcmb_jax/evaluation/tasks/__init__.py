@@ -14,7 +14,20 @@ from importlib import resources
 
 from bcmb_jax.evaluation.examples import Dataset, Task
 from bcmb_jax.evaluation.published import LEARNING_RATES
-from bcmb_jax.evaluation.tasks import bio, brat, chemprot, deid, hoc, phenotype, pubmedqa, tables
+from bcmb_jax.evaluation.tasks import (
+    bio,
+    brat,
+    chemprot,
+    concepts,
+    ddi,
+    deid,
+    hoc,
+    notes,
+    pairs,
+    phenotype,
+    pubmedqa,
+    tables,
+)
 
 _READERS: dict[str, Callable[..., Dataset]] = {
     "chemprot": chemprot.read_blue,
@@ -26,8 +39,19 @@ _READERS: dict[str, Callable[..., Dataset]] = {
     "hoc_sentence": hoc.read_sentences,
     "bc5cdr": bio.read,
     "ncbi_disease": bio.read,
+    "anatem": bio.read,
+    "jnlpba": bio.read,
+    "bc2gm": bio.read,
+    "ddi_drugs": ddi.read,
     "pubmedqa": pubmedqa.read,
     "chemprot_scibert": chemprot.read_scibert,
+    "i2b2_2006_deid": notes.read_2006,
+    "i2b2_2006_smoking": notes.read_smoking,
+    "i2b2_2012": notes.read_2012,
+    "i2b2_2014_deid": notes.read_2014,
+    "mednli": pairs.read_mednli,
+    "i2b2_2010": concepts.read,
+    "physionet_phi": deid.read_phrases,
     "conll": bio.read,
     "csv": tables.read,
 }

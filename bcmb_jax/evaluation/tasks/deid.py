@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identifiers in nursing notes, from a text with surrogates and the same text with masks.
+"""Identifiers in nursing notes, from a text with surrogates and its masks or a list of phrases.
 
-`id.res` has a mask such as `[**Known lastname 33**]` where `id.text` has the surrogate.
+`id.res` has a mask such as `[**Known lastname 33**]` where `id.text` has the surrogate, and
+`id-phi.phrase` (of the software deid, physionet.org/content/deid) a line
+`patient note start end kind phrase` for it (Neamatullah and others 2008).
 """
 
 import re
@@ -10,9 +12,14 @@ from pathlib import Path
 
 from bcmb_jax.errors import InputError, record_error
 from bcmb_jax.evaluation.examples import Dataset, Example
-from bcmb_jax.evaluation.tasks import reading
+from bcmb_jax.evaluation.tasks import brat, reading
+from bcmb_jax.evaluation.tasks.spans import Span, place_spans
+from bcmb_jax.evaluation.tasks.tables import split_whole_groups
+from bcmb_jax.inference.entities import split_words
 
 _RECORD = re.compile(r"START_OF_RECORD=(.*?)\|\|\|\|END_OF_RECORD", re.DOTALL)
+_PHRASE = re.compile(r"(\d+) (\d+) (\d{1,9}) (\d{1,9}) (\S+) (.*\S.*)")
+_SLACK = 16  # characters that offsets may count before a text
 _HEADER = re.compile(r"(\d+)\|\|\|\|(\d+)\|\|\|\|")
 _MASK = re.compile(r"(\[\*\*.*?\*\*\])")
 # Patterns of what a mask says, and its category: the first pattern that is found decides, as in the
@@ -73,8 +80,50 @@ def read(directory: str | Path, classes: tuple[str, ...], corrected: bool = Fals
     return reading.dataset("tagging", labels, splits, reading.note_counts(counts))
 
 
-def _records(file: Path) -> list[tuple[int, tuple[str, str], str]]:
-    """Return the line, patient and note, and text of every record; line breaks become spaces."""
+def read_phrases(directory: str | Path, classes: tuple[str, ...]) -> Dataset:
+    """Read id.text and id-phi.phrase, split 70/15/15 (seed 42) by patient, as none is distributed.
+
+    Offsets are read as brat's are, from what follows a record's first line.
+    """
+    text_file = reading.find(directory, ("id",), (".text",))
+    file = reading.find(directory, ("id-phi",), (".phrase",))
+    texts = {name: (line, text) for line, name, text in _records(text_file, is_raw=True)}
+    spans: dict[tuple[str, str], list[Span]] = {name: [] for name in texts}
+    for number, row in reading.read_lines(file):
+        if not row.strip():
+            continue
+        match = _PHRASE.fullmatch(row)
+        if not match or int(match[3]) >= int(match[4]):
+            what = "not 'patient note start end kind phrase' with start before end"
+            raise record_error(file, number, what)
+        reading.label_indices(classes, [match[5]], file, number)
+        name = (match[1], match[2])
+        if name not in texts or int(match[4]) > len(texts[name][1].encode()) + _SLACK:
+            what = f"a phrase of no record of {text_file.name}, or beyond its end"
+            raise record_error(file, number, what)
+        bounds = (int(match[3]), int(match[4]))
+        spans[name].append(Span(match[5], (bounds,), match[6], number))
+    counts, labels = Counter[str](), reading.bio_tags(classes)
+    examples, patients = [], []
+    for name, (line, raw) in texts.items():
+        placed = place_spans(raw, spans[name], counts) if spans[name] else (raw, [])
+        words = split_words(placed[0]) if placed else []
+        counts["records without a word, or whose phrases stand elsewhere, left out"] += not words
+        if placed and words:
+            ordered = sorted(placed[1], key=lambda span: span.start)
+            shown, tags = brat.tag_words(placed[0], words, ordered, True, counts)
+            where = reading.place(text_file.name, line)
+            examples.append(Example(where, shown, tuple(map(labels.index, tags))))
+            patients.append(name[0])
+    splits = split_whole_groups(examples, patients, text_file)
+    return reading.dataset("tagging", labels, splits, reading.note_counts(counts))
+
+
+def _records(file: Path, is_raw: bool = False) -> list[tuple[int, tuple[str, str], str]]:
+    """Return the line, patient and note, and text of every record.
+
+    Line breaks become spaces, or (`is_raw`) stay as they are after that of the first line.
+    """
     content = reading.read_text(file)
     records = []
     line, last = 1, 0
@@ -83,7 +132,8 @@ def _records(file: Path) -> list[tuple[int, tuple[str, str], str]]:
         header = _HEADER.match(record[1])
         if not header:
             raise record_error(file, line, "a record begins without patient||||note||||")
-        text = record[1][header.end() :].strip().replace("\n", " ")
+        raw = record[1][header.end() :]
+        text = raw.removeprefix("\n") if is_raw else raw.strip().replace("\n", " ")
         records.append((line, (header[1], header[2]), text))
     if not records:
         raise InputError(f"{file} holds no record between START_OF_RECORD= and ||||END_OF_RECORD")
