@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,8 +16,12 @@ from bcmb_jax.benchmark.torch_baselines import Baseline, LabelledBatches
 from bcmb_jax.device import commit, describe_device, on_cpu
 from bcmb_jax.files import REPORTED_PACKAGES, new_file, versions, write_json, write_text
 from bcmb_jax.model.cost import forward_flops_per_token
+from bcmb_jax.plotting import COLOURS, STYLE, two_digits
 from bcmb_jax.sharing import shared_command
 from bcmb_jax.training.metrics import mfu
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Result = dict[str, Any]
 
@@ -172,29 +176,47 @@ def _speed(line: Mapping[str, Any], prefix: str) -> str:
     return f"{at['']:,.0f} ({at['_most']:,.0f} to {at['_least']:,.0f})"
 
 
-def plot(report: Mapping[str, Any], path: Path) -> None:
-    """Plot tokens a second of every case, ours above the baseline's, with the spread."""
+def plot(report: Mapping[str, Any], path: Path) -> "Figure":
+    """Plot tokens a second of every case, ours above the peer's by name, with the spread.
+
+    The axis is linear and begins at zero, so that a bar's length is its speed.
+    The figure is written to `path` and returned.
+    """
+    import matplotlib
     from matplotlib.figure import Figure
 
     lines = list(reversed(report["results"]))
-    figure = Figure(figsize=(9, 1.2 + 0.55 * len(lines)), layout="constrained")
-    axes = figure.subplots()
-    for prefix, name, shift, colour in (("", OURS, 0.2, "C0"), ("peer_", "peer", -0.2, "C7")):
-        shown = [(i, x) for i, x in enumerate(lines) if f"{prefix}seconds" in x]
-        if shown:
+    with matplotlib.rc_context(rc=STYLE):
+        figure = Figure(figsize=(9, 1.2 + 0.55 * len(lines)))
+        axes = figure.subplots()
+        peers = sorted({x["peer"] for x in lines if x["peer"]})
+        for colour, name in enumerate((OURS, *peers)):
+            prefix, shift = ("", 0.2) if name == OURS else ("peer_", -0.2)
+            shown = [(i, x) for i, x in enumerate(lines) if name in (OURS, x["peer"])]
             speed, least, most = (
                 np.array([x["tokens"] / x[f"{prefix}seconds{which}"] for _, x in shown])
                 for which in ("", "_most", "_least")
             )
-            places = [i + shift for i, _ in shown]
             error = np.stack([speed - least, most - speed])
-            axes.barh(places, speed, 0.38, xerr=error, color=colour, label=name, capsize=2)
-    axes.set_yticks(range(len(lines)), [x["case"] for x in lines], fontsize=8)
-    axes.set_xlabel("true tokens a second")
-    axes.set_xscale("log")
-    axes.legend(loc="lower right")
-    with new_file(path) as out:
-        figure.savefig(out, dpi=150, format="png")
+            bars = axes.barh(
+                [i + shift for i, _ in shown],
+                speed,
+                0.38,
+                xerr=error,
+                color=COLOURS[colour % len(COLOURS)],
+                label=name,
+                capsize=2,
+            )
+            axes.bar_label(bars, [two_digits(x) for x in speed], padding=4)
+        axes.set_yticks(range(len(lines)), [x["case"] for x in lines])
+        axes.set_xlabel("true tokens a second")
+        axes.margins(x=0.1)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        figure.legend(loc="outside lower center", ncols=2)
+        with new_file(path) as out:
+            figure.savefig(out, format="png")
+    return figure
 
 
 def write(report: Mapping[str, Any], output: Path) -> list[Path]:

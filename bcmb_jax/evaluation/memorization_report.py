@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bcmb_jax.evaluation.identifiers import FEW, KINDS
 from bcmb_jax.evaluation.memorization import LEVEL
-from bcmb_jax.evaluation.plots import COLOURS, STYLE
+from bcmb_jax.plotting import COLOURS, STYLE
 from bcmb_jax.sharing import escape_markdown
 
 FLAGGED, WITHIN_CHANCE = "flagged", "within chance"
@@ -119,7 +119,7 @@ def _recovered(counts: Mapping[str, int], asked: int) -> str:
 
 def draw_ranks(canaries: Mapping[str, Any]) -> Figure:
     """Plot how many canaries have which share of the candidates before them."""
-    with matplotlib.rc_context(fname=STYLE):
+    with matplotlib.rc_context(rc=STYLE):
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
         kinds = ("planted", "never planted")

@@ -19,10 +19,9 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from bcmb_jax.evaluation import published
 from bcmb_jax.evaluation.results import Result, machine
 from bcmb_jax.files import new_file
+from bcmb_jax.plotting import COLOURS, STYLE
 
-STYLE = Path(__file__).with_name("plots.mplstyle")
-# The palette of Okabe and Ito, distinct with any colour vision; after seven the line style changes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# After the colours of the palette the line style changes.
 LINES_AND_MARKERS = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 PAPER = "BioClinical ModernBERT base"
 MOST_NUMBERED = 12
@@ -45,7 +44,7 @@ def draw(
     looks = itertools.cycle(itertools.product(LINES_AND_MARKERS, COLOURS))
     styles = dict(zip(labels, looks, strict=False))
     figures: dict[str, Figure] = {}
-    with matplotlib.rc_context(fname=STYLE):
+    with matplotlib.rc_context(rc=STYLE):
         if tasks:
             figures["scores"] = _scores(tasks, styles)
         for task, found in tasks.items():
