@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from bcmb_jax.device import BATCH_AXES
 from bcmb_jax.ops import cpu
+from bcmb_jax.ops.cross_entropy_kernels import loss_and_gradient
 from bcmb_jax.ops.linear import accumulation_dtype, dot
+from bcmb_jax.ops.triton import is_a_kernel, on_each_device
 
 LOGITS_ON_ACCELERATORS = 2**27
 """fp32 logits that exist at a time on each GPU or TPU, 537 MB: every chunk also reads and writes
@@ -56,20 +59,20 @@ def _forward(
     def step(sums: Sums, chunk: Chunk) -> tuple[Sums, Array]:
         hidden, targets, loss_weights = chunk
         logits = dot("bpd,vd->bpv", hidden, table) + bias.reshape(1, 1, -1)
-        at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
-        top = logits.max(-1, keepdims=True)
-        powers = jnp.exp(logits - top)
-        total = powers.sum(-1, keepdims=True)
-        loss = ((top + jnp.log(total) - at_target)[..., 0] * loss_weights).sum()
-        correct = jnp.where((at_target >= top)[..., 0], loss_weights, 0).sum()
-        token = lax.broadcasted_iota(jnp.int32, powers.shape, 2)
-        dlogits = powers * (loss_weights[..., None] / total)
-        dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)
-        rounded = dlogits.astype(hidden.dtype)
+        if is_a_kernel(hidden.dtype, len(weight)):
+            loss, correct, rounded = _with_kernel(
+                logits.astype(hidden.dtype), targets, loss_weights
+            )
+            # With more columns than one, since XLA would make a sum of the product.
+            ones = jnp.ones((*hidden.shape[:2], 16), hidden.dtype)
+            dbias = dot("bpv,bpn->vn", rounded, ones)[:, 0]
+        else:
+            loss, correct, dlogits = _with_xla(logits, targets, loss_weights)
+            rounded = dlogits.astype(hidden.dtype)
+            dbias = cpu.column_sums(dlogits)
         dhidden = dot("bpv,vd->bpd", rounded, table, hidden.dtype)
         dweight = sums[2] + dot("bpv,bpd->vd", rounded, hidden)
-        dbias = sums[3] + cpu.column_sums(dlogits)
-        return (sums[0] + loss, sums[1] + correct, dweight, dbias), dhidden
+        return (sums[0] + loss, sums[1] + correct, dweight, sums[3] + dbias), dhidden
 
     zero = jnp.zeros((), accumulation_dtype(hidden.dtype))
     zeros = (zero, zero, jnp.zeros_like(weight), jnp.zeros_like(bias))
@@ -77,6 +80,42 @@ def _forward(
     (loss, correct, dweight, dbias), dhidden = lax.scan(step, zeros, parts)
     dhidden = jnp.moveaxis(dhidden, 0, 1).reshape(hidden.shape)
     return (loss, correct), (dhidden, dweight, dbias)
+
+
+def _with_xla(logits: Array, targets: Array, loss_weights: Array) -> tuple[Array, Array, Array]:
+    """Return the summed loss, the sum of hits and the gradient of `logits`."""
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+    top = logits.max(-1, keepdims=True)
+    powers = jnp.exp(logits - top)
+    total = powers.sum(-1, keepdims=True)
+    loss = ((top + jnp.log(total) - at_target)[..., 0] * loss_weights).sum()
+    correct = jnp.where((at_target >= top)[..., 0], loss_weights, 0).sum()
+    token = lax.broadcasted_iota(jnp.int32, powers.shape, 2)
+    dlogits = powers * (loss_weights[..., None] / total)
+    dlogits = jnp.where(token == targets[..., None], dlogits - loss_weights[..., None], dlogits)
+    return loss, correct, dlogits
+
+
+def _with_kernel(logits: Array, targets: Array, loss_weights: Array) -> tuple[Array, Array, Array]:
+    """Return what `_with_xla` does, the gradient in the place of bf16 `logits`."""
+
+    def run(logits: Array, targets: Array, loss_weights: Array) -> tuple[Array, Array, Array]:
+        flat = loss_and_gradient(
+            logits.reshape(-1, logits.shape[-1]),
+            targets.astype(jnp.int32).reshape(-1),
+            loss_weights.reshape(-1),
+        )
+        return (
+            flat[0].reshape(targets.shape),
+            flat[1].reshape(targets.shape),
+            flat[2].reshape(logits.shape),
+        )
+
+    wide, rows = P(BATCH_AXES, None, None), P(BATCH_AXES, None)
+    losses, hits, dlogits = on_each_device(run, (wide, rows, rows), (rows, rows, wide))(
+        logits, targets, loss_weights
+    )
+    return losses.sum(), hits.sum(), dlogits
 
 
 def _backward(

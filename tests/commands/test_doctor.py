@@ -119,6 +119,7 @@ def test_the_cache_must_be_writable_and_private(tmp_path, monkeypatch) -> None:
     assert (found.state, "set XDG_CACHE_HOME" in found.fix) == ("wrong", True)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_what_is_wrong(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(checks, "SPEED_SECONDS", 0.1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from bcmb_jax.attention import see, self_attention
 from bcmb_jax.model.config import BASE, LARGE
 from bcmb_jax.model.cost import activation_bytes
+from bcmb_jax.ops.cross_entropy_kernels import loss_and_gradient
 from bcmb_jax.ops.geglu import geglu
 from bcmb_jax.ops.norm import with_kernel
 from bcmb_jax.training.forecast import USABLE, state_bytes
@@ -64,10 +65,10 @@ def test_training_step_at_the_recipes_rows(gpu, size, rows, remat):
 
     # Of every layer rotation, attention forward, dq and dk/dv, GeGLU's gradient, and two norms,
     # in the first layer one, forward and backward. With remat XLA norms what layers take, and
-    # rotation and the other norm run again; attention does not.
+    # rotation and the other norm run again; attention does not. One more is the loss.
     kernels = text.count('custom_call_target="__gpu$xla.gpu.triton"')
     each, not_in_the_first = (10, 1) if remat else (9, 2)
-    assert kernels == each * config.num_hidden_layers - not_in_the_first
+    assert kernels == each * config.num_hidden_layers - not_in_the_first + 1
     # Parameters and both moments are updated in place.
     parameters = sum(x.size for x in shapes.values())
     assert memory.alias_size_in_bytes >= 3 * 4 * parameters
@@ -98,7 +99,7 @@ def test_the_kernels_compile_for_blackwell():
     """No more than that: nothing of ours has run there."""
     config = dataclasses.replace(BASE, num_hidden_layers=2)
     program, _ = compile_step(make_mesh("B200", 1, 1, 1), config, 2, LENGTH)
-    assert program.as_text().count('custom_call_target="__gpu$xla.gpu.triton"') == 9 * 2 - 2
+    assert program.as_text().count('custom_call_target="__gpu$xla.gpu.triton"') == 9 * 2 - 2 + 1
 
 
 @pytest.mark.skipif(not shutil.which("ptxas"), reason="needs ptxas (nvidia-cuda-nvcc)")
@@ -112,7 +113,7 @@ def test_no_registers_spill(gpu, size, tmp_path):
     def empty(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct((1, LENGTH, *shape), dtype, sharding=here)
 
-    def loss(qkv, inner, x, weight, segment_ids, *rope):
+    def loss(qkv, inner, x, weight, segment_ids, logits, *rope):
         attended = []
         for window in (None, 64):  # each has a forward kernel of its own
             seen = see(segment_ids, window, qkv.dtype, config.head_size)
@@ -121,7 +122,9 @@ def test_no_registers_spill(gpu, size, tmp_path):
         words = segment_ids[:, :2].astype(jnp.uint32)
         update = x.astype(inner.dtype)
         normed = with_kernel(config.norm_eps, 0.1, inner.dtype, x, update, words, weight)
-        return sum((y.astype(jnp.float32) ** 2).sum() for y in (*attended, gated, *normed))
+        squares = sum((y.astype(jnp.float32) ** 2).sum() for y in (*attended, gated, *normed))
+        targets = segment_ids[0]
+        return squares, loss_and_gradient(logits[0], targets, targets.astype(jnp.float32))
 
     angles = empty(1, config.head_size // 2, dtype=jnp.float32)
     arguments = [
@@ -130,15 +133,16 @@ def test_no_registers_spill(gpu, size, tmp_path):
         empty(config.hidden_size, dtype=jnp.float32),
         jax.ShapeDtypeStruct((config.hidden_size,), jnp.float32, sharding=here),
         empty(dtype=jnp.int32),
+        empty(config.vocab_size),
         *(angles, angles),
     ]
     with jax.set_mesh(mesh):
-        lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(*arguments)
+        lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)).lower(*arguments)
         lowered.compile({"xla_dump_to": str(tmp_path), "xla_dump_emitter_re": "ptx|llvm"})
     reports = []
     for path in tmp_path.glob("*.ptx"):
         ptx = path.read_text()
-        name = re.search(r"\.entry (rotary|(?:attention|geglu|norm)_[a-z]+)", ptx)
+        name = re.search(r"\.entry (rotary|cross_entropy|(?:attention|geglu|norm)_[a-z]+)", ptx)
         if name:
             arch = re.search(r"\.target (\w+)", ptx)
             command = ["ptxas", "-v", f"-arch={arch[1]}", str(path), "-o", "/dev/null"]
@@ -149,6 +153,6 @@ def test_no_registers_spill(gpu, size, tmp_path):
             reports.append((name[1], int(re.search(r"Used (\d+) registers", report)[1])))
     assert sorted(name for name, _ in reports) == [
         *("attention_dkv", "attention_dq", "attention_forward", "attention_forward"),
-        *("geglu_gradient", "norm_forward", "norm_gradient", "rotary"),
+        *("cross_entropy", "geglu_gradient", "norm_forward", "norm_gradient", "rotary"),
     ]
     print(f"\n{gpu} {size} registers a thread, no spills: {sorted(reports)}")

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bcmb_jax.ops.cross_entropy as module
 from bcmb_jax.ops.cross_entropy_kernels import loss_and_gradient
+from tests.fixtures.tiny_batches import assert_within
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,28 @@ def test_equals_the_reference(count: int, vocab_size: int, dtype: jnp.dtype) -> 
     if count > 2:
         assert not losses[1]
         assert not dlogits[1].any()
+
+
+def test_the_loss_with_the_kernel_has_the_gradients_of_the_one_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(1)
+    hidden = jnp.asarray(random.normal(size=(2, 6, 32)), jnp.bfloat16)
+    weight = jnp.asarray(random.normal(size=(192, 32)), jnp.float32)
+    bias = jnp.asarray(random.normal(size=192), jnp.float32)
+    targets = jnp.asarray(random.integers(0, 192, (2, 6)), jnp.int32)
+    weights = jnp.asarray(random.integers(0, 2, (2, 6)), jnp.float32)
+
+    def both(kernel: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        monkeypatch.setattr(module, "is_a_kernel", lambda *_: kernel)
+
+        def loss(*parameters: jax.Array) -> jax.Array:
+            return module.cross_entropy(*parameters, targets, weights, 2)[0]
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2))(hidden, weight, bias)
+
+    (found, gradients), (expected, references) = both(True), both(False)
+    np.testing.assert_allclose(found, expected, rtol=5e-3)
+    for x, y in zip(gradients, references, strict=True):
+        assert x.dtype == y.dtype
+        assert_within(3e-2, x, y.astype("float32"))  # logits rounded to bf16
