@@ -2,6 +2,7 @@
 """No value of an example is said or written: a hundred canaries through every task of evaluate."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,16 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "pubmedqa": ("ori_pqal.json", "test_ground_truth.json"),
     "chemprot_scibert": ("train.txt", "dev.txt", "test.txt"),
     "csv": ("train.csv", "dev.csv", "test.csv"),
+    **{
+        f"i2b2_2006_{task}": (f"{stem}_train.xml", f"{stem}_test.xml")
+        for task, stem in (("deid", "deid_surrogate"), ("smoking", "smokers_surrogate"))
+    },
+    "i2b2_2010": ("training/n1.txt", "training/n1.con", "test/n2.txt", "test/n2.con"),
+    "i2b2_2012": ("training/1.xml", "testing/2.xml"),
+    "i2b2_2014_deid": ("training/1.xml", "testing/2.xml"),
+    "ddi_drugs": ("Train/1.xml", "Test/2.xml"),
+    "mednli": tuple(f"mli_{split}_v1.jsonl" for split in ("train", "dev", "test")),
+    "physionet_phi": ("id.text", "id-phi.phrase"),
 }
 COLUMNS_ASKED: tuple[tuple[str, ...], ...] = (
     (),
@@ -61,6 +72,17 @@ def _pubmedqa(**changed: object) -> dict[str, str]:
 
 def _table(header: str, row: Callable[[int], str], rows: int = 60) -> str:
     return header + "\n" + "".join(f"{row(i)}\n" for i in range(rows))
+
+
+def _note_xml(start: int, end: int, kind: str, element: str, attribute: str) -> str:
+    inside = f'start="{start}" end="{end}" text="{NAMES[0]}" {attribute}="{kind}"'
+    text = f"<TEXT><![CDATA[{note(0)}]]></TEXT>"
+    return f'<root>\n{text}\n<TAGS>\n<{element} id="0" {inside}/>\n</TAGS>\n</root>\n'
+
+
+def _sentence_xml(offset: str, kind: str) -> str:
+    entity = f'<entity id="0" charOffset="{offset}" type="{kind}" text="{NAMES[0]}"/>'
+    return f'<document id="0">\n<sentence text="{note(0)}">\n{entity}\n</sentence></document>\n'
 
 
 FLAGS = ",".join(f"{i}_0" for i in range(10))
@@ -122,8 +144,62 @@ NEARLY: dict[str, list[dict[str, str]]] = {
             {x: f"{NAMES[0].split()[0]}\t{tag}\n" for x in TABLES}
             for tag in (NAMES[1], f"B-{LABELS[0]}", f"S-{NAMES[1]}", f"B-{note(1) * 2}")
         ]
-        for task in ("bc5cdr", "ncbi_disease", "conll")
+        for task in ("bc5cdr", "ncbi_disease", "conll", "anatem", "jnlpba", "bc2gm")
     },
+    "i2b2_2006_deid": [
+        {"deid_surrogate_train.xml": f"<ROOT>\n<RECORD>\n<TEXT>{text}</TEXT>\n</RECORD>\n</ROOT>\n"}
+        for text in (f'<PHI TYPE="{NAMES[0]}">{note(0)}</PHI>', f"<PHI>{note(0)}", f"&{FILES[0]};")
+    ],
+    "i2b2_2006_smoking": [
+        {
+            "smokers_surrogate_train.xml": f"<ROOT>\n<RECORD>\n{status}\n"
+            f"<TEXT>{note(0)}</TEXT>\n</RECORD>\n</ROOT>\n"
+        }
+        for status in (f'<SMOKING STATUS="{NAMES[0]}"></SMOKING>', "", "<SMOKING>")
+    ],
+    "i2b2_2010": [
+        {"training/n1.txt": note(0), "training/n1.con": f'c="{NAMES[0]}" {at}||t="{kind}"\n'}
+        for at, kind in (("1:0 1:0", NAMES[0]), ("1:0 1:999", "problem"), (NAMES[1], "problem"))
+    ],
+    **{
+        task: [
+            {"training/1.xml": _note_xml(start, end, kind, element, attribute)}
+            for start, end, kind in ((0, 99_999, good_kind), (9, 3, good_kind), (0, 4, NAMES[0]))
+        ]
+        for task, element, attribute, good_kind in (
+            ("i2b2_2012", "EVENT", "type", "PROBLEM"),
+            ("i2b2_2014_deid", "NAME", "TYPE", "DOCTOR"),
+        )
+    },
+    "ddi_drugs": [
+        {"Train/1.xml": _sentence_xml(offset, kind)}
+        for offset, kind in (
+            ("0-99999", "drug"),
+            ("9-3", "drug"),
+            (NAMES[0], "drug"),
+            ("0-3", NAMES[0]),
+        )
+    ],
+    "mednli": [
+        {"mli_train_v1.jsonl": json.dumps(record) + "\n"}
+        for record in (
+            {"sentence1": note(0), "sentence2": note(1), "gold_label": NAMES[0]},
+            {"sentence1": [note(0)], "sentence2": note(1), "gold_label": "neutral"},
+            {"sentence1": note(0), "gold_label": "neutral"},
+        )
+    ],
+    "physionet_phi": [
+        {
+            "id.text": _records("1||||1||||", [note(0)] * 9),
+            "id-phi.phrase": f"{row} {NAMES[0]}\n",
+        }
+        for row in (
+            f"{RECORDS[0]} 1 0 4 HCPName",
+            "1 1 0 99999 HCPName",
+            f"1 1 0 4 {LABELS[0]}",
+            "1",
+        )
+    ],
     "csv": [
         {"train.csv": _table("id,text,label,patient", row)}
         for row in (
@@ -155,9 +231,10 @@ def said(capfd, *arguments: object) -> str:
 
 def check(task: str, folder: Path, files: dict[str, bytes], more: tuple, capfd) -> list[str]:
     """Evaluate a task on files, and return what is wrong about its message: it must refuse them."""
-    for file in folder.rglob("*"):
-        file.unlink()
+    shutil.rmtree(folder)
+    folder.mkdir()
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     data = folder if len(files) > 1 else folder / next(iter(files))
     arguments = ("--task", task, "--backend", "text", "--seeds", "1", "--data", data)
