@@ -99,7 +99,7 @@ BUDGETS = {
 # (135), 16 for fine-tuning and predicting, nine for options, eight for memorization, seven for
 # strings, six for real input, five for faults, four for further tasks, three for doctor,
 # two each for identifiers and time, one each for a run's first lines, plots and the loss's kernel.
-MAX_MODULES = 223
+MAX_MODULES = 227
 MAX_ANY = 16  # annotations that are `Any` and nothing else
 
 # Each line may import the lines below it and what stands beside it, never a line above.
