@@ -47,7 +47,8 @@ def cross_entropy(
       weight: fp32, as `bias`.
       chunks: a divisor of `P` (see `position_chunks`).
     """
-    # Where no gradient is asked for, its part is dead code, which the compiler removes.
+    # Where no gradient is asked for, its products are dead code, which the compiler removes; the
+    # kernel of GPUs still writes the gradient of the logits.
     return _forward(hidden, weight, bias, targets, loss_weights, chunks)[0]
 
 
